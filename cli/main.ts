@@ -1,0 +1,119 @@
+/**
+ * What the three programs share: from arguments to an exit code.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { ChannelError } from "../lib/mod.ts";
+import config from "../deno.json" with { type: "json" };
+
+/** Exit codes: what a script can tell apart. */
+export const Exit = { done: 0, failed: 1, usage: 2, refused: 3 } as const;
+
+/** The command line or the configuration is wrong; the message says what to do. */
+export class UsageError extends Error {}
+
+/** The flags of a program: its strings, those that may repeat, its switches. */
+export interface Flags {
+  string?: readonly string[];
+  collect?: readonly string[];
+  boolean?: readonly string[];
+  default?: Record<string, string | number>;
+}
+
+/** What was given on a command line. */
+export interface Args {
+  /** Whether a switch is on. */
+  is(name: string): boolean;
+  /** A flag's text, if it was given or has a default. */
+  text(name: string): string | undefined;
+  /** The texts of a flag that may repeat. */
+  texts(name: string): string[];
+  /** A flag's whole number. */
+  integer(name: string, min: number, max: number): number;
+  /** What is not a flag. */
+  words: string[];
+}
+
+/** Parses arguments; refuses flags that are not there and words without use. */
+export function parse(argv: string[], flags: Flags, takesWords = false): Args {
+  const strings = [...flags.string ?? [], ...flags.collect ?? []];
+  const given = parseArgs(argv, {
+    string: [...strings, "_"],
+    collect: flags.collect ?? [],
+    boolean: [...flags.boolean ?? [], "help", "version"],
+    default: flags.default ?? {},
+    unknown: (arg, key) => {
+      if (key === undefined && takesWords) return true;
+      const what = key === undefined ? "argument" : "flag";
+      throw new UsageError(`Unknown ${what} ${arg}: --help lists the flags`);
+    },
+  });
+  const text = (name: string) => {
+    const value = given[name];
+    if (value === undefined) return undefined;
+    if (Array.isArray(value)) {
+      throw new UsageError(`--${name} is given more than once`);
+    }
+    if (value === "") throw new UsageError(`--${name} needs a value`);
+    return String(value);
+  };
+  for (const name of flags.string ?? []) text(name);
+  return {
+    is: (name) => given[name] === true,
+    text,
+    texts: (name) => {
+      const values = given[name] as string[] | undefined ?? [];
+      if (values.includes("")) throw new UsageError(`--${name} needs a value`);
+      return values;
+    },
+    integer: (name, min, max) => {
+      const value = text(name) ?? "";
+      const number = Number(value);
+      if (/^\d+$/.test(value) && number >= min && number <= max) return number;
+      throw new UsageError(
+        `--${name} takes a whole number from ${min} to ${max}, not ${value}`,
+      );
+    },
+    words: given._.map(String),
+  };
+}
+
+/**
+ * Runs a program: parses its flags, answers `--help` and `--version`, and makes
+ * of an error one line on stderr and the exit code.
+ */
+export async function run(
+  name: string,
+  usage: string,
+  flags: Flags & { takesWords?: boolean },
+  main: (args: Args) => Promise<void>,
+): Promise<never> {
+  try {
+    const args = parse(Deno.args, flags, flags.takesWords);
+    if (args.is("help")) console.log(usage.trim());
+    else if (args.is("version")) console.log(`innerlock ${config.version}`);
+    else await main(args);
+  } catch (error) {
+    console.error(`${name}: ${messageOf(error)}`);
+    Deno.exit(exitCodeOf(error));
+  }
+  Deno.exit(Exit.done);
+}
+
+/** The exit code that tells of an error. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof UsageError || error instanceof Deno.errors.NotCapable) {
+    return Exit.usage;
+  }
+  const isRefusal = error instanceof ChannelError &&
+    (error.code === "refused" || error.code === "untrusted");
+  return isRefusal ? Exit.refused : Exit.failed;
+}
+
+/** An error's message in one line. */
+export function messageOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replaceAll(/\s*\n\s*/g, " ");
+}

@@ -1,0 +1,169 @@
+/**
+ * The client: sends text, prints what comes back.
+ *
+ * ```sh
+ * deno task client hello world
+ * ```
+ *
+ * @module
+ */
+
+import { TextLineStream } from "@std/streams";
+import { getCACertificates } from "node:tls";
+import { readPsk, readSecret, readText } from "./cli/files.ts";
+import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
+import { printFrame } from "./cli/trace.ts";
+import { type Channel, ChannelError, connect } from "./lib/mod.ts";
+
+const USAGE = `
+Usage: deno task client [flags] [words...]
+
+Sends the words as one line and prints the reply. Without words it streams
+stdin to the server and the reply to stdout; at a terminal it asks for lines
+until 'q' or Ctrl-D.
+
+  --host NAME              the server's name or address (localhost)
+  --port PORT              its port (5001)
+  --server-name NAME       the name its certificate has, if it is another
+  --ca FILE                certificate to trust, PEM (certs/cert.pem)
+  --system-ca              trust this system's public CAs as well
+  --psk FILE               key file, identity:hex (certs/psk.txt)
+  --identity NAME          whose key to use (default)
+  --client-cert FILE       certificate to show to a proxy that wants one
+  --client-key FILE        its private key
+  --handshake-timeout S    seconds the server has to prove its key (10)
+  --trace                  show each frame on stderr, plaintext included
+  --help, --version
+
+Exit codes: 1 network or server, 2 usage or configuration, 3 refused.
+`;
+
+const FLAGS = {
+  string: [
+    "host",
+    "port",
+    "server-name",
+    "ca",
+    "psk",
+    "identity",
+    "client-cert",
+    "client-key",
+    "handshake-timeout",
+  ],
+  boolean: ["system-ca", "trace"],
+  default: {
+    host: "localhost",
+    port: 5001,
+    ca: "certs/cert.pem",
+    psk: "certs/psk.txt",
+    identity: "default",
+    "handshake-timeout": 10,
+  },
+  takesWords: true,
+};
+
+const PROMPT = "-> ";
+
+async function main(args: Args): Promise<void> {
+  await using channel = await open(args);
+  if (args.words.length > 0) {
+    const line = new Blob([args.words.join(" ") + "\n"]);
+    await talk(channel, line.stream());
+  } else if (Deno.stdin.isTerminal()) {
+    await talk(channel, typedLines(), PROMPT);
+  } else {
+    await talk(channel, Deno.stdin.readable);
+  }
+}
+
+async function open(args: Args): Promise<Channel> {
+  const hostname = args.text("host")!;
+  const port = args.integer("port", 1, 65_535);
+  const identity = args.text("identity")!;
+  const pskFile = args.text("psk")!;
+  const psk = await readPsk(pskFile);
+  if (!psk.has(identity)) {
+    throw new UsageError(`There is no identity ${identity} in ${pskFile}`);
+  }
+  const serverName = args.text("server-name");
+  const clientCert = args.text("client-cert");
+  const clientKey = args.text("client-key");
+  if ((clientCert === undefined) !== (clientKey === undefined)) {
+    throw new UsageError("--client-cert and --client-key go together");
+  }
+  if (clientCert && serverName && serverName !== hostname) {
+    throw new UsageError("--server-name does not go with --client-cert");
+  }
+  const systemCa = args.is("system-ca") ? getCACertificates("system") : [];
+  const options = {
+    hostname,
+    port,
+    psk,
+    identity,
+    caCerts: [await readText(args.text("ca")!), ...systemCa],
+    handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
+    ...(serverName && { serverName }),
+    ...(clientCert && { cert: await readText(clientCert) }),
+    ...(clientKey && { key: await readSecret(clientKey) }),
+    ...(args.is("trace") && { trace: printFrame }),
+  };
+  try {
+    return await connect(options);
+  } catch (error) {
+    if (error instanceof ChannelError) throw error;
+    throw new Error(
+      `Cannot connect to ${hostname}:${port}: ${messageOf(error)}`,
+    );
+  }
+}
+
+/** Both directions at once; done when both have ended. */
+async function talk(
+  channel: Channel,
+  input: ReadableStream<Uint8Array<ArrayBuffer>>,
+  prompt = "",
+): Promise<void> {
+  await Promise.all([
+    input.pipeTo(channel.writable),
+    print(channel.readable, prompt),
+  ]);
+  await channel.closed;
+}
+
+/** Writes what comes to stdout, and a prompt where a line may be typed. */
+async function print(
+  replies: ReadableStream<Uint8Array<ArrayBuffer>>,
+  prompt: string,
+): Promise<void> {
+  const promptBytes = new TextEncoder().encode(prompt);
+  const stdout = Deno.stdout.writable.getWriter();
+  const write = (bytes: Uint8Array) =>
+    stdout.write(bytes).catch((error) => {
+      throw new Error(
+        `Cannot write the whole reply to stdout: ${messageOf(error)}`,
+      );
+    });
+  if (prompt) await write(promptBytes);
+  // Not cancelled on failure: the first error is the one to tell.
+  for await (const chunk of replies.values({ preventCancel: true })) {
+    await write(chunk);
+    if (prompt && chunk.at(-1) === 0x0a) await write(promptBytes);
+  }
+}
+
+/** The lines that are typed, until `q` or the end of input. */
+function typedLines(): ReadableStream<Uint8Array<ArrayBuffer>> {
+  const untilQ = new TransformStream<string, string>({
+    transform(line, controller) {
+      if (line === "q") controller.terminate();
+      else controller.enqueue(line + "\n");
+    },
+  });
+  return Deno.stdin.readable
+    .pipeThrough(new TextDecoderStream())
+    .pipeThrough(new TextLineStream())
+    .pipeThrough(untilQ)
+    .pipeThrough(new TextEncoderStream());
+}
+
+if (import.meta.main) await run("client", USAGE, FLAGS, main);

@@ -1,0 +1,28 @@
+/**
+ * What the server does with a channel: sends its text back in upper case.
+ *
+ * @module
+ */
+
+import type { Channel } from "../lib/mod.ts";
+
+/** Serves one channel, until both its directions have ended. */
+export type Handler = (channel: Channel) => Promise<void>;
+
+/**
+ * Sends UTF-8 text back in Unicode's upper case (`straße` is `STRASSE`), as it
+ * comes. The decoder keeps a character that is split between chunks together;
+ * what is not UTF-8 becomes U+FFFD.
+ */
+export const upperCase: Handler = async (channel) => {
+  await channel.readable
+    .pipeThrough(new TextDecoderStream("utf-8", { ignoreBOM: true }))
+    .pipeThrough(
+      new TransformStream<string, string>({
+        transform: (text, controller) => controller.enqueue(text.toUpperCase()),
+      }),
+    )
+    .pipeThrough(new TextEncoderStream())
+    .pipeTo(channel.writable);
+  await channel.closed;
+};

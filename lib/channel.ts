@@ -1,0 +1,405 @@
+/**
+ * A secure channel over any duplex: the inner lock.
+ *
+ * @module
+ */
+
+import type { Bytes } from "./aes_gcm.ts";
+import { ChannelError } from "./errors.ts";
+import { initiate, respond, type Session } from "./handshake.ts";
+import { Type } from "./message.ts";
+import { parsePsk, type PskMap } from "./psk.ts";
+import { receive, type Sink } from "./receiver.ts";
+import { Sender } from "./sender.ts";
+import { type FrameTrace, Tracer } from "./trace.ts";
+import { type StreamPair, toTransport, type Transport } from "./transport.ts";
+
+/** A handshake that takes longer has failed, in milliseconds. */
+export const HANDSHAKE_TIMEOUT = 10_000;
+
+/** How long the peer may take to close after both ends, in milliseconds. */
+const CLOSE_TIMEOUT = 5_000;
+
+/** With so many pings unanswered in our queue, reading waits for writing. */
+const MAX_PONGS_WAITING = 64;
+
+/** What both sides of a handshake take. */
+export interface HandshakeOptions {
+  /** The text of a key file, or what {@linkcode parsePsk} made of it. */
+  psk: string | PskMap;
+  /** A time limit for the whole handshake, in milliseconds. @default {10000} */
+  handshakeTimeout?: number;
+  /** Gives the handshake up, and the transport with it. */
+  signal?: AbortSignal;
+  /** Is shown each frame, plaintext included: to learn, not to log. */
+  trace?: (frame: FrameTrace) => void;
+}
+
+/** What the client's side of a handshake takes. */
+export interface ClientOptions extends HandshakeOptions {
+  /** Whose key to use. @default {"default"} */
+  identity?: string;
+}
+
+/**
+ * Makes a channel as the client, over a transport that is connected.
+ *
+ * Whatever happens, the transport now belongs to the channel. The server's
+ * possession of the key is proved when this resolves.
+ *
+ * @example Both sides, without a network
+ * ```ts
+ * import { acceptChannel, connectChannel } from "@innerlock/innerlock";
+ *
+ * const psk = `default:${"0f".repeat(32)}`;
+ * const up = new TransformStream<Uint8Array, Uint8Array>();
+ * const down = new TransformStream<Uint8Array, Uint8Array>();
+ * const [client, server] = await Promise.all([
+ *   connectChannel({ readable: down.readable, writable: up.writable }, { psk }),
+ *   acceptChannel({ readable: up.readable, writable: down.writable }, { psk }),
+ * ]);
+ * server.readable.pipeTo(server.writable);
+ * const writer = client.writable.getWriter();
+ * writer.write(new TextEncoder().encode("hello"));
+ * writer.close();
+ * const reply = await new Response(client.readable).text();
+ * if (reply !== "hello") throw new Error(reply);
+ * ```
+ *
+ * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
+ * @throws {TypeError} If the key file has no such identity.
+ * @throws {SyntaxError} If the key file's text is malformed.
+ */
+export async function connectChannel(
+  duplex: Transport | StreamPair,
+  options: ClientOptions,
+): Promise<Channel> {
+  const { identity = "default" } = options;
+  const psk = toPskMap(options.psk).get(identity);
+  if (psk === undefined) {
+    throw new TypeError(`The key file has no identity ${identity}`);
+  }
+  return await shakeHands(
+    duplex,
+    options,
+    (transport, tracer) => initiate(transport, psk, identity, tracer),
+    Type.ping,
+  );
+}
+
+/**
+ * Makes a channel as the server, over a transport that has been accepted.
+ *
+ * Whatever happens, the transport now belongs to the channel. The client's
+ * possession of the key, and that it is there now, are proved when this
+ * resolves. {@linkcode connectChannel} has an example.
+ *
+ * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
+ * @throws {SyntaxError} If the key file's text is malformed.
+ */
+export async function acceptChannel(
+  duplex: Transport | StreamPair,
+  options: HandshakeOptions,
+): Promise<Channel> {
+  const psks = toPskMap(options.psk);
+  return await shakeHands(
+    duplex,
+    options,
+    (transport, tracer) => respond(transport, psks, tracer),
+    Type.pong,
+  );
+}
+
+/** Parses a key file's text; a map passes through as it is. */
+export function toPskMap(psk: string | PskMap): PskMap {
+  return typeof psk === "string" ? parsePsk(psk) : psk;
+}
+
+async function shakeHands(
+  duplex: Transport | StreamPair,
+  options: HandshakeOptions,
+  handshake: (transport: Transport, tracer: Tracer) => Promise<Session>,
+  first: Type,
+): Promise<Channel> {
+  const transport = toTransport(duplex);
+  const tracer = new Tracer(options.trace);
+  try {
+    const session = await withLimit(
+      options,
+      () => transport.close(),
+      () => handshake(transport, tracer),
+    );
+    return new Channel(transport, session, tracer, first);
+  } catch (error) {
+    closeQuietly(transport);
+    throw error;
+  }
+}
+
+/**
+ * Runs a part of the set-up within the handshake's time limit and signal.
+ *
+ * @param cancel Makes the work fail, as far as it can.
+ */
+export async function withLimit<T>(
+  options: Pick<HandshakeOptions, "handshakeTimeout" | "signal">,
+  cancel: () => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
+  signal?.throwIfAborted();
+  const given = Promise.withResolvers<never>();
+  const giveUp = (reason: unknown) => {
+    given.reject(reason);
+    cancel();
+  };
+  const onAbort = () => giveUp(signal!.reason);
+  signal?.addEventListener("abort", onAbort);
+  const timer = setTimeout(() => {
+    const seconds = handshakeTimeout / 1000;
+    giveUp(
+      new ChannelError(
+        "timeout",
+        `The peer did not finish the handshake within ${seconds} s`,
+      ),
+    );
+  }, handshakeTimeout);
+  try {
+    return await Promise.race([work(), given.promise]);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+/**
+ * A duplex stream of bytes to a peer that holds the same key.
+ *
+ * Each direction ends by itself: `writable.close()` tells the peer,
+ * authentically, that there is no more; `readable` ends only when the peer has
+ * said so. A connection that closes otherwise is an error on both streams, never
+ * an end. After both ends the connection is closed.
+ */
+export class Channel implements AsyncDisposable {
+  /** Whose key the two sides share. */
+  readonly identity: string;
+
+  /**
+   * The hash of all that the handshake said, 32 bytes: the same on both sides
+   * and unique to this channel (Noise specification, section 11.2).
+   */
+  readonly handshakeHash: Uint8Array;
+
+  /** The peer's address, if the transport has one. */
+  readonly remoteAddr: Deno.Addr | undefined;
+
+  /**
+   * What the peer sends, in chunks of up to 65 518 bytes, whose bounds carry no
+   * meaning. Read on demand: a reader that is slow slows the peer down.
+   * Cancelling it gives the whole channel up.
+   *
+   * Errors with a {@linkcode ChannelError}: `cut`, `protocol` or `aborted`.
+   */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+
+  /**
+   * What goes to the peer. A write resolves when it is queued, about 512 KiB at
+   * most; `close()` when all is written and the end is said. Aborting it
+   * gives the whole channel up.
+   *
+   * Errors with a {@linkcode ChannelError}: `cut`, `protocol` or `aborted`.
+   */
+  readonly writable: WritableStream<Uint8Array>;
+
+  /**
+   * Resolves when both directions have ended and the connection is closed.
+   * Rejects with the {@linkcode ChannelError} that ended the channel otherwise.
+   */
+  readonly closed: Promise<void>;
+
+  readonly #transport: Transport;
+  readonly #sender: Sender;
+  readonly #closed = Promise.withResolvers<void>();
+  #readableController!: ReadableStreamDefaultController<Bytes>;
+  #writableController!: WritableStreamDefaultController;
+  #demand = Promise.withResolvers<void>();
+  #pongsWaiting = 0;
+  #bytesSent = 0;
+  #bytesReceived = 0;
+  #endSent = false;
+  #endReceived = false;
+  #isClosed = false;
+  #closeTimer: ReturnType<typeof setTimeout> | undefined;
+
+  /** For {@linkcode connectChannel} and {@linkcode acceptChannel}. @ignore */
+  constructor(
+    transport: Transport,
+    session: Session,
+    tracer: Tracer,
+    first: Type,
+  ) {
+    this.identity = session.identity;
+    this.handshakeHash = session.handshakeHash;
+    this.remoteAddr = transport.remoteAddr;
+    this.#transport = transport;
+    this.#sender = new Sender(transport, session.sendCipher, tracer);
+    this.closed = this.#closed.promise;
+    this.closed.catch(() => {});
+
+    this.readable = new ReadableStream({
+      start: (controller) => {
+        this.#readableController = controller;
+      },
+      pull: () => this.#demand.resolve(),
+      cancel: () => this.abort("The reader cancelled the stream"),
+    }, { highWaterMark: 0 });
+
+    this.writable = new WritableStream({
+      start: (controller) => {
+        this.#writableController = controller;
+      },
+      write: (chunk) => this.#write(chunk),
+      close: () => this.#end(),
+      abort: () => this.abort("The writer aborted the stream"),
+    });
+
+    this.#sendControl(first);
+    const { frames, receiveCipher } = session;
+    receive(frames, receiveCipher, tracer, this.#sink()).then(
+      () => this.#connectionEnded(),
+      (error) => this.#fail(error),
+    );
+  }
+
+  /** How many bytes of data this side has sent, queued ones included. */
+  get bytesSent(): number {
+    return this.#bytesSent;
+  }
+
+  /** How many bytes of data have been received and read. */
+  get bytesReceived(): number {
+    return this.#bytesReceived;
+  }
+
+  /**
+   * Gives the channel up: closes the connection without an end, which the peer
+   * sees as a cut. Both streams error with `aborted`. Nothing if it is closed.
+   *
+   * @param message Why, for the error.
+   */
+  abort(message = "The channel was aborted"): void {
+    this.#fail(new ChannelError("aborted", message));
+  }
+
+  /**
+   * Waits for a channel that both sides have ended to close; aborts any other,
+   * so that a block that was left early is never taken for a clean end.
+   */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!(this.#endSent && this.#endReceived)) this.abort();
+    await this.closed.catch(() => {});
+  }
+
+  async #write(chunk: Uint8Array): Promise<void> {
+    this.#bytesSent += chunk.length;
+    const room = this.#sender.send(chunk);
+    if (room) await room;
+  }
+
+  async #end(): Promise<void> {
+    this.#sendControl(Type.end);
+    await this.#sender.flush();
+    this.#endSent = true;
+    await this.#closeIfEnded();
+  }
+
+  #sendControl(type: Type): void {
+    this.#sender.sendControl(type);
+    this.#sender.flush().catch((cause) => this.#writeFailed(cause));
+  }
+
+  #sink(): Sink {
+    return {
+      data: async (body) => {
+        await this.#demand.promise;
+        this.#demand = Promise.withResolvers();
+        this.#bytesReceived += body.length;
+        this.#readableController.enqueue(body);
+      },
+      end: () => {
+        this.#endReceived = true;
+        this.#readableController.close();
+        this.#closeIfEnded().catch((cause) => this.#writeFailed(cause));
+      },
+      ping: () => this.#pong(),
+      pong: () => {},
+      stop: () => closeQuietly(this.#transport),
+    };
+  }
+
+  async #pong(): Promise<void> {
+    if (this.#endSent && this.#endReceived) return;
+    this.#sendControl(Type.pong);
+    // A peer that pings and does not read may not fill our memory.
+    if (++this.#pongsWaiting === MAX_PONGS_WAITING) {
+      await this.#sender.flush();
+      this.#pongsWaiting = 0;
+    }
+  }
+
+  /** After both ends: close_notify, then the peer's, or not for long. */
+  async #closeIfEnded(): Promise<void> {
+    if (!this.#endSent || !this.#endReceived || this.#isClosed) return;
+    this.#closeTimer = setTimeout(
+      () => this.#connectionEnded(),
+      CLOSE_TIMEOUT,
+    );
+    await this.#transport.closeWrite();
+  }
+
+  /** The peer had ended its stream before the connection did. */
+  #connectionEnded(): void {
+    if (!this.#endSent) {
+      this.#fail(
+        new ChannelError("cut", "The peer closed before it had read all"),
+      );
+    } else if (this.#finish()) this.#closed.resolve();
+  }
+
+  #writeFailed(cause: unknown): void {
+    this.#fail(
+      new ChannelError("cut", "The peer cut the connection", { cause }),
+    );
+  }
+
+  /** The first failure is what everyone is told; the peer is told nothing. */
+  #fail(error: unknown): void {
+    if (!this.#finish()) return;
+    this.#demand.promise.catch(() => {});
+    this.#demand.reject(error);
+    try {
+      this.#readableController.error(error);
+    } catch {
+      // It had ended.
+    }
+    this.#writableController.error(error);
+    this.#closed.reject(error);
+  }
+
+  #finish(): boolean {
+    if (this.#isClosed) return false;
+    this.#isClosed = true;
+    clearTimeout(this.#closeTimer);
+    closeQuietly(this.#transport);
+    return true;
+  }
+}
+
+/** Closes a transport that may be closed already. */
+export function closeQuietly(transport: Pick<Transport, "close">): void {
+  try {
+    transport.close();
+  } catch {
+    // It was.
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * The one error class of a channel.
+ *
+ * @module
+ */
+
+/**
+ * Why a channel failed, from a closed list.
+ *
+ * | code | what happened |
+ * | --- | --- |
+ * | `refused` | the peer does not hold the same key, or does not know the identity |
+ * | `untrusted` | the server's TLS certificate is not trusted, is out of date, or has another name |
+ * | `protocol` | the peer sent what `innerlock/1` (or TLS) does not allow |
+ * | `cut` | the connection closed before the peer had ended its stream |
+ * | `timeout` | a time limit passed |
+ * | `aborted` | this side gave the channel up |
+ */
+export type ChannelErrorCode =
+  | "refused"
+  | "untrusted"
+  | "protocol"
+  | "cut"
+  | "timeout"
+  | "aborted";
+
+/**
+ * A channel failed, or could not be made.
+ *
+ * The code is for this side's program and log. The peer is told nothing: for
+ * it, every failure is a connection that closes.
+ *
+ * @example Tell a wrong key from a network that failed
+ * ```ts
+ * import { ChannelError } from "@innerlock/innerlock";
+ *
+ * function exitCode(error: unknown): number {
+ *   return error instanceof ChannelError && error.code === "refused" ? 3 : 1;
+ * }
+ *
+ * if (exitCode(new ChannelError("refused", "Wrong key")) !== 3) throw new Error();
+ * ```
+ */
+export class ChannelError extends Error {
+  /** The class's name. */
+  override readonly name = "ChannelError";
+
+  /** Why the channel failed. */
+  readonly code: ChannelErrorCode;
+
+  /**
+   * @param code Why the channel failed.
+   * @param message What failed, on what, what to do: a sentence without period.
+   * @param options The error beneath, as `cause`.
+   */
+  constructor(code: ChannelErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

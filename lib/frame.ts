@@ -1,0 +1,101 @@
+/**
+ * Frames: a u16 big-endian length, then that many bytes.
+ *
+ * @module
+ */
+
+import type { Bytes } from "./aes_gcm.ts";
+import { ChannelError } from "./errors.ts";
+
+/** Length of the length field, in bytes. */
+export const HEADER_LENGTH = 2;
+
+/** Length of the longest frame, without its header, in bytes. */
+export const MAX_FRAME_LENGTH = 65_535;
+
+/** Puts each payload behind its length, all in one buffer for one write. */
+export function encodeFrames(payloads: Bytes[]): Bytes {
+  const length = payloads.reduce((sum, p) => sum + HEADER_LENGTH + p.length, 0);
+  const bytes = new Uint8Array(length);
+  const view = new DataView(bytes.buffer);
+  let offset = 0;
+  for (const payload of payloads) {
+    view.setUint16(offset, payload.length);
+    bytes.set(payload, offset + HEADER_LENGTH);
+    offset += HEADER_LENGTH + payload.length;
+  }
+  return bytes;
+}
+
+/** What a {@linkcode FrameReader} reads from: one half of a `Deno.Conn`. */
+export interface Reader {
+  /** Reads up to `p.length` bytes into `p`; their number, or null at the end. */
+  read(p: Uint8Array): Promise<number | null>;
+}
+
+// An idle connection keeps a small buffer only; a busy one reads several frames
+// at once.
+const IDLE_BUFFER = 2 * 1024;
+const BUSY_BUFFER = 4 * (HEADER_LENGTH + MAX_FRAME_LENGTH);
+
+/** Takes frames from a byte stream that may split them anywhere. */
+export class FrameReader {
+  readonly #source: Reader;
+  #buffer = new Uint8Array(IDLE_BUFFER);
+  #start = 0;
+  #end = 0;
+
+  /** @param source Where the bytes come from. */
+  constructor(source: Reader) {
+    this.#source = source;
+  }
+
+  /**
+   * The next frame, without its length; valid until the next call. Null if
+   * the source ends, be it between frames or inside of one: without the
+   * peer's authenticated end either is a cut.
+   *
+   * @param min The least length that is allowed here, in bytes.
+   * @param max The greatest.
+   * @throws {ChannelError} `protocol` if the length is another, as soon as it
+   * is read.
+   */
+  async next(
+    min: number,
+    max: number = MAX_FRAME_LENGTH,
+  ): Promise<Bytes | null> {
+    if (!await this.#have(HEADER_LENGTH)) return null;
+    const length = this.#buffer[this.#start]! << 8 |
+      this.#buffer[this.#start + 1]!;
+    if (length < min || length > max) {
+      throw new ChannelError("protocol", "The peer sent a malformed frame");
+    }
+    if (!await this.#have(HEADER_LENGTH + length)) return null;
+    const start = this.#start + HEADER_LENGTH;
+    this.#start = start + length;
+    return this.#buffer.subarray(start, this.#start);
+  }
+
+  /** Reads until so many bytes are there; false if the source ends first. */
+  async #have(length: number): Promise<boolean> {
+    while (this.#end - this.#start < length) {
+      this.#makeRoom(length);
+      const space = this.#buffer.subarray(this.#end);
+      const count = await this.#source.read(space);
+      if (count === null) return false;
+      this.#end += count;
+    }
+    return true;
+  }
+
+  /** Moves what is left to the front of a buffer that fits the traffic. */
+  #makeRoom(length: number): void {
+    const left = this.#buffer.subarray(this.#start, this.#end);
+    const wasFull = this.#end === this.#buffer.length;
+    const size = wasFull || length > IDLE_BUFFER ? BUSY_BUFFER : IDLE_BUFFER;
+    if (size !== this.#buffer.length) this.#buffer = new Uint8Array(size);
+    this.#buffer.set(left);
+    this.#start = 0;
+    this.#end = left.length;
+  }
+}

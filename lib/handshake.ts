@@ -1,0 +1,212 @@
+/**
+ * The handshake of `innerlock/1` over a transport: the hello, the two Noise
+ * messages, and the client's first ping.
+ *
+ * ```text
+ * C1  C→S  hello      "innerlock/1 IDENTITY"
+ * C2  C→S  Noise -> psk, e
+ * S1  S→C  Noise <- e, ee
+ * C3  C→S  the first transport message: a ping
+ * ```
+ *
+ * C1 and C2 leave in one write. After S1 the client knows that the server
+ * holds the key; the server knows it of the client only after C3, since C2
+ * could be a replay.
+ *
+ * @module
+ */
+
+import type { Bytes } from "./aes_gcm.ts";
+import { ChannelError } from "./errors.ts";
+import { encodeFrames, FrameReader } from "./frame.ts";
+import { messageType, MIN_MESSAGE_LENGTH, Type } from "./message.ts";
+import {
+  type CipherState,
+  EMPTY,
+  HANDSHAKE_MESSAGE_LENGTH,
+  HandshakeState,
+  PSK_LENGTH,
+} from "./noise.ts";
+import { isIdentity, type PskMap } from "./psk.ts";
+import type { Tracer } from "./trace.ts";
+import { type Transport, writeAll } from "./transport.ts";
+
+const HELLO = "innerlock/1 ";
+const MAX_IDENTITY_LENGTH = 64;
+
+/** What a handshake leaves behind. */
+export interface Session {
+  /** Whose key it was. */
+  identity: string;
+  /** The hash of all that the handshake said, the same on both sides. */
+  handshakeHash: Bytes;
+  /** Seals what this side sends. */
+  sendCipher: CipherState;
+  /** Opens what the peer sends. */
+  receiveCipher: CipherState;
+  /** Where the peer's frames come from. */
+  frames: FrameReader;
+}
+
+/**
+ * Does the client's part up to S1.
+ *
+ * The first message on the session must be a ping: the channel sends it.
+ *
+ * @throws {ChannelError} `refused` if the server closes instead of answering,
+ * or answers without holding the key; `protocol` if it speaks otherwise.
+ */
+export async function initiate(
+  transport: Transport,
+  psk: Bytes,
+  identity: string,
+  tracer: Tracer,
+  e?: CryptoKeyPair,
+): Promise<Session> {
+  const hello = new TextEncoder().encode(HELLO + identity);
+  const handshake = await HandshakeState.initialize({
+    prologue: hello,
+    psk,
+    ...(e && { e }),
+  });
+  const message1 = await handshake.writeMessage1();
+  tracer.hello("sent", hello);
+  tracer.noise("sent", message1);
+  const frames = new FrameReader(transport);
+  let message2: Bytes | null;
+  try {
+    await writeAll(transport, encodeFrames([hello, message1]));
+    message2 = await frames.next(
+      HANDSHAKE_MESSAGE_LENGTH,
+      HANDSHAKE_MESSAGE_LENGTH,
+    );
+  } catch (error) {
+    if (error instanceof ChannelError) throw error;
+    throw refusedByServer(identity, error);
+  }
+  if (message2 === null) throw refusedByServer(identity);
+  tracer.noise("received", message2);
+  try {
+    await handshake.readMessage2(message2);
+  } catch (cause) {
+    throw new ChannelError(
+      "refused",
+      `The server does not hold the key of ${identity}`,
+      { cause },
+    );
+  }
+  const [sendCipher, receiveCipher] = await handshake.split();
+  const { handshakeHash } = handshake;
+  return { identity, handshakeHash, sendCipher, receiveCipher, frames };
+}
+
+// A server says nothing when it refuses, so this is what a refusal looks like.
+function refusedByServer(identity: string, cause?: unknown): ChannelError {
+  return new ChannelError(
+    "refused",
+    `The server closed the connection at the identity ${identity}: ` +
+      "it does not know it, or holds another key for it",
+    { cause },
+  );
+}
+
+/**
+ * Does the server's part up to the client's ping, which it checks.
+ *
+ * An unknown identity takes the path of a wrong key: a key that nobody holds
+ * stands in for it, so message 1 does not open.
+ *
+ * @throws {ChannelError} `refused` if the client does not prove the key;
+ * `protocol` if it speaks otherwise; `cut` if it goes before it has proved it.
+ */
+export async function respond(
+  transport: Transport,
+  psks: PskMap,
+  tracer: Tracer,
+  e?: CryptoKeyPair,
+): Promise<Session> {
+  const frames = new FrameReader(transport);
+  const hello = (await nextFrame(
+    frames,
+    HELLO.length + 1,
+    HELLO.length + MAX_IDENTITY_LENGTH,
+  )).slice();
+  tracer.hello("received", hello);
+  const identity = parseHello(hello);
+  const psk = psks.get(identity) ??
+    crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
+  const message1 = await nextFrame(
+    frames,
+    HANDSHAKE_MESSAGE_LENGTH,
+    HANDSHAKE_MESSAGE_LENGTH,
+  );
+  tracer.noise("received", message1);
+  const handshake = await HandshakeState.initialize({
+    prologue: hello,
+    psk,
+    ...(e && { e }),
+  });
+  try {
+    await handshake.readMessage1(message1);
+  } catch (cause) {
+    throw new ChannelError(
+      "refused",
+      `The client does not hold the key of ${identity}`,
+      { cause },
+    );
+  }
+  const message2 = await handshake.writeMessage2();
+  tracer.noise("sent", message2);
+  await writeAll(transport, encodeFrames([message2]));
+  const [receiveCipher, sendCipher] = await handshake.split();
+  const ping = (await nextFrame(frames, MIN_MESSAGE_LENGTH)).slice();
+  let plaintext: Bytes;
+  try {
+    plaintext = await receiveCipher.decryptWithAd(EMPTY, ping);
+  } catch (cause) {
+    throw new ChannelError(
+      "refused",
+      `The client does not hold the key of ${identity} now: ` +
+        "its handshake was a replay, or was forged",
+      { cause },
+    );
+  }
+  const type = messageType(plaintext);
+  tracer.message("received", plaintext, ping);
+  if (type !== Type.ping) {
+    throw new ChannelError("protocol", "The client did not begin with a ping");
+  }
+  const { handshakeHash } = handshake;
+  return { identity, handshakeHash, sendCipher, receiveCipher, frames };
+}
+
+function parseHello(hello: Bytes): string {
+  const text = String.fromCharCode(...hello);
+  const identity = text.slice(HELLO.length);
+  if (!text.startsWith(HELLO) || !isIdentity(identity)) {
+    throw new ChannelError("protocol", "The client said no innerlock/1 hello");
+  }
+  return identity;
+}
+
+async function nextFrame(
+  frames: FrameReader,
+  min: number,
+  max?: number,
+): Promise<Bytes> {
+  let frame: Bytes | null = null;
+  try {
+    frame = await frames.next(min, max);
+  } catch (error) {
+    if (error instanceof ChannelError) throw error;
+    throw goneInHandshake(error);
+  }
+  if (frame === null) throw goneInHandshake();
+  return frame;
+}
+
+function goneInHandshake(cause?: unknown): ChannelError {
+  return new ChannelError("cut", "The client left during the handshake", {
+    cause,
+  });
+}

@@ -1,0 +1,88 @@
+/**
+ * What a channel runs over: any reliable, ordered pair of byte streams.
+ *
+ * @module
+ */
+
+import { ChannelError } from "./errors.ts";
+
+/**
+ * One end of a connection, in the shape of `Deno.Conn`: a `Deno.TlsConn` or a
+ * `Deno.TcpConn` is one as it stands.
+ */
+export interface Transport {
+  /** Reads up to `p.length` bytes into `p`; their number, or null at the end. */
+  read(p: Uint8Array): Promise<number | null>;
+  /** Writes some of `p`; how many bytes it took. */
+  write(p: Uint8Array): Promise<number>;
+  /** Ends this side's direction; the other may go on. */
+  closeWrite(): Promise<void>;
+  /** Closes both directions at once. */
+  close(): void;
+  /** The peer's address, where there is one. */
+  readonly remoteAddr?: Deno.Addr;
+}
+
+/** A pair of Web streams, such as `WebSocketStream` or `TransformStream`s give. */
+export interface StreamPair {
+  /** What the peer sends. */
+  readonly readable: ReadableStream<Uint8Array>;
+  /** What goes to the peer. */
+  readonly writable: WritableStream<Uint8Array>;
+}
+
+/** Makes a {@linkcode Transport} of either; one passes through as it is. */
+export function toTransport(duplex: Transport | StreamPair): Transport {
+  return "read" in duplex ? duplex : new StreamTransport(duplex);
+}
+
+class StreamTransport implements Transport {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  #rest: Uint8Array = new Uint8Array(0);
+
+  constructor(pair: StreamPair) {
+    this.#reader = pair.readable.getReader();
+    this.#writer = pair.writable.getWriter();
+    // A failure is told by read() and write().
+    this.#reader.closed.catch(() => {});
+    this.#writer.closed.catch(() => {});
+  }
+
+  async read(p: Uint8Array): Promise<number | null> {
+    while (this.#rest.length === 0) {
+      const { done, value } = await this.#reader.read();
+      if (done) return null;
+      this.#rest = value;
+    }
+    const part = this.#rest.subarray(0, p.length);
+    p.set(part);
+    this.#rest = this.#rest.subarray(part.length);
+    return part.length;
+  }
+
+  async write(p: Uint8Array): Promise<number> {
+    await this.#writer.write(p);
+    return p.length;
+  }
+
+  async closeWrite(): Promise<void> {
+    await this.#writer.close();
+  }
+
+  close(): void {
+    const reason = new ChannelError("cut", "The channel is closed");
+    this.#reader.cancel(reason).catch(() => {});
+    this.#writer.abort(reason).catch(() => {});
+  }
+}
+
+/** Writes all of `p`: a `Deno.Conn` may take a part. */
+export async function writeAll(
+  transport: Transport,
+  p: Uint8Array,
+): Promise<void> {
+  for (let written = 0; written < p.length;) {
+    written += await transport.write(p.subarray(written));
+  }
+}

@@ -1,0 +1,57 @@
+// npm:deno-std is JavaScript only: the types of what this project uses of it.
+
+declare module "@std/assert" {
+  export function assert(expr: unknown, msg?: string): asserts expr;
+  export function assertEquals<T>(actual: T, expected: T, msg?: string): void;
+  export function assertNotEquals<T>(
+    actual: T,
+    expected: T,
+    msg?: string,
+  ): void;
+  export function assertMatch(
+    actual: string,
+    expected: RegExp,
+    msg?: string,
+  ): void;
+  export function assertStringIncludes(
+    actual: string,
+    expected: string,
+    msg?: string,
+  ): void;
+  export function assertThrows<E extends Error>(
+    fn: () => unknown,
+    ErrorClass: new (...args: never[]) => E,
+    msgIncludes?: string,
+  ): E;
+  export function assertRejects<E extends Error>(
+    fn: () => PromiseLike<unknown>,
+    ErrorClass: new (...args: never[]) => E,
+    msgIncludes?: string,
+  ): Promise<E>;
+}
+
+declare module "@std/cli/parse-args" {
+  export function parseArgs(args: string[], options: {
+    string?: readonly string[];
+    boolean?: readonly string[];
+    collect?: readonly string[];
+    default?: Record<string, unknown>;
+    alias?: Record<string, string>;
+    stopEarly?: boolean;
+    unknown?: (arg: string, key?: string, value?: unknown) => unknown;
+  }): Record<string, unknown> & { _: (string | number)[] };
+}
+
+declare module "@std/cli/prompt-secret" {
+  export function promptSecret(
+    message?: string,
+    options?: { mask?: string; clear?: boolean },
+  ): string | null;
+}
+
+declare module "@std/streams" {
+  export class TextLineStream extends TransformStream<string, string> {
+    constructor(options?: { allowCR?: boolean });
+  }
+  export function toText(stream: ReadableStream): Promise<string>;
+}

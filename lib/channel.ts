@@ -242,7 +242,12 @@ export class Channel implements AsyncDisposable {
     this.handshakeHash = session.handshakeHash;
     this.remoteAddr = transport.remoteAddr;
     this.#transport = transport;
-    this.#sender = new Sender(transport, session.sendCipher, tracer);
+    this.#sender = new Sender(
+      transport,
+      session.sendCipher,
+      tracer,
+      (cause) => this.#writeFailed(cause),
+    );
     this.closed = this.#closed.promise;
     this.closed.catch(() => {});
 
@@ -263,7 +268,7 @@ export class Channel implements AsyncDisposable {
       abort: () => this.abort("The writer aborted the stream"),
     });
 
-    this.#sendControl(first);
+    this.#sender.sendControl(first);
     const { frames, receiveCipher } = session;
     receive(frames, receiveCipher, tracer, this.#sink()).then(
       () => this.#connectionEnded(),
@@ -307,15 +312,10 @@ export class Channel implements AsyncDisposable {
   }
 
   async #end(): Promise<void> {
-    this.#sendControl(Type.end);
+    this.#sender.sendControl(Type.end);
     await this.#sender.flush();
     this.#endSent = true;
     await this.#closeIfEnded();
-  }
-
-  #sendControl(type: Type): void {
-    this.#sender.sendControl(type);
-    this.#sender.flush().catch((cause) => this.#writeFailed(cause));
   }
 
   #sink(): Sink {
@@ -339,7 +339,7 @@ export class Channel implements AsyncDisposable {
 
   async #pong(): Promise<void> {
     if (this.#endSent && this.#endReceived) return;
-    this.#sendControl(Type.pong);
+    this.#sender.sendControl(Type.pong);
     // A peer that pings and does not read may not fill our memory.
     if (++this.#pongsWaiting === MAX_PONGS_WAITING) {
       await this.#sender.flush();
@@ -383,6 +383,7 @@ export class Channel implements AsyncDisposable {
       // It had ended.
     }
     this.#writableController.error(error);
+    this.#sender.stop(error);
     this.#closed.reject(error);
   }
 

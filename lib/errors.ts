@@ -49,6 +49,8 @@ export class ChannelError extends Error {
   readonly code: ChannelErrorCode;
 
   /**
+   * Makes the error.
+   *
    * @param code Why the channel failed.
    * @param message What failed, on what, what to do: a sentence without period.
    * @param options The error beneath, as `cause`.

@@ -41,12 +41,23 @@ export class Sender {
   #queuedBytes = 0;
   #run: Promise<void> | undefined;
   #room = Promise.withResolvers<void>();
+  readonly #failure = Promise.withResolvers<never>();
 
-  /** The transport is written to by this object alone. */
-  constructor(transport: Transport, cipher: CipherState, tracer: Tracer) {
+  /**
+   * The transport is written to by this object alone.
+   *
+   * @param onFailure Is told, once, if a write fails: nothing more is sent then.
+   */
+  constructor(
+    transport: Transport,
+    cipher: CipherState,
+    tracer: Tracer,
+    onFailure: (cause: unknown) => void,
+  ) {
     this.#transport = transport;
     this.#cipher = cipher;
     this.#tracer = tracer;
+    this.#failure.promise.catch(onFailure);
   }
 
   /**
@@ -66,7 +77,15 @@ export class Sender {
 
   /** Resolves when all that was taken has been written. */
   async flush(): Promise<void> {
-    while (this.#run) await this.#run;
+    while (this.#run) await Promise.race([this.#run, this.#failure.promise]);
+  }
+
+  /** Gives up: what waits for room, or for a flush, waits in vain. */
+  stop(reason: unknown): void {
+    this.#queue.length = 0;
+    this.#room.promise.catch(() => {});
+    this.#room.reject(reason);
+    this.#failure.reject(reason);
   }
 
   async #sendWhenRoom(data: Uint8Array): Promise<void> {
@@ -80,9 +99,7 @@ export class Sender {
   #enqueueData(data: Uint8Array): Uint8Array {
     while (data.length > 0 && this.#queuedBytes < HIGH_WATER_MARK) {
       let last = this.#queue.at(-1);
-      if (last?.isOpen !== true) {
-        this.#queue.push(last = new Pending(Type.data));
-      }
+      if (!last?.isOpen) this.#queue.push(last = new Pending(Type.data));
       const taken = last.append(data);
       this.#queuedBytes += taken;
       data = data.subarray(taken);
@@ -92,33 +109,35 @@ export class Sender {
   }
 
   #start(): void {
-    this.#run ??= this.#drain().finally(() => this.#run = undefined);
-    this.#run.catch(() => {});
+    this.#run ??= this.#drain().catch((cause) => this.stop(cause));
   }
 
   async #drain(): Promise<void> {
     let writing = Promise.resolve();
-    while (this.#queue.length > 0) {
-      const plaintexts = this.#queue.splice(0, BATCH).map((p) => p.plaintext);
-      for (const { length } of plaintexts) {
-        this.#queuedBytes -= length - TYPE_LENGTH;
+    while (true) {
+      if (this.#queue.length === 0) {
+        await writing;
+        // More may have come during that write.
+        if (this.#queue.length === 0) break;
       }
-      this.#room.resolve();
-      this.#room = Promise.withResolvers();
+      const plaintexts = this.#queue.splice(0, BATCH).map((p) => p.plaintext);
       const sealing: Promise<Bytes>[] = [];
       for (const plaintext of plaintexts) {
+        this.#queuedBytes -= plaintext.length - TYPE_LENGTH;
         await rekeyIfDue(this.#cipher);
         sealing.push(this.#cipher.encryptWithAd(EMPTY, plaintext));
       }
       const ciphertexts = await Promise.all(sealing);
-      ciphertexts.forEach((c, i) =>
-        this.#tracer.message("sent", plaintexts[i]!, c)
+      ciphertexts.forEach((ciphertext, i) =>
+        this.#tracer.message("sent", plaintexts[i]!, ciphertext)
       );
+      this.#room.resolve();
+      this.#room = Promise.withResolvers();
       await writing;
       writing = writeAll(this.#transport, encodeFrames(ciphertexts));
       writing.catch(() => {});
     }
-    await writing;
+    this.#run = undefined;
   }
 }
 

@@ -4,8 +4,6 @@
  * @module
  */
 
-import { ChannelError } from "./errors.ts";
-
 /**
  * One end of a connection, in the shape of `Deno.Conn`: a `Deno.TlsConn` or a
  * `Deno.TcpConn` is one as it stands.
@@ -71,9 +69,8 @@ class StreamTransport implements Transport {
   }
 
   close(): void {
-    const reason = new ChannelError("cut", "The channel is closed");
-    this.#reader.cancel(reason).catch(() => {});
-    this.#writer.abort(reason).catch(() => {});
+    this.#reader.cancel().catch(() => {});
+    this.#writer.abort().catch(() => {});
   }
 }
 

@@ -1,0 +1,423 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import {
+  acceptChannel,
+  type Channel,
+  ChannelError,
+  connectChannel,
+  type FrameTrace,
+} from "../lib/mod.ts";
+import { encodeFrames } from "../lib/frame.ts";
+import { control, MAX_DATA_LENGTH, Type } from "../lib/message.ts";
+import { type CipherState, EMPTY, HandshakeState } from "../lib/noise.ts";
+import { duplex, KEY, pieces, PSK, RawPeer, type Wire } from "./duplex.ts";
+
+async function channels(
+  up?: Wire,
+  down?: Wire,
+  trace?: (frame: FrameTrace) => void,
+): Promise<[Channel, Channel]> {
+  const [client, server] = duplex(up, down);
+  return await Promise.all([
+    connectChannel(client, { psk: PSK, ...(trace && { trace }) }),
+    acceptChannel(server, { psk: PSK }),
+  ]);
+}
+
+async function bytesOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>) {
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+function random(length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  for (let i = 0; i < length; i += 65_536) {
+    crypto.getRandomValues(bytes.subarray(i, i + 65_536));
+  }
+  return bytes;
+}
+
+async function send(channel: Channel, chunks: Uint8Array[]): Promise<void> {
+  await ReadableStream.from(chunks).pipeTo(channel.writable);
+}
+
+async function assertFails(promise: Promise<unknown>, code: string) {
+  const error = await assertRejects(() => promise, ChannelError);
+  assertEquals(error.code, code);
+}
+
+/** A client of `innerlock/1` that can say anything, spoken by hand. */
+async function rawClient(
+  say: (peer: RawPeer, seal: CipherState, open: CipherState) => Promise<void>,
+): Promise<Channel> {
+  const [client, server] = duplex();
+  const peer = new RawPeer(client);
+  const hello = new TextEncoder().encode("innerlock/1 default");
+  const [channel] = await Promise.all([
+    acceptChannel(server, { psk: PSK }),
+    (async () => {
+      const handshake = await HandshakeState.initialize({
+        prologue: hello,
+        psk: Uint8Array.fromHex(KEY),
+      });
+      const message1 = await handshake.writeMessage1();
+      await peer.write(encodeFrames([hello, message1]));
+      await handshake.readMessage2((await peer.readFrame())!);
+      await say(peer, ...await handshake.split());
+    })(),
+  ]);
+  return channel;
+}
+
+/** Seals plaintexts in order into one write. */
+async function sealed(cipher: CipherState, plaintexts: Uint8Array[]) {
+  const frames = [];
+  for (const plaintext of plaintexts) {
+    frames.push(await cipher.encryptWithAd(EMPTY, plaintext.slice()));
+  }
+  return encodeFrames(frames);
+}
+
+const ping = control(Type.ping);
+const end = control(Type.end);
+const data = new Uint8Array([Type.data, 0x68, 0x69]);
+
+for (
+  const [name, wire] of [
+    ["whole", undefined],
+    ["split", pieces(1000)],
+    ["byte by byte", pieces(1)],
+  ] as const
+) {
+  Deno.test(`Channel: round trip, the wire ${name}`, async () => {
+    const [client, server] = await channels(wire, wire);
+    const echo = server.readable.pipeTo(server.writable);
+    const message = random(5000);
+    const [reply] = await Promise.all([
+      bytesOf(client.readable),
+      send(client, [message]),
+    ]);
+    assertEquals(reply, message);
+    await Promise.all([echo, client.closed, server.closed]);
+    assertEquals(client.bytesSent, 5000);
+    assertEquals(client.bytesReceived, 5000);
+    assertEquals(client.handshakeHash, server.handshakeHash);
+  });
+}
+
+for (const delta of [-1, 0, 1]) {
+  const length = MAX_DATA_LENGTH + delta;
+  Deno.test(`Channel: a write of ${length} bytes (limit ${delta})`, async () => {
+    const lengths: number[] = [];
+    const [client, server] = await channels(undefined, undefined, (frame) => {
+      if (frame.type === "data" && frame.direction === "sent") {
+        lengths.push(frame.plaintext.length);
+      }
+    });
+    const message = random(length);
+    const [received] = await Promise.all([
+      bytesOf(server.readable),
+      send(client, [message]),
+      server.writable.close(),
+      bytesOf(client.readable),
+    ]);
+    assertEquals(received, message);
+    assertEquals(lengths, delta > 0 ? [MAX_DATA_LENGTH, 1] : [length]);
+    await Promise.all([client.closed, server.closed]);
+  });
+}
+
+Deno.test("Channel: 20 MB both ways at once", async () => {
+  const [client, server] = await channels();
+  const [a, b] = [random(20_000_000), random(20_000_000)];
+  const [atServer, atClient] = await Promise.all([
+    bytesOf(server.readable),
+    bytesOf(client.readable),
+    send(client, [a]),
+    send(server, [b.subarray(0, 7), b.subarray(7)]),
+  ]);
+  assertEquals(atServer.every((byte, i) => byte === a[i]), true);
+  assertEquals(atClient.every((byte, i) => byte === b[i]), true);
+  assertEquals([atServer.length, atClient.length], [a.length, b.length]);
+  await Promise.all([client.closed, server.closed]);
+});
+
+Deno.test("Channel: half-close lets the other direction go on", async () => {
+  const [client, server] = await channels();
+  await client.writable.close();
+  assertEquals(await bytesOf(server.readable), new Uint8Array(0));
+  const message = random(100_000);
+  const [reply] = await Promise.all([
+    bytesOf(client.readable),
+    send(server, [message]),
+  ]);
+  assertEquals(reply, message);
+  await Promise.all([client.closed, server.closed]);
+});
+
+Deno.test("Channel: a slow reader holds the writer back", async () => {
+  const [client, server] = await channels();
+  const writer = client.writable.getWriter();
+  let written = 0;
+  const all = (async () => {
+    for (let i = 0; i < 200; i++) {
+      await writer.write(random(65_536));
+      written++;
+    }
+    await writer.close();
+  })();
+  // Give the writer every chance: as many turns as it could ever need.
+  for (let i = 0; i < 2000; i++) await new Promise((r) => setTimeout(r, 0));
+  const ahead = written;
+  const [received] = await Promise.all([
+    bytesOf(server.readable),
+    all,
+    server.writable.close(),
+    bytesOf(client.readable),
+  ]);
+  assertEquals(received.length, 200 * 65_536);
+  assertEquals(ahead < 60, true, `${ahead} of 200 chunks were taken`);
+  await Promise.all([client.closed, server.closed]);
+});
+
+Deno.test("Channel: a buffer may be used again after a write", async () => {
+  const [client, server] = await channels();
+  const writer = client.writable.getWriter();
+  const buffer = new Uint8Array(10);
+  for (let i = 0; i < 100; i++) {
+    await writer.write(buffer.fill(i));
+  }
+  await writer.close();
+  const received = await bytesOf(server.readable);
+  assertEquals(received.every((byte, i) => byte === Math.floor(i / 10)), true);
+  client.abort();
+  server.abort();
+});
+
+Deno.test("connectChannel: a wrong key is refused", async () => {
+  const [client, server] = duplex();
+  await Promise.all([
+    assertFails(
+      connectChannel(client, { psk: `default:${"0e".repeat(32)}` }),
+      "refused",
+    ),
+    assertFails(acceptChannel(server, { psk: PSK }), "refused"),
+  ]);
+});
+
+Deno.test("connectChannel: an unknown identity looks like a wrong key", async () => {
+  const messages: string[] = [];
+  for (const psk of [`bob:${"0e".repeat(32)}`, `alice:${"0e".repeat(32)}`]) {
+    const [client, server] = duplex();
+    const identity = psk.slice(0, psk.indexOf(":"));
+    const refusal = assertRejects(
+      () => connectChannel(client, { psk, identity }),
+      ChannelError,
+    );
+    await assertFails(acceptChannel(server, { psk: PSK }), "refused");
+    messages.push((await refusal).message.replace(identity, "X"));
+  }
+  assertEquals(messages[0], messages[1]);
+});
+
+Deno.test("connectChannel: an identity without key is a TypeError", async () => {
+  const [client] = duplex();
+  const psk = PSK;
+  await assertRejects(
+    () => connectChannel(client, { psk, identity: "bob" }),
+    TypeError,
+    "no identity bob",
+  );
+});
+
+Deno.test("acceptChannel: a replayed handshake is refused", async () => {
+  const [client, server] = duplex();
+  const recorded: Uint8Array[] = [];
+  const [realClient, realServer] = duplex((chunk) => {
+    recorded.push(chunk.slice());
+    return [chunk];
+  });
+  const first = await Promise.all([
+    connectChannel(realClient, { psk: PSK }),
+    acceptChannel(realServer, { psk: PSK }),
+  ]);
+  const peer = new RawPeer(client);
+  const accepted = acceptChannel(server, { psk: PSK });
+  await Promise.all([
+    assertFails(accepted, "refused"),
+    (async () => {
+      const [handshake, firstPing] = recorded;
+      await peer.write(handshake!);
+      await peer.readFrame();
+      await peer.write(firstPing!);
+    })(),
+  ]);
+  for (const channel of first) channel.abort();
+});
+
+Deno.test("handshake: a silent peer meets the time limit", async () => {
+  for (const start of [connectChannel, acceptChannel]) {
+    const [mine] = duplex();
+    await assertFails(
+      start(mine, { psk: PSK, handshakeTimeout: 1 }),
+      "timeout",
+    );
+  }
+});
+
+Deno.test("handshake: a signal gives it up", async () => {
+  const [mine, other] = duplex();
+  const controller = new AbortController();
+  const connecting = connectChannel(mine, {
+    psk: PSK,
+    signal: controller.signal,
+  });
+  await new RawPeer(other).readFrame();
+  controller.abort(new RangeError("changed my mind"));
+  await assertRejects(() => connecting, RangeError, "changed my mind");
+});
+
+for (
+  const [name, bytes, code] of [
+    ["an HTTP request", "GET / HTTP/1.1\r\n\r\n", "protocol"],
+    ["another version", "\0\x13innerlock/2 default", "protocol"],
+    ["a bad identity", "\0\x13innerlock/1 def ult", "protocol"],
+    ["no identity", "\0\x0cinnerlock/1 ", "protocol"],
+    ["an empty frame", "\0\0", "protocol"],
+    ["a short message 1", "\0\x13innerlock/1 default\0\x2f", "protocol"],
+    ["half a hello", "\0\x13inner", "cut"],
+    ["nothing", "", "cut"],
+  ] as const
+) {
+  Deno.test(`acceptChannel: ${name} is ${code}`, async () => {
+    const [client, server] = duplex();
+    const peer = new RawPeer(client);
+    const accepted = assertFails(acceptChannel(server, { psk: PSK }), code);
+    await peer.write(new TextEncoder().encode(bytes)).catch(() => {});
+    await peer.close().catch(() => {});
+    await accepted;
+    assertEquals(await peer.readFrame(), undefined);
+  });
+}
+
+Deno.test("acceptChannel: a first message that is no ping is an error", async () => {
+  for (const first of [data, end, control(Type.pong)]) {
+    await assertFails(
+      rawClient(async (peer, seal) => {
+        await peer.write(await sealed(seal, [first]));
+      }),
+      "protocol",
+    );
+  }
+});
+
+Deno.test("Channel: each ping is answered by a pong", async () => {
+  let pongs = 0;
+  const channel = await rawClient(async (peer, seal, open) => {
+    await peer.write(await sealed(seal, [ping, ping, ping, end]));
+    for (let i = 0; i < 3; i++) {
+      const plaintext = await open.decryptWithAd(
+        EMPTY,
+        (await peer.readFrame())!,
+      );
+      if (plaintext.length === 1 && plaintext[0] === Type.pong) pongs++;
+    }
+  });
+  assertEquals(pongs, 3);
+  channel.abort();
+});
+
+for (
+  const [name, plaintexts, code, delivered] of [
+    ["data after end", [data, end, data], "protocol", "hi"],
+    ["a second end", [data, end, end], "protocol", "hi"],
+    ["an unknown type", [data, new Uint8Array([4])], "protocol", "hi"],
+    ["empty data", [data, new Uint8Array([0])], "protocol", "hi"],
+    ["an end with a body", [data, new Uint8Array([1, 0])], "protocol", "hi"],
+    ["a ping with a body", [data, new Uint8Array([2, 0])], "protocol", "hi"],
+    ["a pong with a body", [data, new Uint8Array([3, 0])], "protocol", "hi"],
+    ["a close without end", [data], "cut", "hi"],
+    ["a close without end, at once", [], "cut", ""],
+  ] as const
+) {
+  Deno.test(`Channel: ${name} is ${code}`, async () => {
+    const channel = await rawClient(async (peer, seal) => {
+      await peer.write(await sealed(seal, [ping, ...plaintexts]));
+      await peer.close();
+    });
+    let text = "";
+    const read = async () => {
+      for await (const chunk of channel.readable) {
+        text += new TextDecoder().decode(chunk);
+      }
+    };
+    // What was authentic is delivered, then comes the error, unless the stream
+    // had already ended: then it is told by `closed` alone.
+    await read().catch(() => {});
+    assertEquals(text, delivered);
+    await assertFails(channel.closed, code);
+    await assertFails(channel.writable.getWriter().closed, code);
+  });
+}
+
+Deno.test("Channel: each flipped bit of a frame is detected", async () => {
+  for (let bit = 0; bit < 8 * (2 + 2 + 1 + 16); bit++) {
+    const channel = await rawClient(async (peer, seal) => {
+      await peer.write(await sealed(seal, [ping]));
+      const frame = await sealed(seal, [data]);
+      frame[bit >> 3]! ^= 1 << (bit & 7);
+      await peer.write(frame);
+      await peer.close().catch(() => {});
+    });
+    const reader = channel.readable.getReader();
+    const error = await assertRejects(() => reader.read(), ChannelError);
+    assertEquals(["protocol", "cut"].includes(error.code), true);
+  }
+});
+
+Deno.test("Channel: abort is a cut for the peer", async () => {
+  const [client, server] = await channels();
+  client.abort();
+  await assertFails(bytesOf(server.readable), "cut");
+  await assertFails(client.closed, "aborted");
+  await assertFails(client.readable.getReader().closed, "aborted");
+  await assertFails(server.closed, "cut");
+});
+
+Deno.test("Channel: cancelling the reader gives the channel up", async () => {
+  const [client, server] = await channels();
+  await client.readable.cancel();
+  await assertFails(client.closed, "aborted");
+  await assertFails(server.closed, "cut");
+});
+
+Deno.test("Channel: leaving its block early is no end", async () => {
+  let peer: Channel;
+  {
+    const [client, server] = await channels();
+    peer = server;
+    await using _ = client;
+  }
+  await assertFails(peer.closed, "cut");
+});
+
+Deno.test("Channel: writes that overlap never share a nonce", async () => {
+  const seen = new Set<string>();
+  let frames = 0;
+  const [client, server] = await channels(undefined, undefined, (frame) => {
+    if (frame.direction === "received") return;
+    frames++;
+    seen.add(frame.ciphertext.toHex());
+  });
+  const writer = client.writable.getWriter();
+  const zeros = new Uint8Array(MAX_DATA_LENGTH);
+  for (let i = 0; i < 40; i++) writer.write(zeros);
+  const [{ length }] = await Promise.all([
+    bytesOf(server.readable),
+    writer.close(),
+  ]);
+  assertEquals(length, 40 * MAX_DATA_LENGTH);
+  // The same plaintext under the same key and nonce is the same ciphertext.
+  assertEquals(seen.size, frames);
+  assertEquals(frames >= 44, true);
+  client.abort();
+  server.abort();
+});

@@ -83,7 +83,7 @@ export async function connectChannel(
     duplex,
     options,
     (transport, tracer) => initiate(transport, psk, identity, tracer),
-    Type.ping,
+    "client",
   );
 }
 
@@ -106,7 +106,7 @@ export async function acceptChannel(
     duplex,
     options,
     (transport, tracer) => respond(transport, psks, tracer),
-    Type.pong,
+    "server",
   );
 }
 
@@ -119,17 +119,17 @@ async function shakeHands(
   duplex: Transport | StreamPair,
   options: HandshakeOptions,
   handshake: (transport: Transport, tracer: Tracer) => Promise<Session>,
-  first: Type,
+  role: "client" | "server",
 ): Promise<Channel> {
   const transport = toTransport(duplex);
   const tracer = new Tracer(options.trace);
   try {
     const session = await withLimit(
       options,
-      () => transport.close(),
+      () => closeQuietly(transport),
       () => handshake(transport, tracer),
     );
-    return new Channel(transport, session, tracer, first);
+    return new Channel(transport, session, tracer, role);
   } catch (error) {
     closeQuietly(transport);
     throw error;
@@ -236,7 +236,7 @@ export class Channel implements AsyncDisposable {
     transport: Transport,
     session: Session,
     tracer: Tracer,
-    first: Type,
+    role: "client" | "server",
   ) {
     this.identity = session.identity;
     this.handshakeHash = session.handshakeHash;
@@ -268,7 +268,8 @@ export class Channel implements AsyncDisposable {
       abort: () => this.abort("The writer aborted the stream"),
     });
 
-    this.#sender.sendControl(first);
+    if (role === "client") this.#sender.sendControl(Type.ping);
+    else this.#sender.sendPong();
     const { frames, receiveCipher } = session;
     receive(frames, receiveCipher, tracer, this.#sink()).then(
       () => this.#connectionEnded(),
@@ -339,7 +340,7 @@ export class Channel implements AsyncDisposable {
 
   async #pong(): Promise<void> {
     if (this.#endSent && this.#endReceived) return;
-    this.#sender.sendControl(Type.pong);
+    this.#sender.sendPong();
     // A peer that pings and does not read may not fill our memory.
     if (++this.#pongsWaiting === MAX_PONGS_WAITING) {
       await this.#sender.flush();
@@ -374,7 +375,7 @@ export class Channel implements AsyncDisposable {
 
   /** The first failure is what everyone is told; the peer is told nothing. */
   #fail(error: unknown): void {
-    if (!this.#finish()) return;
+    if (!this.#finish(error)) return;
     this.#demand.promise.catch(() => {});
     this.#demand.reject(error);
     try {
@@ -383,14 +384,14 @@ export class Channel implements AsyncDisposable {
       // It had ended.
     }
     this.#writableController.error(error);
-    this.#sender.stop(error);
     this.#closed.reject(error);
   }
 
-  #finish(): boolean {
+  #finish(reason?: unknown): boolean {
     if (this.#isClosed) return false;
     this.#isClosed = true;
     clearTimeout(this.#closeTimer);
+    this.#sender.stop(reason);
     closeQuietly(this.#transport);
     return true;
   }

@@ -29,6 +29,13 @@ const BATCH = 8;
 /** With so many bytes waiting, `send` waits too. */
 const HIGH_WATER_MARK = BATCH * MAX_DATA_LENGTH;
 
+/**
+ * A pong waits so long for company, in milliseconds. Deno cannot turn Nagle's
+ * algorithm off on what `listenTls` accepts: a pong on its way alone would hold
+ * the server's first reply back until the client's delayed ACK, 40 ms.
+ */
+const PONG_DELAY = 10;
+
 /** A data message that is being filled starts with so much room, in bytes. */
 const INITIAL_ROOM = 512;
 
@@ -39,6 +46,8 @@ export class Sender {
   readonly #tracer: Tracer;
   readonly #queue: Pending[] = [];
   #queuedBytes = 0;
+  #pongsDue = 0;
+  #pongTimer: ReturnType<typeof setTimeout> | undefined;
   #run: Promise<void> | undefined;
   #room = Promise.withResolvers<void>();
   readonly #failure = Promise.withResolvers<never>();
@@ -71,21 +80,39 @@ export class Sender {
 
   /** Puts a message without a body behind what waits. */
   sendControl(type: Type): void {
+    this.#queuePongs();
     this.#queue.push(new Pending(type));
     this.#start();
   }
 
+  /** Sends a pong with the next message, or soon. */
+  sendPong(): void {
+    this.#pongsDue++;
+    this.#pongTimer ??= setTimeout(() => this.#queuePongs(), PONG_DELAY);
+  }
+
   /** Resolves when all that was taken has been written. */
   async flush(): Promise<void> {
+    this.#queuePongs();
     while (this.#run) await Promise.race([this.#run, this.#failure.promise]);
   }
 
   /** Gives up: what waits for room, or for a flush, waits in vain. */
   stop(reason: unknown): void {
+    clearTimeout(this.#pongTimer);
     this.#queue.length = 0;
     this.#room.promise.catch(() => {});
     this.#room.reject(reason);
     this.#failure.reject(reason);
+  }
+
+  #queuePongs(): void {
+    clearTimeout(this.#pongTimer);
+    this.#pongTimer = undefined;
+    for (; this.#pongsDue > 0; this.#pongsDue--) {
+      this.#queue.push(new Pending(Type.pong));
+      this.#start();
+    }
   }
 
   async #sendWhenRoom(data: Uint8Array): Promise<void> {
@@ -97,6 +124,7 @@ export class Sender {
 
   /** Queues what there is room for; returns the rest. */
   #enqueueData(data: Uint8Array): Uint8Array {
+    this.#queuePongs();
     while (data.length > 0 && this.#queuedBytes < HIGH_WATER_MARK) {
       let last = this.#queue.at(-1);
       if (!last?.isOpen) this.#queue.push(last = new Pending(Type.data));
@@ -120,24 +148,32 @@ export class Sender {
         // More may have come during that write.
         if (this.#queue.length === 0) break;
       }
-      const plaintexts = this.#queue.splice(0, BATCH).map((p) => p.plaintext);
-      const sealing: Promise<Bytes>[] = [];
-      for (const plaintext of plaintexts) {
-        this.#queuedBytes -= plaintext.length - TYPE_LENGTH;
-        await rekeyIfDue(this.#cipher);
-        sealing.push(this.#cipher.encryptWithAd(EMPTY, plaintext));
-      }
-      const ciphertexts = await Promise.all(sealing);
-      ciphertexts.forEach((ciphertext, i) =>
-        this.#tracer.message("sent", plaintexts[i]!, ciphertext)
-      );
+      const frames = await this.#seal(BATCH);
+      // What came meanwhile goes along: a reply and its end are one segment.
+      frames.push(...await this.#seal(BATCH - frames.length));
       this.#room.resolve();
       this.#room = Promise.withResolvers();
       await writing;
-      writing = writeAll(this.#transport, encodeFrames(ciphertexts));
+      writing = writeAll(this.#transport, encodeFrames(frames));
       writing.catch(() => {});
     }
     this.#run = undefined;
+  }
+
+  /** Seals up to `count` of the messages that wait, all at once. */
+  async #seal(count: number): Promise<Bytes[]> {
+    const plaintexts = this.#queue.splice(0, count).map((p) => p.plaintext);
+    const sealing: Promise<Bytes>[] = [];
+    for (const plaintext of plaintexts) {
+      this.#queuedBytes -= plaintext.length - TYPE_LENGTH;
+      await rekeyIfDue(this.#cipher);
+      sealing.push(this.#cipher.encryptWithAd(EMPTY, plaintext));
+    }
+    const ciphertexts = await Promise.all(sealing);
+    ciphertexts.forEach((ciphertext, i) =>
+      this.#tracer.message("sent", plaintexts[i]!, ciphertext)
+    );
+    return ciphertexts;
   }
 }
 

@@ -125,9 +125,17 @@ const TLS_FAILURES: [RegExp, "untrusted" | "protocol" | "cut", string][] = [
     "untrusted",
     "is of an issuer that is not trusted; give the server's own cert.pem",
   ],
-  [/Expired/, "untrusted", "has expired; make a new one, or set the clock"],
-  [/NotValidYet/, "untrusted", "is not valid yet; set the clock"],
-  [/NotValidForName/, "untrusted", "is made out to another name"],
+  [/Expired/i, "untrusted", "has expired; make a new one, or set the clock"],
+  [
+    /NotValidYet|not valid yet/i,
+    "untrusted",
+    "is not valid yet; set the clock",
+  ],
+  [
+    /NotValidForName|not valid for name/i,
+    "untrusted",
+    "is made out to another name",
+  ],
   [/peer certificate/, "untrusted", "is not acceptable"],
   [/InvalidContentType|corrupt message/i, "protocol", "did not speak TLS"],
 ];
@@ -214,8 +222,9 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   readonly #psks: PskMap;
   readonly #options: ListenOptions;
   readonly #channels: ReadableStream<Channel>;
-  readonly #inHandshake = new Set<Deno.TlsConn>();
-  #isClosed = false;
+  readonly #handshakes = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
+  #isLeft = false;
 
   /** For {@linkcode listen}. @ignore */
   constructor(
@@ -231,7 +240,10 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
       start: (controller) => {
         this.#acceptAll(controller);
       },
-      cancel: () => this.close(),
+      cancel: () => {
+        this.#isLeft = true;
+        this.close();
+      },
     });
   }
 
@@ -243,14 +255,17 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   /** Accepts no more and drops unfinished handshakes; channels live on. */
   close(): void {
     if (this.#isClosed) return;
-    this.#isClosed = true;
+    this.#closing.abort();
     this.#listener.close();
-    for (const conn of this.#inHandshake) closeQuietly(conn);
   }
 
   /** {@linkcode Listener.close}. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  get #isClosed(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   async #acceptAll(
@@ -267,9 +282,12 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
         }
         continue;
       }
-      this.#shakeHands(conn, controller);
+      const handshake = this.#shakeHands(conn, controller)
+        .finally(() => this.#handshakes.delete(handshake));
+      this.#handshakes.add(handshake);
     }
-    controller.close();
+    await Promise.all(this.#handshakes);
+    if (!this.#isLeft) controller.close();
   }
 
   async #shakeHands(
@@ -277,21 +295,22 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     controller: ReadableStreamDefaultController<Channel>,
   ): Promise<void> {
     const remoteAddr = conn.remoteAddr as Deno.NetAddr;
-    this.#inHandshake.add(conn);
     try {
+      const { handshakeTimeout, trace } = this.#options;
+      const options = {
+        psk: this.#psks,
+        signal: this.#closing.signal,
+        ...(handshakeTimeout !== undefined && { handshakeTimeout }),
+        ...(trace && { trace }),
+      };
       const channel = await withLimit(
-        this.#options,
+        options,
         () => closeQuietly(conn),
         async () => {
           await conn.handshake().catch((error) => {
             throw translate(error, "client", "The client");
           });
-          const { handshakeTimeout, trace } = this.#options;
-          return await acceptChannel(conn, {
-            psk: this.#psks,
-            ...(handshakeTimeout !== undefined && { handshakeTimeout }),
-            ...(trace && { trace }),
-          });
+          return await acceptChannel(conn, options);
         },
       );
       if (this.#isClosed) channel.abort("The listener was closed");
@@ -299,8 +318,6 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     } catch (error) {
       closeQuietly(conn);
       if (!this.#isClosed) this.#options.onRefused?.(error, remoteAddr);
-    } finally {
-      this.#inHandshake.delete(conn);
     }
   }
 }

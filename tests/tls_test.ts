@@ -1,0 +1,233 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { makeCertificate } from "../cli/openssl.ts";
+import {
+  type Channel,
+  ChannelError,
+  connect,
+  listen,
+  type Listener,
+} from "../lib/mod.ts";
+import { PSK } from "./duplex.ts";
+
+const allowed = (["net", "run"] as const).every((name) =>
+  Deno.permissions.querySync({ name }).state === "granted"
+);
+const ignore = !allowed;
+const why = ignore ? " (ignored: needs --allow-net and --allow-run)" : "";
+
+const { key, cert } = allowed
+  ? await makeCertificate({
+    hosts: ["localhost", "127.0.0.1", "::1"],
+    rsa: false,
+    days: 2,
+    passphrase: undefined,
+    csr: false,
+  })
+  : { key: "", cert: "" };
+
+function listenHere(options: { handshakeTimeout?: number } = {}) {
+  const refusals: unknown[] = [];
+  const refused = Promise.withResolvers<unknown>();
+  const listener = listen({
+    port: 0,
+    cert,
+    key,
+    psk: PSK,
+    onRefused: (error) => {
+      refusals.push(error);
+      refused.resolve(error);
+    },
+    ...options,
+  });
+  return { listener, refused: refused.promise, refusals };
+}
+
+async function echo(listener: Listener): Promise<void> {
+  const serving: Promise<void>[] = [];
+  for await (const channel of listener) {
+    serving.push(
+      channel.readable.pipeTo(channel.writable)
+        .then(() => channel.closed).catch(() => {}),
+    );
+  }
+  await Promise.all(serving);
+}
+
+function dial({ addr }: Listener, options = {}): Promise<Channel> {
+  return connect({
+    hostname: "localhost",
+    port: addr.port,
+    caCerts: [cert],
+    psk: PSK,
+    ...options,
+  });
+}
+
+async function roundTrip(channel: Channel, text: string): Promise<string> {
+  const [reply] = await Promise.all([
+    new Response(channel.readable).text(),
+    new Blob([text]).stream().pipeTo(channel.writable),
+  ]);
+  await channel.closed;
+  return reply;
+}
+
+Deno.test(`connect: eight at once each get their own stream${why}`, {
+  ignore,
+}, async () => {
+  const { listener } = listenHere();
+  const serving = echo(listener);
+  await Promise.all(
+    Array.from({ length: 8 }, async (_, i) => {
+      const text = `${i}`.repeat(1_000_000);
+      const identity = i % 2 ? "alice" : "default";
+      await using channel = await dial(listener, { identity });
+      assertEquals(channel.identity, identity);
+      assertEquals(await roundTrip(channel, text) === text, true);
+    }),
+  );
+  listener.close();
+  await serving;
+});
+
+Deno.test(`connect: by way of connectTls, with a client certificate${why}`, {
+  ignore,
+}, async () => {
+  const { listener } = listenHere();
+  const serving = echo(listener);
+  await using channel = await dial(listener, { cert, key });
+  assertEquals(await roundTrip(channel, "hello"), "hello");
+  listener.close();
+  await serving;
+});
+
+Deno.test(`connect: serverName is what the certificate is checked for${why}`, {
+  ignore,
+}, async () => {
+  const { listener } = listenHere();
+  const serving = echo(listener);
+  await using channel = await dial(listener, {
+    hostname: "127.0.0.1",
+    serverName: "localhost",
+  });
+  assertEquals(await roundTrip(channel, "hello"), "hello");
+  const error = await assertRejects(
+    () => dial(listener, { serverName: "other.example" }),
+    ChannelError,
+    "another name",
+  );
+  assertEquals(error.code, "untrusted");
+  listener.close();
+  await serving;
+});
+
+Deno.test(`connect: a wrong key is refused on both sides${why}`, {
+  ignore,
+}, async () => {
+  const { listener, refused } = listenHere();
+  const serving = echo(listener);
+  const error = await assertRejects(
+    () => dial(listener, { psk: `default:${"0e".repeat(32)}` }),
+    ChannelError,
+  );
+  assertEquals(error.code, "refused");
+  assertEquals((await refused as ChannelError).code, "refused");
+  listener.close();
+  await serving;
+});
+
+Deno.test(`connect: a silent server meets the time limit${why}`, {
+  ignore,
+}, async () => {
+  const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  const accepted = listener.accept();
+  const error = await assertRejects(
+    () =>
+      connect({
+        hostname: "127.0.0.1",
+        port: listener.addr.port,
+        psk: PSK,
+        handshakeTimeout: 50,
+      }),
+    ChannelError,
+  );
+  assertEquals(error.code, "timeout");
+  (await accepted).close();
+  listener.close();
+});
+
+Deno.test(`Listener: a client that is silent inside TLS is dropped${why}`, {
+  ignore,
+}, async () => {
+  const { listener, refused } = listenHere({ handshakeTimeout: 50 });
+  const serving = echo(listener);
+  const conn = await Deno.connectTls({
+    hostname: "localhost",
+    port: listener.addr.port,
+    caCerts: [cert],
+  });
+  await conn.handshake();
+  assertEquals((await refused as ChannelError).code, "timeout");
+  conn.close();
+  listener.close();
+  await serving;
+});
+
+Deno.test(`Listener: garbage is refused and does not hold others up${why}`, {
+  ignore,
+}, async () => {
+  const { listener, refused } = listenHere();
+  const serving = echo(listener);
+  const conn = await Deno.connect({
+    hostname: "127.0.0.1",
+    port: listener.addr.port,
+  });
+  await conn.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
+  assertEquals((await refused as ChannelError).code, "protocol");
+  conn.close();
+  await using channel = await dial(listener);
+  assertEquals(await roundTrip(channel, "hello"), "hello");
+  listener.close();
+  await serving;
+});
+
+Deno.test(`Listener: leaving the loop closes it; channels live on${why}`, {
+  ignore,
+}, async () => {
+  const { listener } = listenHere();
+  const connecting = dial(listener);
+  let server: Channel | undefined;
+  for await (const channel of listener) {
+    server = channel;
+    break;
+  }
+  const client = await connecting;
+  const echoed = server!.readable.pipeTo(server!.writable);
+  assertEquals(await roundTrip(client, "hello"), "hello");
+  await echoed;
+  await server!.closed;
+  await assertRejects(() => dial(listener), Deno.errors.ConnectionRefused);
+});
+
+Deno.test(`connect: the server gone mid-stream is a cut${why}`, {
+  ignore,
+}, async () => {
+  const { listener } = listenHere();
+  const serving = (async () => {
+    for await (const channel of listener) {
+      const writer = channel.writable.getWriter();
+      await writer.write(new TextEncoder().encode("partial"));
+      await channel.readable.getReader().read();
+      channel.abort();
+    }
+  })();
+  await using channel = await dial(listener);
+  const reader = channel.readable.getReader();
+  const { value } = await reader.read();
+  assertEquals(new TextDecoder().decode(value), "partial");
+  await channel.writable.getWriter().write(new Uint8Array(1));
+  const error = await assertRejects(() => reader.read(), ChannelError);
+  assertEquals(error.code, "cut");
+  listener.close();
+  await serving;
+});

@@ -83,7 +83,7 @@ async function open(args: Args): Promise<Listener> {
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
     ...(args.is("trace") && { trace: printFrame }),
     onRefused: (error: unknown, { hostname, port }: Deno.NetAddr) =>
-      log(`${hostname}:${port}`, `refused: ${reason(error)}`),
+      log(`${hostname}:${port}`, `not let in: ${reason(error)}`),
   };
   try {
     return listen(options);

@@ -11,7 +11,11 @@
 
 import { promptSecret } from "@std/cli/prompt-secret";
 import { replaceFiles } from "./cli/files.ts";
-import { certificateInfo, makeCertificate } from "./cli/openssl.ts";
+import {
+  certificateInfo,
+  checkOpenssl,
+  makeCertificate,
+} from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
 import { isIdentity, parsePsk } from "./lib/mod.ts";
 
@@ -28,7 +32,7 @@ Makes key.pem, cert.pem (by openssl) and psk.txt. What is there and valid stays.
   --identity NAME    an identity to make a key for in psk.txt; may repeat (default)
   --passphrase       encrypt key.pem; asks for the passphrase twice
   --csr              write cert.csr as well, for those who have a CA
-  --force            replace key.pem, cert.pem and the identities' keys
+  --force            replace key.pem, cert.pem and the key of each --identity
   --help, --version
 
 Exit codes: 1 openssl failed, 2 usage or configuration.
@@ -43,6 +47,7 @@ const FLAGS = {
 
 const LOCAL_NAMES = ["localhost", "127.0.0.1", "::1"];
 const PSK_LENGTH = 32;
+const MAX_DAYS = 36_500;
 const NAME = /^(?!-)[A-Za-z0-9.*-]{1,253}$/;
 const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$/;
 
@@ -61,10 +66,12 @@ async function main(args: Args): Promise<void> {
       throw new UsageError(`--host takes a name or an address, not ${host}`);
     }
   }
+  args.integer("days", 1, MAX_DAYS);
+  await checkOpenssl();
   await Deno.mkdir(out, { recursive: true });
   const force = args.is("force");
-  await makeKeyFile(`${out}/psk.txt`, identities, force);
   await makeTlsFiles(args, out, hosts, force);
+  await makeKeyFile(`${out}/psk.txt`, identities, force);
   const { fingerprint, expires } = await certificateInfo(`${out}/cert.pem`);
   console.log(`certificate ${fingerprint}, valid until ${expires}`);
   console.log(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
@@ -137,7 +144,7 @@ async function makeTlsFiles(
   const made = await makeCertificate({
     hosts,
     rsa: args.is("rsa"),
-    days: args.integer("days", 1, 36_500),
+    days: args.integer("days", 1, MAX_DAYS),
     passphrase: args.is("passphrase") ? askPassphrase() : undefined,
     csr: args.is("csr"),
   });

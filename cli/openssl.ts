@@ -113,6 +113,11 @@ function canonical(host: string): string {
   return URL.parse(`http://[${host}]`)?.hostname ?? host;
 }
 
+/** Fails, before anything is written, where there is no openssl. */
+export async function checkOpenssl(): Promise<void> {
+  await openssl(["version"]);
+}
+
 async function openssl(args: string[], input = ""): Promise<string> {
   let child: Deno.ChildProcess;
   try {

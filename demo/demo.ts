@@ -1,183 +1,346 @@
 /**
- * Shows the main job on an empty machine: throw-away certificates, the real
- * server, the real client, what travels inside TLS; then a forged frame and a
- * wrong key being refused. Leaves nothing behind.
+ * The demo: the real programs at work with throw-away keys; then a proxy that
+ * holds the TLS key forges a frame, and a client tries another inner key.
+ *
+ * ```sh
+ * deno task demo
+ * ```
+ *
+ * Exit code 0 if all happened as expected, else 1. Leaves nothing behind.
  *
  * @module
  */
 
-const ROOT = new URL("..", import.meta.url).pathname;
-const LINES = ["hello world", "straße", "two locks are better than one"];
-const FORGED_LINE = "pay 10 to alice";
+import { TextLineStream } from "@std/streams";
 
-/** The client's hello, its Noise message and its ping come before its data. */
-const FIRST_DATA_FRAME = 3;
+const LINES = ["hello", "straße", "the proxy cannot read this"];
+const TIME_LIMIT = 20_000;
+const ROOT = `${import.meta.dirname}/..`;
+const READ_NET = ["--allow-net", "--allow-read"];
 
-interface Result {
-  code: number;
-  stdout: string;
-  stderr: string;
+/** The frame that is forged: after the hello, the Noise message and the ping. */
+const FORGED_FRAME = 4;
+
+const paint = Deno.stdout.isTerminal() && !Deno.noColor;
+const bold = (text: string) => paint ? `\x1b[1m${text}\x1b[22m` : text;
+const dim = (text: string) => paint ? `\x1b[2m${text}\x1b[22m` : text;
+const green = (text: string) => paint ? `\x1b[32m${text}\x1b[39m` : text;
+const red = (text: string) => paint ? `\x1b[31m${text}\x1b[39m` : text;
+
+/** Whether all has been as expected so far. */
+let isWell = true;
+
+async function main(): Promise<void> {
+  await using cleanUp = new AsyncDisposableStack();
+  const dir = await Deno.makeTempDir({ prefix: "innerlock-demo-" });
+  cleanUp.defer(() => Deno.remove(dir, { recursive: true }));
+  const stopped = Promise.withResolvers<never>();
+  const giveUp = (why: string) => () => stopped.reject(new Error(why));
+  const onInterrupt = giveUp("interrupted");
+  Deno.addSignalListener("SIGINT", onInterrupt);
+  cleanUp.defer(() => Deno.removeSignalListener("SIGINT", onInterrupt));
+  const timer = setTimeout(giveUp("the demo hangs"), TIME_LIMIT);
+  cleanUp.defer(() => clearTimeout(timer));
+  await Promise.race([show(dir, cleanUp), stopped.promise]);
 }
 
-function program(name: string, permissions: string[], args: string[]) {
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-prompt", ...permissions, `${ROOT}${name}`, ...args],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-    env: { NO_COLOR: "1" },
-  });
+async function show(dir: string, cleanUp: AsyncDisposableStack): Promise<void> {
+  const run = (args: string[], env = {}) => cleanUp.use(new Program(args, env));
+
+  title("Two locks", "made by gen_certs.ts for this demo only");
+  const makeCerts = ["--allow-read", "--allow-write", "--allow-run=openssl"];
+  const gen = (out: string) =>
+    run([...makeCerts, "gen_certs.ts", "--out", `${dir}/${out}`]);
+  const made = gen("certs");
+  const wrong = gen("wrong");
+  // The client's modules are cached while no CA is trusted but --ca.
+  const cached = run(["client.ts"], { cache: true });
+  await Promise.all([made.done(), wrong.done(), cached.done()]);
+  expect("certificate, TLS key and inner key are made", made.code === 0);
+
+  const file = (name: string) => `${dir}/certs/${name}`;
+  const [cert, key, psk] = ["cert.pem", "key.pem", "psk.txt"].map(file);
+  const server = run([
+    ...[...READ_NET, "server.ts", "--port", "0"],
+    ...["--cert", cert!, "--key", key!, "--psk", psk!],
+  ]);
+  const port = Number(
+    (await server.stdout.find(/^listening on .*:\d+$/))
+      .split(":").at(-1),
+  );
+  const client = (port: number, psk: string, ...rest: string[]) =>
+    run(
+      [
+        ...["--cached-only", ...READ_NET, "--allow-sys", "client.ts"],
+        ...["--port", String(port), "--ca", cert!, "--psk", psk, ...rest],
+      ],
+      { DENO_TLS_CA_STORE: "," },
+    );
+
+  title("A conversation", "server.ts and client.ts --trace");
+  await converse(client(port, psk!, "--trace"));
+
+  title("A forged frame", "a proxy with the server's TLS key flips one bit");
+  {
+    const tls = {
+      cert: await Deno.readTextFile(cert!),
+      key: await Deno.readTextFile(key!),
+    };
+    await using proxy = new ForgingProxy(port, tls);
+    const victim = client(proxy.port, psk!, "pay", "10");
+    await victim.done();
+    const { hello, before, after } = await proxy.seen;
+    say("proxy reads", hello);
+    say("proxy gets", `${before.toHex()}  ${dim("it cannot open this")}`);
+    say("proxy sends", after.toHex());
+    const logged = await server.stderr.find(/ closed: .*protocol/);
+    say("server logs", logged.replace(/^\S+ /, ""));
+    say("client says", victim.stderr.lines.join(" "));
+    say("client's code", String(victim.code));
+    expect("no byte of it reached the handler", / 0 bytes in,/.test(logged));
+    expect(
+      "the client printed nothing and failed",
+      victim.code === 1 && victim.stdout.lines.length === 0,
+    );
+  }
+
+  title("A wrong key", "a client with another psk.txt");
+  const stranger = client(port, `${dir}/wrong/psk.txt`, "let me in");
+  await stranger.done();
+  const refused = await server.stderr.find(/ refused: /);
+  say("server logs", refused.replace(/^\S+ /, ""));
+  say("client says", stranger.stderr.lines.join(" "));
+  say("client's code", String(stranger.code));
+  expect("the server refused it", refused.includes("refused: refused"));
+  expect("the client's exit code is 3", stranger.code === 3);
 }
 
-async function run(command: Deno.Command): Promise<Result> {
-  const { code, stdout, stderr } = await command.output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
-  return { code, stdout: text(stdout), stderr: text(stderr) };
+/** Sends each line when the one before has come back. */
+async function converse(client: Program): Promise<void> {
+  const width = Math.max(...LINES.map((line) => line.length));
+  console.log(dim(
+    `  ${"typed".padEnd(width)}  ${"inside TLS, client to server".padEnd(41)}` +
+      `  came back`,
+  ));
+  const replies: string[] = [];
+  for (const line of LINES) {
+    await client.write(line + "\n");
+    const frame = await client.stderr.find(/^-> #\d+ data /);
+    const [, wire = ""] = /  wire (\S+)/.exec(frame) ?? [];
+    const [, length = ""] = /data (\d+) bytes/.exec(frame) ?? [];
+    const reply = await client.stdout.find(/./);
+    replies.push(reply);
+    const inside = `${wire.padEnd(34)} ${length.padStart(3)} B`;
+    console.log(`  ${line.padEnd(width)}  ${inside}  ${reply}`);
+  }
+  await client.done();
+  expect(
+    "each line came back in upper case",
+    replies.join() === LINES.join().toUpperCase(),
+  );
+  expect("both directions ended, exit code 0", client.code === 0);
 }
 
-function client(dir: string, port: number, psk: string, line: string) {
-  return run(program("client.ts", [
-    "--allow-net",
-    "--allow-read",
-    "--allow-sys",
-  ], [
-    ...["--port", String(port), "--ca", `${dir}/cert.pem`],
-    ...["--psk", `${dir}/${psk}`, "--trace", line],
-  ]));
+/** A program of this project, as a process. */
+class Program implements AsyncDisposable {
+  readonly stdout: Lines;
+  readonly stderr: Lines;
+  /** The exit code, once it is {@linkcode done}. */
+  code = -1;
+  readonly #child: Deno.ChildProcess;
+  readonly #stdin: WritableStreamDefaultWriter<Uint8Array>;
+
+  constructor(args: string[], { cache, ...env }: Record<string, unknown>) {
+    const run = ["run", "--no-prompt"];
+    this.#child = new Deno.Command(Deno.execPath(), {
+      args: [...cache ? ["cache", "--quiet"] : run, ...args],
+      cwd: ROOT,
+      env: { NO_COLOR: "1", ...env as Record<string, string> },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#stdin = this.#child.stdin.getWriter();
+    this.stdout = new Lines(this.#child.stdout);
+    this.stderr = new Lines(this.#child.stderr);
+  }
+
+  /** Writes to its stdin. */
+  async write(text: string): Promise<void> {
+    await this.#stdin.write(new TextEncoder().encode(text));
+  }
+
+  /** Ends its stdin and waits for it. */
+  async done(): Promise<void> {
+    await this.#stdin.close().catch(() => {});
+    this.code = (await this.#child.status).code;
+    await Promise.all([this.stdout.ended, this.stderr.ended]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill();
+    } catch {
+      // It has ended.
+    }
+    await this.done();
+  }
 }
 
-/** The last line that is no frame of the trace. */
-function lastMessage(stderr: string): string {
-  return stderr.split("\n").filter((l) => !/^(->|<-) #/.test(l)).at(-1) ?? "";
+/** The lines of an output, kept as they come. */
+class Lines {
+  readonly lines: string[] = [];
+  readonly ended: Promise<void>;
+  #next = 0;
+  #changed = Promise.withResolvers<void>();
+  #isOver = false;
+
+  constructor(output: ReadableStream<Uint8Array<ArrayBuffer>>) {
+    this.ended = this.#collect(output);
+  }
+
+  /** The next line that matches; those before it are passed over. */
+  async find(pattern: RegExp): Promise<string> {
+    while (true) {
+      while (this.#next < this.lines.length) {
+        const line = this.lines[this.#next++]!;
+        if (pattern.test(line)) return line;
+      }
+      if (this.#isOver) {
+        throw new Error(`no ${pattern} in: ${this.lines.join(" | ")}`);
+      }
+      await this.#changed.promise;
+    }
+  }
+
+  async #collect(output: ReadableStream<Uint8Array<ArrayBuffer>>) {
+    const lines = output.pipeThrough(new TextDecoderStream())
+      .pipeThrough(new TextLineStream());
+    for await (const line of lines) {
+      this.lines.push(line);
+      this.#wake();
+    }
+    this.#isOver = true;
+    this.#wake();
+  }
+
+  #wake(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+}
+
+/** What the proxy saw, and what it made of it. */
+interface Forgery {
+  hello: string;
+  before: Uint8Array;
+  after: Uint8Array;
 }
 
 /**
- * A proxy that ends TLS with the server's own certificate, as a company's
- * might, and flips one bit of the client's first data frame.
+ * Ends TLS with the server's own certificate and speaks TLS to the server. It
+ * forwards every byte but one, for one connection.
  */
-async function forge(
-  listener: Deno.TlsListener,
-  ca: string,
-  port: number,
-): Promise<void> {
-  const caCerts = [ca];
-  const outside = await listener.accept();
-  const inside = await Deno.connectTls({
-    hostname: "localhost",
-    port,
-    caCerts,
-  });
-  let frame = 0;
-  let rest = new Uint8Array(0);
-  const tamper = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array>({
-    transform(chunk, controller) {
-      const bytes = new Uint8Array(rest.length + chunk.length);
-      bytes.set(rest);
-      bytes.set(chunk, rest.length);
-      let offset = 0;
-      while (bytes.length - offset >= 2) {
-        const length = bytes[offset]! << 8 | bytes[offset + 1]!;
-        if (bytes.length - offset < 2 + length) break;
-        if (frame++ === FIRST_DATA_FRAME) bytes[offset + 2]! ^= 1;
-        controller.enqueue(bytes.slice(offset, offset + 2 + length));
-        offset += 2 + length;
-      }
-      rest = bytes.slice(offset);
-    },
-  });
-  await Promise.allSettled([
-    outside.readable.pipeThrough(tamper).pipeTo(inside.writable),
-    inside.readable.pipeTo(outside.writable),
-  ]);
-}
+class ForgingProxy implements AsyncDisposable {
+  readonly port: number;
+  readonly seen: Promise<Forgery>;
+  readonly #listener: Deno.TlsListener;
+  readonly #seen = Promise.withResolvers<Forgery>();
+  readonly #over: Promise<void>;
 
-function show(title: string): void {
-  console.log(`\n${Deno.noColor ? title : `\x1b[1m${title}\x1b[22m`}`);
-}
-
-function expect(isTrue: boolean, what: string): void {
-  if (!isTrue) throw new Error(`The demo failed: ${what}`);
-}
-
-async function main(dir: string): Promise<void> {
-  const made = await run(
-    program("gen_certs.ts", [
-      "--allow-read",
-      "--allow-write",
-      "--allow-run=openssl",
-    ], ["--out", dir]),
-  );
-  if (made.code !== 0) throw new Error(made.stderr);
-  const key = crypto.getRandomValues(new Uint8Array(32)).toHex();
-  await Deno.writeTextFile(`${dir}/wrong.txt`, `default:${key}\n`, {
-    mode: 0o600,
-  });
-
-  const server = program("server.ts", ["--allow-net", "--allow-read"], [
-    ...["--port", "0", "--psk", `${dir}/psk.txt`],
-    ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
-  ]).spawn();
-  const log = new Response(server.stderr).text();
-  const [ready, rest] = server.stdout.tee();
-  const drained = new Response(rest).arrayBuffer();
-  try {
-    const { value } = await ready.getReader().read();
-    const port = Number(
-      /:(\d+)\s*$/.exec(new TextDecoder().decode(value))?.[1],
-    );
-    expect(port > 0, "the server did not start");
-    show("Each line goes through TLS, and inside it through the inner lock");
-    for (const line of LINES) {
-      const { code, stdout, stderr } = await client(dir, port, "psk.txt", line);
-      const wire = /^-> #\d+ data .*wire (\S+)/m.exec(stderr)?.[1];
-      expect(code === 0 && wire !== undefined, lastMessage(stderr));
-      expect(stdout === line.toUpperCase(), `the reply was ${stdout}`);
-      console.log(`  typed        ${line}`);
-      console.log(`  inside TLS   ${wire}`);
-      console.log(`  came back    ${stdout}`);
-      console.log();
-    }
-
-    show("Whoever ends TLS in between flips one bit of a frame");
-    const cert = await Deno.readTextFile(`${dir}/cert.pem`);
-    const proxy = Deno.listenTls({
-      hostname: "127.0.0.1",
-      port: 0,
-      cert,
-      key: await Deno.readTextFile(`${dir}/key.pem`),
-    });
-    const forging = forge(proxy, cert, port);
-    const forged = await client(dir, proxy.addr.port, "psk.txt", FORGED_LINE);
-    await forging;
-    proxy.close();
-    expect(forged.code === 1, "a forged frame passed");
-    console.log(`  typed        ${FORGED_LINE}`);
-    console.log(`  client       ${lastMessage(forged.stderr)}`);
-    console.log(`  exit code    ${forged.code}`);
-
-    show("Whoever does not hold the key is refused");
-    const wrong = await client(dir, port, "wrong.txt", "let me in");
-    expect(wrong.code === 3, "a wrong key was not refused");
-    console.log(`  client       ${lastMessage(wrong.stderr)}`);
-    console.log(`  exit code    ${wrong.code}`);
-  } finally {
-    server.kill("SIGKILL");
-    await Promise.all([server.status, drained]);
+  constructor(serverPort: number, tls: { cert: string; key: string }) {
+    this.#listener = Deno.listenTls({ hostname: "127.0.0.1", port: 0, ...tls });
+    this.port = this.#listener.addr.port;
+    this.seen = this.#seen.promise;
+    this.seen.catch(() => {});
+    this.#over = this.#serve(serverPort, tls.cert)
+      .catch((error) => this.#seen.reject(error));
   }
-  show("What the server logged");
-  for (const line of (await log).trim().split("\n")) console.log(`  ${line}`);
+
+  async #serve(port: number, cert: string): Promise<void> {
+    using client = await this.#listener.accept();
+    using server = await Deno.connectTls({
+      hostname: "localhost",
+      port,
+      caCerts: [cert],
+    });
+    const back = this.#forwardReplies(server, client);
+    await this.#forwardAndForge(client, server).catch(() => {});
+    await back;
+    this.#seen.reject(new Error("the proxy saw no data frame"));
+  }
+
+  async #forwardReplies(from: Deno.TlsConn, to: Deno.TlsConn): Promise<void> {
+    const buffer = new Uint8Array(65_536);
+    try {
+      for (let n; (n = await from.read(buffer)) !== null;) {
+        await writeAll(to, buffer.subarray(0, n));
+      }
+    } catch {
+      // The server has cut the connection.
+    }
+    await to.closeWrite().catch(() => {});
+  }
+
+  async #forwardAndForge(from: Deno.TlsConn, to: Deno.TlsConn): Promise<void> {
+    let hello = "";
+    for (let number = 1;; number++) {
+      const header = await readExactly(from, 2);
+      const length = new DataView(header.buffer).getUint16(0);
+      const frame = await readExactly(from, length);
+      const before = frame.slice();
+      if (number === 1) hello = new TextDecoder().decode(frame);
+      if (number === FORGED_FRAME) {
+        frame[0]! ^= 1;
+        this.#seen.resolve({ hello, before, after: frame.slice() });
+      }
+      await writeAll(to, header);
+      await writeAll(to, frame);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    await this.#over;
+  }
+}
+
+async function readExactly(
+  conn: Deno.Conn,
+  length: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(length);
+  for (let have = 0; have < length;) {
+    const count = await conn.read(bytes.subarray(have));
+    if (count === null) throw new Error("The connection has ended");
+    have += count;
+  }
+  return bytes;
+}
+
+async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
+  while (bytes.length > 0) bytes = bytes.subarray(await conn.write(bytes));
+}
+
+function title(what: string, how: string): void {
+  console.log(`\n${bold(what)} ${dim(`(${how})`)}`);
+}
+
+function say(who: string, what: string): void {
+  console.log(`  ${dim(who.padEnd(14))} ${what}`);
+}
+
+function expect(what: string, isSo: boolean): void {
+  console.log(`  ${isSo ? green("ok") : red("NOT SO")}: ${what}`);
+  isWell &&= isSo;
 }
 
 if (import.meta.main) {
-  const dir = await Deno.makeTempDir({ prefix: "innerlock-demo-" });
-  let code = 0;
   try {
-    await main(dir);
+    await main();
   } catch (error) {
     console.error(`demo: ${error instanceof Error ? error.message : error}`);
-    code = 1;
-  } finally {
-    await Deno.remove(dir, { recursive: true });
+    isWell = false;
   }
-  Deno.exit(code);
+  Deno.exit(isWell ? 0 : 1);
 }

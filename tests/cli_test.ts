@@ -1,0 +1,316 @@
+/** The server and the client as a user meets them: real processes. */
+
+import { assertEquals, assertMatch } from "@std/assert";
+import {
+  clientFlags,
+  makeCerts,
+  mayRun,
+  type Result,
+  run,
+  serverFlags,
+  start,
+  TestServer,
+  why,
+} from "./programs.ts";
+
+const ignore = !mayRun;
+
+/** A test with a folder of keys, and a server unless it wants none. */
+function test(
+  name: string,
+  fn: (dir: string, port: number, server: TestServer) => Promise<void>,
+): void {
+  Deno.test(name + why, { ignore }, async () => {
+    const dir = await makeCerts();
+    try {
+      await using server = await TestServer.start(serverFlags(dir));
+      await fn(dir, server.port, server);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}
+
+/** One line that names the program, no stack trace, and the exit code. */
+function assertFails(result: Result, code: number, message: RegExp): void {
+  assertMatch(result.stderr, /^\w+: [^\n]+\n$/);
+  assertMatch(result.stderr, message);
+  assertEquals(result.code, code);
+}
+
+async function writeKey(path: string, text: string, mode = 0o600) {
+  await Deno.writeTextFile(path, text);
+  await Deno.chmod(path, mode);
+}
+
+const KEY = "0f".repeat(32);
+
+test("client: words are one line, the reply is printed", async (dir, port) => {
+  const { text, code, stderr } = await run("client", [
+    ...clientFlags(dir, port),
+    "hello",
+    "straße",
+    "007",
+  ]);
+  assertEquals([text, code, stderr], ["HELLO STRASSE 007\n", 0, ""]);
+});
+
+test("client: 30 MB through the pipe come back exact", async (dir, port) => {
+  const line = "straße äöü 𝔘 ﬁ the quick brown fox\n";
+  const input = line.repeat(Math.ceil(30e6 / 47));
+  const { text, code } = await run("client", clientFlags(dir, port), input);
+  assertEquals(code, 0);
+  assertEquals(text === input.toUpperCase(), true);
+});
+
+test("client: no input, and a byte order mark", async (dir, port) => {
+  const flags = clientFlags(dir, port);
+  assertEquals((await run("client", flags)).code, 0);
+  const { text, code } = await run("client", flags, "\ufeffa");
+  // Response's decoder drops the mark of its own accord, so look at the bytes.
+  assertEquals([text, code], ["A", 0]);
+  const { stdout } = await run("client", flags, "\ufeffa");
+  assertEquals(stdout.length, 4);
+});
+
+test("client: eight at once each get their own stream", async (dir, port) => {
+  await Promise.all(
+    Array.from({ length: 8 }, async (_, i) => {
+      const input = `client ${i} says hello\n`.repeat(20_000);
+      const { text, code } = await run("client", clientFlags(dir, port), input);
+      assertEquals(code, 0);
+      assertEquals(text === input.toUpperCase(), true);
+    }),
+  );
+});
+
+test("client: --trace shows each frame", async (dir, port) => {
+  const { stderr, text } = await run("client", [
+    ...clientFlags(dir, port),
+    "--trace",
+    "hi",
+  ]);
+  assertEquals(text, "HI\n");
+  for (const type of ["hello", "noise", "ping", "data", "end"]) {
+    assertMatch(stderr, new RegExp(`^-> #\\d+ ${type} \\d+ bytes`, "m"));
+  }
+  assertMatch(
+    stderr,
+    /^<- #\d+ data 20 bytes {2}plain 48490a {2}wire \w{32}…$/m,
+  );
+});
+
+test("client: wrong usage exits 2", async (dir, port) => {
+  const flags = clientFlags(dir, port);
+  for (
+    const [args, message] of [
+      [["--no-such"], /Unknown flag --no-such/],
+      [["--port", "65536"], /whole number from 1 to 65535/],
+      [["--port"], /--port/],
+      [["--identity", "bob"], /no identity bob in/],
+      [["--psk", `${dir}/none.txt`], /no such file/],
+      [["--ca", `${dir}/none.pem`], /no such file/],
+      [["--client-cert", `${dir}/cert.pem`], /go together/],
+    ] as const
+  ) {
+    const given = flags.filter((_, i) =>
+      flags[i] !== args[0] && flags[i - 1] !== args[0]
+    );
+    assertFails(await run("client", [...given, ...args, "x"]), 2, message);
+  }
+});
+
+test("client: a bad key file exits 2 and names the line", async (dir, port) => {
+  const path = `${dir}/bad.txt`;
+  const flags = ["--port", String(port), "--ca", `${dir}/cert.pem`];
+  for (
+    const [text, mode, message] of [
+      [`a:${KEY}\nb:12\n`, 0o600, /line 2 has no key/],
+      ["nonsense\n", 0o600, /line 1 has no colon/],
+      ["", 0o600, /no key in it/],
+      [`default:${KEY}\n`, 0o644, /others may read it; run 'chmod 600/],
+    ] as const
+  ) {
+    await writeKey(path, text, mode);
+    const result = await run("client", [...flags, "--psk", path, "x"]);
+    assertFails(result, 2, message);
+  }
+});
+
+test(
+  "client: wrong key and unknown identity exit 3, alike",
+  async (dir, port, server) => {
+    const path = `${dir}/wrong.txt`;
+    await writeKey(path, `default:${KEY}\nnobody:${KEY}\n`);
+    const flags = ["--port", String(port), "--ca", `${dir}/cert.pem`];
+    const stderrs: string[] = [];
+    for (const identity of ["default", "nobody"]) {
+      const psk = ["--psk", path, "--identity", identity];
+      const result = await run("client", [...flags, ...psk, "x"]);
+      assertFails(result, 3, /does not know it, or holds another key/);
+      stderrs.push(result.stderr.replace(identity, "X"));
+    }
+    assertEquals(stderrs[0], stderrs[1]);
+    const log = await server.stop();
+    assertMatch(
+      log,
+      /not let in: refused \(The client does not hold the key of/,
+    );
+    assertEquals(log.includes(KEY), false);
+  },
+);
+
+test("client: a certificate that is not trusted exits 3", async (dir, port) => {
+  const other = await makeCerts();
+  const flags = [...clientFlags(dir, port), "--ca"].filter((f, i, all) =>
+    f !== "--ca" && all[i - 1] !== "--ca"
+  );
+  const ca = ["--ca", `${other}/cert.pem`];
+  assertFails(
+    await run("client", [...flags, ...ca, "x"]),
+    3,
+    /issuer that is not trusted/,
+  );
+  await Deno.remove(other, { recursive: true });
+  const name = ["--server-name", "other.example"];
+  assertFails(
+    await run("client", [...clientFlags(dir, port), ...name, "x"]),
+    3,
+    /made out to another name/,
+  );
+});
+
+test("client: an expired certificate exits 3", async () => {
+  const old = await makeCerts();
+  const { success } = await new Deno.Command("openssl", {
+    args: [
+      ...["x509", "-in", `${old}/cert.pem`, "-signkey", `${old}/key.pem`],
+      ...["-days", "-1", "-copy_extensions", "copyall"],
+      ...["-out", `${old}/cert.pem`],
+    ],
+    stderr: "null",
+  }).output();
+  assertEquals(success, true);
+  await using server = await TestServer.start(serverFlags(old));
+  const result = await run("client", [...clientFlags(old, server.port), "x"]);
+  assertFails(result, 3, /has expired/);
+  await Deno.remove(old, { recursive: true });
+});
+
+test("client: nobody there, no TLS there, silence there: exit 1", async (dir) => {
+  const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  const { port } = listener.addr;
+  const flags = [...clientFlags(dir, port), "--host", "localhost"];
+  const limited = run("client", [...flags, "--handshake-timeout", "1", "x"]);
+  const silent = await listener.accept();
+  assertFails(await limited, 1, /did not finish the handshake within 1 s/);
+  silent.close();
+  const plain = run("client", [...flags, "x"]);
+  const conn = await listener.accept();
+  await conn.write(new TextEncoder().encode("220 mail.example ready\r\n"));
+  assertFails(await plain, 1, /did not speak TLS/);
+  conn.close();
+  listener.close();
+  assertFails(await run("client", [...flags, "x"]), 1, /refused/i);
+});
+
+test(
+  "client: the server gone mid-stream exits 1",
+  async (dir, port, server) => {
+    const child = start("client", clientFlags(dir, port));
+    const stderr = new Response(child.stderr).text();
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode("partial\n"));
+    const reader = child.stdout.getReader();
+    const { value } = await reader.read();
+    assertEquals(new TextDecoder().decode(value), "PARTIAL\n");
+    await server.stop();
+    assertEquals((await child.status).code, 1);
+    assertEquals(await stderr, "client: The peer cut the connection\n");
+    await reader.cancel();
+    await writer.abort().catch(() => {});
+  },
+);
+
+test("client: stdout closed early exits 1", async (dir, port) => {
+  const child = start("client", clientFlags(dir, port));
+  const stderr = new Response(child.stderr).text();
+  const feeding = new Blob(["a line\n".repeat(2_000_000)]).stream()
+    .pipeTo(child.stdin).catch(() => {});
+  const reader = child.stdout.getReader();
+  await reader.read();
+  await reader.cancel();
+  const { code } = await child.status;
+  assertEquals(code, 1);
+  assertMatch(await stderr, /^client: Cannot write the whole reply to stdout/);
+  await feeding;
+});
+
+test(
+  "server: its log tells who came and why they went",
+  async (dir, port, server) => {
+    await run("client", [...clientFlags(dir, port), "hi"]);
+    const log = await server.stop();
+    const at = String.raw`\d{4}-\S+Z 127\.0\.0\.1:\d+ default`;
+    assertMatch(log, new RegExp(`^${at} connected$`, "m"));
+    const closed = String.raw`closed: 3 bytes in, 3 out, \d+\.\d s, end`;
+    assertMatch(log, new RegExp(`^${at} ${closed}$`, "m"));
+  },
+);
+
+test("server: a port in use exits 1", async (dir, port) => {
+  const result = await run("server", [
+    ...serverFlags(dir),
+    ...["--port", String(port)],
+  ]);
+  assertFails(result, 1, /port is in use/);
+});
+
+test("server: wrong configuration exits 2", async (dir) => {
+  const flags = serverFlags(dir);
+  await Deno.chmod(`${dir}/key.pem`, 0o640);
+  assertFails(await run("server", flags), 2, /key\.pem: others may read it/);
+  await writeKey(`${dir}/key.pem`, "nonsense");
+  assertFails(await run("server", flags), 2, /Cannot use .*cert\.pem with/);
+  assertFails(await run("server", ["word"]), 2, /Unknown argument word/);
+});
+
+test("server: an encrypted key and its passphrase", async (dir) => {
+  const encrypted = `${dir}/encrypted.pem`;
+  const passphrase = `${dir}/passphrase.txt`;
+  await writeKey(passphrase, "open sesame\n");
+  await new Deno.Command("openssl", {
+    args: [
+      ...["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", `${dir}/key.pem`],
+      ...["-passout", `file:${passphrase}`, "-out", encrypted],
+    ],
+  }).output();
+  await Deno.chmod(encrypted, 0o600);
+  const flags = [
+    ...["--cert", `${dir}/cert.pem`, "--psk", `${dir}/psk.txt`],
+    ...["--key", encrypted],
+  ];
+  const file = ["--passphrase-file", passphrase];
+  {
+    await using server = await TestServer.start([...flags, ...file]);
+    const { text } = await run("client", [
+      ...clientFlags(dir, server.port),
+      "hi",
+    ]);
+    assertEquals(text, "HI\n");
+  }
+  assertFails(await run("server", flags), 2, /give --passphrase-file/);
+  await writeKey(passphrase, "wrong\n");
+  const result = await run("server", [...flags, ...file]);
+  assertFails(result, 2, /passphrase is wrong/);
+});
+
+Deno.test(`--help and --version exit 0${why}`, { ignore }, async () => {
+  for (const program of ["server", "client", "certs"] as const) {
+    const help = await run(program, ["--help"]);
+    assertMatch(help.text, /^Usage: deno task /);
+    const version = await run(program, ["--version"]);
+    assertMatch(version.text, /^innerlock \d+\.\d+\.\d+\n$/);
+    assertEquals([help.code, version.code], [0, 0]);
+  }
+});

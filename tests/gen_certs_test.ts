@@ -1,0 +1,106 @@
+import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { parsePsk } from "../lib/mod.ts";
+import { mayRun, run, why } from "./programs.ts";
+
+const ignore = !mayRun;
+
+function test(
+  name: string,
+  fn: (dir: string, read: (file: string) => Promise<string>) => Promise<void>,
+): void {
+  Deno.test(`gen_certs: ${name}${why}`, { ignore }, async () => {
+    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+    try {
+      await fn(dir, (file) => Deno.readTextFile(`${dir}/${file}`));
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}
+
+async function openssl(...args: string[]): Promise<string> {
+  const { stdout } = await new Deno.Command("openssl", { args, stderr: "null" })
+    .output();
+  return new TextDecoder().decode(stdout);
+}
+
+const files = (dir: string) =>
+  Array.from(Deno.readDirSync(dir), ({ name }) => name).sort();
+const mode = (path: string) => (Deno.statSync(path).mode! & 0o777).toString(8);
+
+test("makes a set, and keeps it when run again", async (dir, read) => {
+  const first = await run("certs", ["--out", dir]);
+  assertEquals([first.code, first.stderr], [0, ""]);
+  assertMatch(first.text, /SHA-256 [0-9A-F:]{95}, valid until \d{4}-/);
+  assertEquals(files(dir), ["cert.pem", "key.pem", "psk.txt"]);
+  assertEquals(mode(`${dir}/key.pem`), "600");
+  assertEquals(mode(`${dir}/psk.txt`), "600");
+  assertEquals([...parsePsk(await read("psk.txt")).keys()], ["default"]);
+  const before = await Promise.all(files(dir).map(read));
+  const second = await run("certs", ["--out", dir]);
+  assertEquals(second.code, 0);
+  assertMatch(second.text, /valid until \d{4}-\d\d-\d\d, kept/);
+  assertEquals(await Promise.all(files(dir).map(read)), before);
+  const forced = await run("certs", ["--out", dir, "--force"]);
+  assertEquals(forced.code, 0);
+  assertNotEquals(await read("cert.pem"), before[0]);
+});
+
+test("the certificate says what it should", async (dir) => {
+  const hosts = ["--host", "server.example", "--host", "2001:db8::7"];
+  const days = ["--days", "7", "--csr"];
+  const { code } = await run("certs", ["--out", dir, ...hosts, ...days]);
+  assertEquals(code, 0);
+  const cert = `${dir}/cert.pem`;
+  const text = await openssl("x509", "-in", cert, "-noout", "-text");
+  assertMatch(text, /CA:FALSE/);
+  assertMatch(text, /TLS Web Server Authentication/);
+  assertMatch(text, /NIST CURVE: P-256/);
+  assertMatch(
+    text,
+    /DNS:localhost, IP Address:127\.0\.0\.1, IP Address:0:0:0:0:0:0:0:1, DNS:server\.example, IP Address:2001:DB8:0:0:0:0:0:7/,
+  );
+  const csr = await openssl("req", "-in", `${dir}/cert.csr`, "-noout", "-text");
+  assertMatch(csr, /DNS:server\.example/);
+  const again = await run("certs", ["--out", dir, ...hosts]);
+  assertEquals(again.code, 0);
+  const more = await run("certs", ["--out", dir, "--host", "new.example"]);
+  assertEquals(more.code, 2);
+  assertMatch(more.stderr, /not made out to new\.example: --force/);
+});
+
+test("--rsa makes an RSA key of 4096 bits", async (dir) => {
+  await run("certs", ["--out", dir, "--rsa"]);
+  const key = await openssl("pkey", "-in", `${dir}/key.pem`, "-noout", "-text");
+  assertMatch(key, /4096 bit/);
+});
+
+test("--identity adds one and leaves the rest alone", async (dir, read) => {
+  await run("certs", ["--out", dir, "--identity", "a"]);
+  const before = await read("psk.txt");
+  await run("certs", ["--out", dir, "--identity", "b", "--identity", "a"]);
+  const after = await read("psk.txt");
+  assertEquals(after.startsWith(before), true);
+  assertEquals([...parsePsk(after).keys()], ["a", "b"]);
+});
+
+test("wrong usage exits 2 and leaves nothing", async (dir) => {
+  for (
+    const args of [["--identity", "a b"], ["--host", "a b"], ["--days", "x"]]
+  ) {
+    const target = `${dir}/certs`;
+    const { code, stderr } = await run("certs", ["--out", target, ...args]);
+    assertEquals(code, 2);
+    assertMatch(stderr, /^gen_certs: --\w+ takes [^\n]+\n$/);
+    assertEquals(files(dir), []);
+  }
+});
+
+test("without openssl one line says so", async (dir) => {
+  const { code, stderr } = await run("certs", ["--out", dir], "", {
+    PATH: "/nonexistent",
+  });
+  assertEquals(code, 2);
+  assertEquals(files(dir), []);
+  assertMatch(stderr, /gen_certs: Cannot find openssl[^\n]+\n$/);
+});

@@ -4,23 +4,25 @@ import { assertEquals, assertMatch } from "@std/assert";
 import {
   clientFlags,
   makeCerts,
-  mayRun,
+  MAY_RUN,
   type Result,
   run,
   serverFlags,
   start,
+  Terminal,
   TestServer,
-  why,
 } from "./programs.ts";
+import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
-const ignore = !mayRun;
+const reason = lacksPermissions(...MAY_RUN);
 
 /** A test with a folder of keys, and a server unless it wants none. */
 function test(
   name: string,
   fn: (dir: string, port: number, server: TestServer) => Promise<void>,
+  otherReason?: string,
 ): void {
-  Deno.test(name + why, { ignore }, async () => {
+  testUnless(reason ?? otherReason, name, async () => {
     const dir = await makeCerts();
     try {
       await using server = await TestServer.start(serverFlags(dir));
@@ -305,7 +307,7 @@ test("server: an encrypted key and its passphrase", async (dir) => {
   assertFails(result, 2, /passphrase is wrong/);
 });
 
-Deno.test(`--help and --version exit 0${why}`, { ignore }, async () => {
+testUnless(reason, "--help and --version exit 0", async () => {
   for (const program of ["server", "client", "certs"] as const) {
     const help = await run(program, ["--help"]);
     assertMatch(help.text, /^Usage: deno task /);
@@ -313,4 +315,76 @@ Deno.test(`--help and --version exit 0${why}`, { ignore }, async () => {
     assertMatch(version.text, /^innerlock \d+\.\d+\.\d+\n$/);
     assertEquals([help.code, version.code], [0, 0]);
   }
+});
+
+const terminal = reason ??
+  lacksProgram(["script", "--version"], "script (bsdutils)");
+
+test("client: at a terminal, q or Ctrl-D leaves", async (dir, port) => {
+  for (const leave of ["q\n", "\x04"]) {
+    await using client = new Terminal("client", clientFlags(dir, port));
+    for (const [line, reply] of [["hello", "HELLO"], ["straße", "STRASSE"]]) {
+      await client.expect("-> ");
+      await client.type(line + "\n");
+      await client.expect(`${line}\r\n${reply}\r\n`);
+    }
+    await client.expect("-> ");
+    await client.type(leave);
+    assertEquals((await client.end()).code, 0);
+  }
+}, terminal);
+
+test(
+  "gen_certs: --passphrase asks twice; the server asks once",
+  async (dir) => {
+    const out = `${dir}/new`;
+    {
+      await using certs = new Terminal("certs", ["--out", out, "--passphrase"]);
+      await certs.expect("assphrase");
+      await certs.type("open sesame\n");
+      await certs.expect("Once more");
+      await certs.type("open sesame\n");
+      const { code, rest } = await certs.end();
+      assertEquals(code, 0, rest);
+      assertEquals(rest.includes("sesame"), false);
+    }
+    assertMatch(
+      await Deno.readTextFile(`${out}/key.pem`),
+      /^-+BEGIN ENCRYPTED/,
+    );
+    for (
+      const [passphrase, answer] of [["open sesame", "listening on"], [
+        "wrong",
+        "passphrase is wrong",
+      ]]
+    ) {
+      await using server = new Terminal("server", [
+        ...serverFlags(out),
+        ...["--port", "0"],
+      ]);
+      await server.expect("assphrase");
+      await server.type(passphrase + "\n");
+      await server.expect(answer!);
+      await server.type("\x03");
+    }
+  },
+  terminal,
+);
+
+test("gen_certs: two different passphrases make nothing", async (dir) => {
+  const out = `${dir}/new`;
+  await using certs = new Terminal("certs", ["--out", out, "--passphrase"]);
+  await certs.expect("assphrase");
+  await certs.type("one\n");
+  await certs.expect("Once more");
+  await certs.type("two\n");
+  assertEquals((await certs.end()).code, 2);
+  assertEquals([...Deno.readDirSync(out)], []);
+}, terminal);
+
+test("client: stdin closed early still gets the reply", async (dir, port) => {
+  const child = start("client", clientFlags(dir, port));
+  await child.stdin.close();
+  const { code, stdout, stderr } = await child.output();
+  assertEquals([code, stdout.length, stderr.length], [0, 0, 0]);
 });

@@ -1,14 +1,15 @@
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { parsePsk } from "../lib/mod.ts";
-import { mayRun, run, why } from "./programs.ts";
+import { MAY_RUN, run } from "./programs.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
 
-const ignore = !mayRun;
+const reason = lacksPermissions(...MAY_RUN);
 
 function test(
   name: string,
   fn: (dir: string, read: (file: string) => Promise<string>) => Promise<void>,
 ): void {
-  Deno.test(`gen_certs: ${name}${why}`, { ignore }, async () => {
+  testUnless(reason, `gen_certs: ${name}`, async () => {
     const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
     try {
       await fn(dir, (file) => Deno.readTextFile(`${dir}/${file}`));

@@ -4,13 +4,8 @@ import config from "../deno.json" with { type: "json" };
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
-/** Whether this run may start programs; else why their tests are ignored. */
-export const mayRun = (["net", "run", "read", "write"] as const).every((name) =>
-  Deno.permissions.querySync({ name }).state === "granted"
-);
-export const why = mayRun
-  ? ""
-  : " (ignored: needs --allow-net, -run, -read and -write)";
+/** The permissions that it takes to run the programs. */
+export const MAY_RUN = ["net", "run", "read", "write"] as const;
 
 export interface Result {
   code: number;
@@ -20,18 +15,26 @@ export interface Result {
 }
 
 /** The permissions that a program's task grants. */
-function permissions(task: "server" | "client" | "certs"): string[] {
+function permissions(task: Task): string[] {
   return config.tasks[task].match(/--(allow-\S+|no-prompt|cached-only)/g) ?? [];
 }
 
+type Task = "server" | "client" | "certs";
+
+/** A program's command line, with the permissions of its task. */
+function command(task: Task, args: string[]): string[] {
+  const file = task === "certs" ? "gen_certs.ts" : `${task}.ts`;
+  return [Deno.execPath(), "run", ...permissions(task), ROOT + file, ...args];
+}
+
 export function start(
-  task: "server" | "client" | "certs",
+  task: Task,
   args: string[],
   env: Record<string, string> = {},
 ): Deno.ChildProcess {
-  const file = task === "certs" ? "gen_certs.ts" : `${task}.ts`;
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", ...permissions(task), ROOT + file, ...args],
+  const [deno, ...rest] = command(task, args);
+  return new Deno.Command(deno!, {
+    args: rest,
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -39,8 +42,57 @@ export function start(
   }).spawn();
 }
 
+/** The same at a terminal of its own, made by `script`: what it shows. */
+export class Terminal implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #input: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+  readonly #output: ReadableStreamDefaultReader<string>;
+  #shown = "";
+
+  constructor(task: Task, args: string[]) {
+    const quoted = command(task, args)
+      .map((arg) => `'${arg.replaceAll("'", `'\\''`)}'`).join(" ");
+    this.#child = new Deno.Command("script", {
+      args: ["-qec", quoted, "/dev/null"],
+      stdin: "piped",
+      stdout: "piped",
+      env: { NO_COLOR: "1" },
+    }).spawn();
+    this.#input = this.#child.stdin.getWriter();
+    this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream())
+      .getReader();
+  }
+
+  /** Waits until this is shown, after all that was waited for before. */
+  async expect(text: string): Promise<void> {
+    while (!this.#shown.includes(text)) {
+      const { done, value } = await this.#output.read();
+      if (done) throw new Error(`"${text}" is not in "${this.#shown}"`);
+      this.#shown += value;
+    }
+    this.#shown = this.#shown.slice(this.#shown.indexOf(text) + text.length);
+  }
+
+  async type(keys: string): Promise<void> {
+    await this.#input.write(new TextEncoder().encode(keys));
+  }
+
+  /** The program's exit code, and the rest of what it showed. */
+  async end(): Promise<{ code: number; rest: string }> {
+    let rest = this.#shown;
+    for (let r; !(r = await this.#output.read()).done;) rest += r.value;
+    return { code: (await this.#child.status).code, rest };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#input.close().catch(() => {});
+    await this.#output.cancel();
+    await this.#child.status;
+  }
+}
+
 export async function run(
-  task: "server" | "client" | "certs",
+  task: Task,
   args: string[],
   input: string | Uint8Array<ArrayBuffer> = "",
   env: Record<string, string> = {},

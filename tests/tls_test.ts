@@ -8,14 +8,13 @@ import {
   type Listener,
 } from "../lib/mod.ts";
 import { PSK } from "./duplex.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
 
-const allowed = (["net", "run"] as const).every((name) =>
-  Deno.permissions.querySync({ name }).state === "granted"
-);
-const ignore = !allowed;
-const why = ignore ? " (ignored: needs --allow-net and --allow-run)" : "";
+const reason = lacksPermissions("net", "run");
+const test = (name: string, fn: () => Promise<void>) =>
+  testUnless(reason, name, fn);
 
-const { key, cert } = allowed
+const { key, cert } = reason === undefined
   ? await makeCertificate({
     hosts: ["localhost", "127.0.0.1", "::1"],
     rsa: false,
@@ -72,9 +71,7 @@ async function roundTrip(channel: Channel, text: string): Promise<string> {
   return reply;
 }
 
-Deno.test(`connect: eight at once each get their own stream${why}`, {
-  ignore,
-}, async () => {
+test("connect: eight at once each get their own stream", async () => {
   const { listener } = listenHere();
   const serving = echo(listener);
   await Promise.all(
@@ -90,9 +87,7 @@ Deno.test(`connect: eight at once each get their own stream${why}`, {
   await serving;
 });
 
-Deno.test(`connect: by way of connectTls, with a client certificate${why}`, {
-  ignore,
-}, async () => {
+test("connect: by way of connectTls, with a client certificate", async () => {
   const { listener } = listenHere();
   const serving = echo(listener);
   await using channel = await dial(listener, { cert, key });
@@ -101,9 +96,7 @@ Deno.test(`connect: by way of connectTls, with a client certificate${why}`, {
   await serving;
 });
 
-Deno.test(`connect: serverName is what the certificate is checked for${why}`, {
-  ignore,
-}, async () => {
+test("connect: serverName is what the certificate is checked for", async () => {
   const { listener } = listenHere();
   const serving = echo(listener);
   await using channel = await dial(listener, {
@@ -121,9 +114,7 @@ Deno.test(`connect: serverName is what the certificate is checked for${why}`, {
   await serving;
 });
 
-Deno.test(`connect: a wrong key is refused on both sides${why}`, {
-  ignore,
-}, async () => {
+test("connect: a wrong key is refused on both sides", async () => {
   const { listener, refused } = listenHere();
   const serving = echo(listener);
   const error = await assertRejects(
@@ -136,9 +127,7 @@ Deno.test(`connect: a wrong key is refused on both sides${why}`, {
   await serving;
 });
 
-Deno.test(`connect: a silent server meets the time limit${why}`, {
-  ignore,
-}, async () => {
+test("connect: a silent server meets the time limit", async () => {
   const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
   const accepted = listener.accept();
   const error = await assertRejects(
@@ -156,9 +145,7 @@ Deno.test(`connect: a silent server meets the time limit${why}`, {
   listener.close();
 });
 
-Deno.test(`Listener: a client that is silent inside TLS is dropped${why}`, {
-  ignore,
-}, async () => {
+test("Listener: a client that is silent inside TLS is dropped", async () => {
   const { listener, refused } = listenHere({ handshakeTimeout: 50 });
   const serving = echo(listener);
   const conn = await Deno.connectTls({
@@ -173,9 +160,7 @@ Deno.test(`Listener: a client that is silent inside TLS is dropped${why}`, {
   await serving;
 });
 
-Deno.test(`Listener: garbage is refused and does not hold others up${why}`, {
-  ignore,
-}, async () => {
+test("Listener: garbage is refused and does not hold others up", async () => {
   const { listener, refused } = listenHere();
   const serving = echo(listener);
   const conn = await Deno.connect({
@@ -191,9 +176,7 @@ Deno.test(`Listener: garbage is refused and does not hold others up${why}`, {
   await serving;
 });
 
-Deno.test(`Listener: leaving the loop closes it; channels live on${why}`, {
-  ignore,
-}, async () => {
+test("Listener: leaving the loop closes it; channels live on", async () => {
   const { listener } = listenHere();
   const connecting = dial(listener);
   let server: Channel | undefined;
@@ -209,9 +192,7 @@ Deno.test(`Listener: leaving the loop closes it; channels live on${why}`, {
   await assertRejects(() => dial(listener), Deno.errors.ConnectionRefused);
 });
 
-Deno.test(`connect: the server gone mid-stream is a cut${why}`, {
-  ignore,
-}, async () => {
+test("connect: the server gone mid-stream is a cut", async () => {
   const { listener } = listenHere();
   const serving = (async () => {
     for await (const channel of listener) {

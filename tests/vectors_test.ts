@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type Bytes, decrypt, encrypt, importKey } from "../lib/aes_gcm.ts";
 import { EMPTY, HandshakeState } from "../lib/noise.ts";
+import { lacksFile, lacksPermissions, testUnless } from "./requirements.ts";
 import {
   importPrivateKey,
   importPublicKey,
@@ -11,27 +12,10 @@ import {
 } from "./x25519.ts";
 
 const FOLDER = new URL("../../shared/vectors/", import.meta.url);
-const granted = (name: "read" | "env") =>
-  Deno.permissions.querySync({ name }).state === "granted";
-const inCi = Deno.permissions.querySync({ name: "env", variable: "CI" })
-      .state === "granted" && Deno.env.has("CI");
-
-function reasonToIgnore(): string | undefined {
-  if (!granted("read")) return "needs --allow-read";
-  try {
-    Deno.statSync(FOLDER);
-  } catch {
-    // Under CI the test runs, and fails at its file.
-    return inCi ? undefined : "the vectors are not here";
-  }
-}
-
-const reason = reasonToIgnore();
-
-function test(name: string, fn: () => Promise<void>): void {
-  const suffix = reason ? ` (ignored: ${reason})` : "";
-  Deno.test({ name: name + suffix, ignore: reason !== undefined, fn });
-}
+const reason = lacksPermissions("read") ??
+  lacksFile(FOLDER, "the folder of vectors");
+const test = (name: string, fn: () => Promise<void>) =>
+  testUnless(reason, name, fn);
 
 // deno-lint-ignore no-explicit-any
 async function load(file: string): Promise<any> {

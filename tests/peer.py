@@ -1,0 +1,242 @@
+"""An innerlock/1 peer made with dissononce (Debian: python3-dissononce), so that
+the two implementations have no line in common.
+
+  peer.py client PORT CERT PSK     talks to server.ts
+  peer.py server CERT KEY PSK      talks to client.ts; prints its port
+  peer.py transcript               prints testdata/transcript.json
+"""
+
+import hashlib
+import json
+import logging
+import socket
+import ssl
+import struct
+import sys
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from dissononce.cipher.aesgcm import AESGCMCipher
+from dissononce.dh.private import PrivateKey
+from dissononce.dh.x25519.x25519 import X25519DH
+from dissononce.hash.sha256 import SHA256Hash
+from dissononce.processing.handshakepatterns.interactive.NN import NNHandshakePattern
+from dissononce.processing.impl.cipherstate import CipherState
+from dissononce.processing.impl.handshakestate import HandshakeState
+from dissononce.processing.impl.symmetricstate import SymmetricState
+from dissononce.processing.modifiers.psk import PSKPatternModifier
+
+DATA, END, PING, PONG = range(4)
+HELLO = b"innerlock/1 default"
+REKEY_INTERVAL = 65_536
+ROUND = 500  # messages of a kind before their answers are read
+TOTAL = 70_000  # so that every direction rekeys
+
+
+class Direction:
+    """Transport messages by the specification's text: dissononce's rekey() makes
+    a key of 48 bytes and resets the counter."""
+
+    def __init__(self, state):
+        self.key, self.n = state._key, 0
+
+    def next_nonce(self):
+        if self.n and self.n % REKEY_INTERVAL == 0:
+            last = b"\0" * 4 + struct.pack(">Q", 2**64 - 1)
+            self.key = AESGCM(self.key).encrypt(last, b"\0" * 32, None)[:32]
+        self.n += 1
+        return b"\0" * 4 + struct.pack(">Q", self.n - 1)
+
+    def seal(self, plaintext):
+        nonce = self.next_nonce()
+        return AESGCM(self.key).encrypt(nonce, plaintext, None)
+
+    def open(self, ciphertext):
+        nonce = self.next_nonce()
+        return AESGCM(self.key).decrypt(nonce, ciphertext, None)
+
+
+class FixedDH(X25519DH):
+    """X25519 whose next key pair is known."""
+
+    def __init__(self, private):
+        super().__init__()
+        self.private = private
+
+    def generate_keypair(self, privatekey=None):
+        return super().generate_keypair(PrivateKey(self.private))
+
+
+def noise(initiator, psk, dh=None):
+    symmetric = SymmetricState(CipherState(AESGCMCipher()), SHA256Hash())
+    state = HandshakeState(symmetric, dh or X25519DH())
+    pattern = PSKPatternModifier(0).modify(NNHandshakePattern())
+    state.initialize(pattern, initiator, HELLO, psks=[psk])
+    return state
+
+
+def frame(payload):
+    return struct.pack(">H", len(payload)) + payload
+
+
+def read_psk(path):
+    for line in open(path):
+        if line.startswith("default:"):
+            return bytes.fromhex(line.split(":")[1].strip())
+    raise SystemExit("no identity default in " + path)
+
+
+class Peer:
+    def __init__(self, conn):
+        self.conn, self.file = conn, conn.makefile("rb")
+
+    def read_frame(self):
+        (length,) = struct.unpack(">H", self.file.read(2))
+        return self.file.read(length)
+
+    def initiate(self, psk):
+        state, message = noise(True, psk), bytearray()
+        state.write_message(b"", message)
+        self.conn.sendall(frame(HELLO) + frame(bytes(message)))
+        pair = state.read_message(self.read_frame(), bytearray())
+        self.sending, self.receiving = map(Direction, pair)
+
+    def respond(self, psk):
+        assert self.read_frame() == HELLO
+        state, message = noise(False, psk), bytearray()
+        state.read_message(self.read_frame(), bytearray())
+        pair = state.write_message(b"", message)
+        self.conn.sendall(frame(bytes(message)))
+        self.receiving, self.sending = map(Direction, pair)
+        assert self.receive() == (PING, b"")
+
+    def send(self, messages):
+        self.conn.sendall(
+            b"".join(frame(self.sending.seal(bytes([t]) + b)) for t, b in messages)
+        )
+
+    def receive(self):
+        plaintext = self.receiving.open(self.read_frame())
+        return plaintext[0], plaintext[1:]
+
+    def closed(self):
+        """Both ends are said: close_notify goes and comes."""
+        try:
+            self.conn.unwrap()
+        except (ssl.SSLEOFError, OSError):
+            pass
+        self.conn.close()
+
+
+def client(port, cert, psk_file):
+    tls = ssl.create_default_context(cafile=cert)
+    tcp = socket.create_connection(("127.0.0.1", int(port)))
+    peer = Peer(tls.wrap_socket(tcp, server_hostname="localhost"))
+    peer.initiate(read_psk(psk_file))
+    peer.send([(PING, b"")])
+    text, reply, pongs = bytes(97 + i % 26 for i in range(TOTAL)), b"", 0
+    for start in range(0, TOTAL, ROUND):
+        part = text[start : start + ROUND]
+        peer.send([m for i in part for m in ((DATA, bytes([i])), (PING, b""))])
+        while len(reply) < start + len(part) or pongs < 1 + start + len(part):
+            kind, body = peer.receive()
+            assert kind in (DATA, PONG), kind
+            pongs += kind == PONG
+            reply += body
+    peer.send([(END, b"")])
+    assert peer.receive() == (END, b"")
+    assert reply == text.upper() and pongs == TOTAL + 1
+    assert peer.sending.n > REKEY_INTERVAL and peer.receiving.n > REKEY_INTERVAL
+    peer.closed()
+    print(json.dumps({"sent": peer.sending.n, "received": peer.receiving.n}))
+
+
+def server(cert, key, psk_file):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    peer = Peer(tls.wrap_socket(listener.accept()[0], server_side=True))
+    peer.respond(read_psk(psk_file))
+    peer.send([(PONG, b"")])
+    waiting, ended = b"", False
+    while waiting or not ended:
+        part, waiting = waiting[:ROUND].upper(), waiting[ROUND:]
+        peer.send([m for i in part for m in ((DATA, bytes([i])), (PING, b""))])
+        pongs = 0
+        while pongs < len(part) or not (waiting or ended):
+            kind, body = peer.receive()
+            assert kind in (DATA, PONG, END), kind
+            pongs += kind == PONG
+            ended = ended or kind == END
+            waiting += body
+    peer.send([(END, b"")])
+    peer.closed()
+    print(json.dumps({"sent": peer.sending.n, "received": peer.receiving.n}))
+
+
+def transcript():
+    psk, e_client, e_server = (bytes([i]) * 32 for i in (0x0F, 0xC1, 0x5E))
+    initiator, responder = (
+        noise(True, psk, FixedDH(e_client)),
+        noise(False, psk, FixedDH(e_server)),
+    )
+    message1, message2 = bytearray(), bytearray()
+    initiator.write_message(b"", message1)
+    responder.read_message(bytes(message1), bytearray())
+    pair = responder.write_message(b"", message2)
+    initiator.read_message(bytes(message2), bytearray())
+
+    def shown(name, payload, plaintext=b""):
+        return {
+            "type": name,
+            "plaintext": plaintext.hex(),
+            "frame": frame(bytes(payload)).hex(),
+        }
+
+    def message(direction, name, body=b""):
+        plaintext = bytes([["data", "end", "ping", "pong"].index(name)]) + body
+        return shown(name, direction.seal(plaintext), plaintext)
+
+    def many(direction, name, count):
+        """So many messages: their frames' SHA-256 stands for them."""
+        digest = hashlib.sha256()
+        for _ in range(count):
+            digest.update(bytes.fromhex(message(direction, name)["frame"]))
+        return {"type": name, "count": count, "sha256": digest.hexdigest()}
+
+    def say(direction, control, text, after):
+        return [
+            message(direction, control),
+            message(direction, "data", text.encode()),
+            many(direction, control, REKEY_INTERVAL - 2),
+            message(direction, "data", after.encode()),
+            message(direction, "end"),
+        ]
+
+    up, down = map(Direction, pair)
+    result = {
+        "made_by": "tests/peer.py transcript",
+        "protocol": "Noise_NNpsk0_25519_AESGCM_SHA256",
+        "identity": HELLO.split()[1].decode(),
+        "psk": psk.hex(),
+        "client_ephemeral": e_client.hex(),
+        "server_ephemeral": e_server.hex(),
+        "handshake_hash": initiator.symmetricstate.get_handshake_hash().hex(),
+        "client_to_server": [
+            shown("hello", HELLO, HELLO),
+            shown("noise", message1),
+            *say(up, "ping", "hello", "after the rekey"),
+        ],
+        "server_to_client": [
+            shown("noise", message2),
+            *say(down, "pong", "HELLO", "AFTER THE REKEY"),
+        ],
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    logging.disable()
+    {"client": client, "server": server, "transcript": transcript}[sys.argv[1]](
+        *sys.argv[2:]
+    )

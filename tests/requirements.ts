@@ -1,0 +1,51 @@
+/** What a test needs of its surroundings: where it is missing, the test is
+ * ignored and its name says why; under CI it runs, and fails. */
+
+const granted = (name: Deno.PermissionName, variable?: string) =>
+  Deno.permissions.querySync(
+    { name, ...(variable && { variable }) } as Deno.PermissionDescriptor,
+  ).state === "granted";
+
+const inCi = granted("env", "CI") && Deno.env.has("CI");
+
+/** Why a test cannot have these permissions; undefined if it has them. */
+export function lacksPermissions(
+  ...names: Deno.PermissionName[]
+): string | undefined {
+  const missing = names.filter((name) => !granted(name));
+  return missing.length > 0
+    ? `needs ${missing.map((name) => `--allow-${name}`).join(" ")}`
+    : undefined;
+}
+
+/** Why a file that CI must have is not there. */
+export function lacksFile(path: string | URL, what: string) {
+  try {
+    Deno.statSync(path);
+  } catch {
+    return inCi ? undefined : `${what} is not here`;
+  }
+}
+
+/** Why a program that CI must have is not there: it must exit with 0. */
+export function lacksProgram(command: string[], what: string) {
+  const [name, ...args] = command;
+  try {
+    const { success } = new Deno.Command(name!, { args, stderr: "null" })
+      .outputSync();
+    if (success) return undefined;
+  } catch {
+    // There is no such command.
+  }
+  return inCi ? undefined : `${what} is not installed`;
+}
+
+/** `Deno.test`, ignored if there is a reason. */
+export function testUnless(
+  reason: string | undefined,
+  name: string,
+  fn: () => Promise<void>,
+): void {
+  const suffix = reason ? ` (ignored: ${reason})` : "";
+  Deno.test({ name: name + suffix, ignore: reason !== undefined, fn });
+}

@@ -1,0 +1,134 @@
+/**
+ * The golden transcript, which an independent implementation made (peer.py):
+ * both sides with its ephemeral keys put the same bytes on the wire.
+ */
+
+import { assertEquals } from "@std/assert";
+import { initiate, respond } from "../lib/handshake.ts";
+import { Type } from "../lib/message.ts";
+import { parsePsk } from "../lib/mod.ts";
+import { receive, type Sink } from "../lib/receiver.ts";
+import { Sender } from "../lib/sender.ts";
+import { Tracer } from "../lib/trace.ts";
+import { toTransport } from "../lib/transport.ts";
+import { duplex, whole, type Wire } from "./duplex.ts";
+import transcript from "./testdata/transcript.json" with { type: "json" };
+import { keyPair } from "./x25519.ts";
+
+interface Entry {
+  type: string;
+  frame?: string;
+  count?: number;
+  sha256?: string;
+}
+
+Deno.test("innerlock/1: the golden transcript, byte for byte, both sides", async () => {
+  const sent: Record<"up" | "down", Uint8Array<ArrayBuffer>[]> = {
+    up: [],
+    down: [],
+  };
+  const record = (direction: "up" | "down"): Wire => (chunk) => {
+    sent[direction].push(chunk);
+    return whole(chunk);
+  };
+  const [clientEnd, serverEnd] = duplex(record("up"), record("down"))
+    .map(toTransport);
+  const { identity } = transcript;
+  const psks = parsePsk(`${identity}:${transcript.psk}`);
+  const tracer = new Tracer();
+  const accepting = respond(
+    serverEnd!,
+    psks,
+    tracer,
+    await keyPair(transcript.server_ephemeral),
+  );
+  const client = await initiate(
+    clientEnd!,
+    psks.get(identity)!,
+    identity,
+    tracer,
+    await keyPair(transcript.client_ephemeral),
+  );
+  const fail = (cause: unknown) => {
+    throw cause;
+  };
+  const up = new Sender(clientEnd!, client.sendCipher, tracer, fail);
+  up.sendControl(Type.ping);
+  const server = await accepting;
+  const down = new Sender(serverEnd!, server.sendCipher, tracer, fail);
+  down.sendControl(Type.pong);
+
+  assertEquals(client.handshakeHash.toHex(), transcript.handshake_hash);
+  assertEquals(server.handshakeHash.toHex(), transcript.handshake_hash);
+
+  const [heardByServer, heardByClient] = [collect(), collect()];
+  const receiving = Promise.all([
+    receive(server.frames, server.receiveCipher, tracer, heardByServer),
+    receive(client.frames, client.receiveCipher, tracer, heardByClient),
+  ]);
+  await Promise.all([
+    speak(up, Type.ping, "hello", "after the rekey"),
+    speak(down, Type.pong, "HELLO", "AFTER THE REKEY"),
+  ]);
+  await Promise.all([clientEnd!.closeWrite(), serverEnd!.closeWrite()]);
+  await receiving;
+  assertEquals(heardByServer.text, "hello|after the rekey|end");
+  assertEquals(heardByClient.text, "HELLO|AFTER THE REKEY|end");
+  await assertBytes(sent.up, transcript.client_to_server);
+  await assertBytes(sent.down, transcript.server_to_client);
+});
+
+/** What the transcript's direction says after its first message. */
+async function speak(
+  sender: Sender,
+  control: Type,
+  text: string,
+  afterRekey: string,
+): Promise<void> {
+  const encoder = new TextEncoder();
+  sender.send(encoder.encode(text));
+  for (let i = 0; i < 65_534; i++) sender.sendControl(control);
+  sender.send(encoder.encode(afterRekey));
+  sender.sendControl(Type.end);
+  await sender.flush();
+}
+
+function collect(): Sink & { text: string } {
+  const decoder = new TextDecoder();
+  return {
+    text: "",
+    data(body) {
+      this.text += decoder.decode(body) + "|";
+      return Promise.resolve();
+    },
+    end() {
+      this.text += "end";
+    },
+    ping() {},
+    pong() {},
+    stop() {},
+  };
+}
+
+async function assertBytes(
+  chunks: Uint8Array<ArrayBuffer>[],
+  entries: Entry[],
+): Promise<void> {
+  const bytes = await new Blob(chunks).bytes();
+  let offset = 0;
+  const take = (length: number) =>
+    bytes.subarray(offset, offset += length) as Uint8Array<ArrayBuffer>;
+  for (const { type, frame, count, sha256 } of entries) {
+    if (frame !== undefined) {
+      assertEquals(take(frame.length / 2).toHex(), frame, type);
+    } else {
+      const CONTROL_FRAME_LENGTH = 2 + 1 + 16;
+      const digest = await crypto.subtle.digest(
+        "SHA-256",
+        take(count! * CONTROL_FRAME_LENGTH),
+      );
+      assertEquals(new Uint8Array(digest).toHex(), sha256, type);
+    }
+  }
+  assertEquals(offset, bytes.length);
+}

@@ -3,7 +3,7 @@
  * both sides with its ephemeral keys put the same bytes on the wire.
  */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { initiate, respond } from "../lib/handshake.ts";
 import { Type } from "../lib/message.ts";
 import { parsePsk } from "../lib/mod.ts";
@@ -12,6 +12,7 @@ import { Sender } from "../lib/sender.ts";
 import { Tracer } from "../lib/trace.ts";
 import { toTransport } from "../lib/transport.ts";
 import { duplex, whole, type Wire } from "./duplex.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
 import transcript from "./testdata/transcript.json" with { type: "json" };
 import { keyPair } from "./x25519.ts";
 
@@ -132,3 +133,17 @@ async function assertBytes(
   }
   assertEquals(offset, bytes.length);
 }
+
+testUnless(
+  lacksPermissions("read"),
+  "PROTOCOL.md: its bytes are the transcript's",
+  async () => {
+    const path = new URL("../docs/PROTOCOL.md", import.meta.url);
+    const page = (await Deno.readTextFile(path)).replace(/\s/g, "");
+    const entries = [transcript.client_to_server, transcript.server_to_client];
+    for (const { frame } of entries.flat()) {
+      assertStringIncludes(page, frame ?? "");
+    }
+    assertStringIncludes(page, transcript.handshake_hash);
+  },
+);

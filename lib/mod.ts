@@ -3,26 +3,25 @@
  * What is said stays sealed where TLS ends early: at a load balancer, a
  * company's inspecting proxy, a CDN. The protocol is `innerlock/1`.
  *
- * {@linkcode listen} and {@linkcode connect} do both locks. A server:
+ * {@linkcode listen} and {@linkcode connect} do both locks:
  *
- * ```ts ignore
- * import { listen } from "@innerlock/innerlock";
+ * ```ts
+ * import { connect, listen } from "@innerlock/innerlock";
  *
- * const listener = listen({ port: 5001, cert, key, psk });
- * for await (const channel of listener) {
- *   channel.readable.pipeTo(channel.writable).catch(console.error);
+ * export async function echo(cert: string, key: string, psk: string) {
+ *   const listener = listen({ port: 5001, cert, key, psk });
+ *   for await (const channel of listener) {
+ *     channel.readable.pipeTo(channel.writable).catch(console.error);
+ *   }
  * }
- * ```
  *
- * A client:
- *
- * ```ts ignore
- * import { connect } from "@innerlock/innerlock";
- *
- * await using channel = await connect({ port: 5001, caCerts: [cert], psk });
- * await ReadableStream.from(["hello"])
- *   .pipeThrough(new TextEncoderStream()).pipeTo(channel.writable);
- * console.log(await new Response(channel.readable).text());
+ * export async function hello(cert: string, psk: string): Promise<string> {
+ *   await using channel = await connect({ port: 5001, caCerts: [cert], psk });
+ *   const sent = new Blob(["hello"]).stream().pipeTo(channel.writable);
+ *   const reply = await new Response(channel.readable).text();
+ *   await sent;
+ *   return reply;
+ * }
  * ```
  *
  * {@linkcode connectChannel} and {@linkcode acceptChannel} do the inner lock

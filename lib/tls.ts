@@ -46,16 +46,22 @@ export interface ConnectOptions extends ClientOptions {
  * Connects to a server: TCP, TLS, then the inner handshake.
  *
  * @example
- * ```ts ignore
+ * ```ts
  * import { connect } from "@innerlock/innerlock";
  *
- * await using channel = await connect({
- *   hostname: "server.example",
- *   port: 5001,
- *   caCerts: [await Deno.readTextFile("certs/cert.pem")],
- *   psk: await Deno.readTextFile("certs/psk.txt"),
- *   identity: "alice",
- * });
+ * export async function ask(question: string): Promise<string> {
+ *   await using channel = await connect({
+ *     hostname: "server.example",
+ *     port: 5001,
+ *     caCerts: [await Deno.readTextFile("certs/cert.pem")],
+ *     psk: await Deno.readTextFile("certs/psk.txt"),
+ *     identity: "alice",
+ *   });
+ *   const sent = new Blob([question]).stream().pipeTo(channel.writable);
+ *   const answer = await new Response(channel.readable).text();
+ *   await sent;
+ *   return answer;
+ * }
  * ```
  *
  * @throws {ChannelError} `untrusted` if the server's certificate is not trusted,
@@ -182,17 +188,19 @@ export interface ListenOptions
  * up; a client becomes a channel when it has proved that it holds its key.
  *
  * @example
- * ```ts ignore
+ * ```ts
  * import { listen } from "@innerlock/innerlock";
  *
- * const listener = listen({
- *   port: 5001,
- *   cert: await Deno.readTextFile("certs/cert.pem"),
- *   key: await Deno.readTextFile("certs/key.pem"),
- *   psk: await Deno.readTextFile("certs/psk.txt"),
- * });
- * for await (const channel of listener) {
- *   channel.readable.pipeTo(channel.writable).catch(console.error);
+ * export async function echo(): Promise<void> {
+ *   const listener = listen({
+ *     port: 5001,
+ *     cert: await Deno.readTextFile("certs/cert.pem"),
+ *     key: await Deno.readTextFile("certs/key.pem"),
+ *     psk: await Deno.readTextFile("certs/psk.txt"),
+ *   });
+ *   for await (const channel of listener) {
+ *     channel.readable.pipeTo(channel.writable).catch(console.error);
+ *   }
  * }
  * ```
  *

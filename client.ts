@@ -53,11 +53,11 @@ const FLAGS = {
   boolean: ["system-ca", "trace"],
   default: {
     host: "localhost",
-    port: 5001,
+    port: "5001",
     ca: "certs/cert.pem",
     psk: "certs/psk.txt",
     identity: "default",
-    "handshake-timeout": 10,
+    "handshake-timeout": "10",
   },
   takesWords: true,
 };
@@ -124,7 +124,11 @@ async function talk(
   prompt = "",
 ): Promise<void> {
   await Promise.all([
-    input.pipeTo(channel.writable),
+    // Not aborted on failure: the first error is the one to tell.
+    input.pipeTo(channel.writable, { preventAbort: true }).catch((error) => {
+      if (error instanceof ChannelError) throw error;
+      throw new Error(`Cannot read stdin: ${messageOf(error)}`);
+    }),
     print(channel.readable, prompt),
   ]);
   await channel.closed;
@@ -144,7 +148,7 @@ async function print(
       );
     });
   if (prompt) await write(promptBytes);
-  // Not cancelled on failure: the first error is the one to tell.
+  // Nor cancelled, for the same reason.
   for await (const chunk of replies.values({ preventCancel: true })) {
     await write(chunk);
     if (prompt && chunk.at(-1) === 0x0a) await write(promptBytes);

@@ -10,11 +10,14 @@
  */
 
 import { promptSecret } from "@std/cli/prompt-secret";
-import { replaceFiles } from "./cli/files.ts";
+import { type NewFile, readPrivateKey, replaceFiles } from "./cli/files.ts";
 import {
   certificateInfo,
   checkOpenssl,
+  encryptKey,
   makeCertificate,
+  makeKey,
+  makeRequest,
 } from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
 import { isIdentity, parsePsk } from "./lib/mod.ts";
@@ -42,7 +45,7 @@ const FLAGS = {
   string: ["out", "days"],
   collect: ["host", "identity"],
   boolean: ["rsa", "passphrase", "csr", "force"],
-  default: { out: "certs", days: 365 },
+  default: { out: "certs", days: "365" },
 };
 
 const LOCAL_NAMES = ["localhost", "127.0.0.1", "::1"];
@@ -131,31 +134,54 @@ async function makeTlsFiles(
           "--force replaces it, and every client then needs the new one",
       );
     }
+    if (isCurrent && (args.is("passphrase") || args.is("rsa"))) {
+      throw new UsageError(
+        `${keyPath} is there and stays as it is: --force replaces it`,
+      );
+    }
     if (isCurrent) {
       console.log(`${certPath}, ${keyPath}: valid until ${expires}, kept`);
+      if (args.is("csr")) {
+        const key = await readPrivateKey(keyPath, undefined);
+        await replaceFiles([await requestFile(out, key, hosts)]);
+      }
       return;
     }
     console.log(`${certPath}: expired ${expires}, replaced`);
-  } else if (!force && oldKey !== undefined) {
+  } else if (!force && (oldKey ?? oldCert) !== undefined) {
+    const [there, missing] = oldKey === undefined
+      ? [certPath, keyPath]
+      : [keyPath, certPath];
     throw new UsageError(
-      `There is ${keyPath} but no ${certPath}: --force replaces both`,
+      `There is ${there} but no ${missing}: --force replaces both`,
     );
   }
-  const made = await makeCertificate({
-    hosts,
-    rsa: args.is("rsa"),
-    days: args.integer("days", 1, MAX_DAYS),
-    passphrase: args.is("passphrase") ? askPassphrase() : undefined,
-    csr: args.is("csr"),
-  });
+  const passphrase = args.is("passphrase") ? askPassphrase() : undefined;
+  const key = await makeKey(args.is("rsa"));
+  const days = args.integer("days", 1, MAX_DAYS);
   await replaceFiles([
-    { path: keyPath, text: made.key, mode: 0o600 },
-    { path: certPath, text: made.cert, mode: 0o644 },
-    ...(made.csr
-      ? [{ path: `${out}/cert.csr`, text: made.csr, mode: 0o644 }]
-      : []),
+    {
+      path: keyPath,
+      text: passphrase ? await encryptKey(key, passphrase) : key,
+      mode: 0o600,
+    },
+    {
+      path: certPath,
+      text: await makeCertificate(key, hosts, days),
+      mode: 0o644,
+    },
+    ...(args.is("csr") ? [await requestFile(out, key, hosts)] : []),
   ]);
   console.log(`${keyPath}, ${certPath}: made, for ${hosts.join(", ")}`);
+}
+
+async function requestFile(
+  out: string,
+  key: string,
+  hosts: string[],
+): Promise<NewFile> {
+  const text = await makeRequest(key, hosts);
+  return { path: `${out}/cert.csr`, text, mode: 0o644 };
 }
 
 function askPassphrase(): string {

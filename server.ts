@@ -51,11 +51,11 @@ const FLAGS = {
   boolean: ["trace"],
   default: {
     host: "127.0.0.1",
-    port: 5001,
+    port: "5001",
     cert: "certs/cert.pem",
     key: "certs/key.pem",
     psk: "certs/psk.txt",
-    "handshake-timeout": 10,
+    "handshake-timeout": "10",
   },
 };
 

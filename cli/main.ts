@@ -19,7 +19,7 @@ export interface Flags {
   string?: readonly string[];
   collect?: readonly string[];
   boolean?: readonly string[];
-  default?: Record<string, string | number>;
+  default?: Record<string, string>;
 }
 
 /** What was given on a command line. */
@@ -41,33 +41,30 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
   const strings = [...flags.string ?? [], ...flags.collect ?? []];
   const given = parseArgs(argv, {
     string: [...strings, "_"],
-    collect: flags.collect ?? [],
+    // All may repeat as far as the parser goes: it would keep the last silently.
+    collect: strings,
     boolean: [...flags.boolean ?? [], "help", "version"],
-    default: flags.default ?? {},
     unknown: (arg, key) => {
       if (key === undefined && takesWords) return true;
       const what = key === undefined ? "argument" : "flag";
       throw new UsageError(`Unknown ${what} ${arg}: --help lists the flags`);
     },
   });
+  const texts = (name: string) => {
+    const values = given[name] as string[];
+    if (values.includes("")) throw new UsageError(`--${name} needs a value`);
+    return values;
+  };
   const text = (name: string) => {
-    const value = given[name];
-    if (value === undefined) return undefined;
-    if (Array.isArray(value)) {
-      throw new UsageError(`--${name} is given more than once`);
-    }
-    if (value === "") throw new UsageError(`--${name} needs a value`);
-    return String(value);
+    const [value, another] = texts(name);
+    if (another === undefined) return value ?? flags.default?.[name];
+    throw new UsageError(`--${name} is given more than once`);
   };
   for (const name of flags.string ?? []) text(name);
   return {
     is: (name) => given[name] === true,
     text,
-    texts: (name) => {
-      const values = given[name] as string[] | undefined ?? [];
-      if (values.includes("")) throw new UsageError(`--${name} needs a value`);
-      return values;
-    },
+    texts,
     integer: (name, min, max) => {
       const value = text(name) ?? "";
       const number = Number(value);

@@ -6,65 +6,59 @@
 
 import { UsageError } from "./main.ts";
 
-/** What a certificate is made from. */
-export interface CertificateRequest {
-  /** Names and addresses, the first of which is the subject's. */
-  hosts: string[];
-  /** RSA 4096 instead of EC P-256. */
-  rsa: boolean;
-  /** Validity from now on. */
-  days: number;
-  /** Encrypts the private key. */
-  passphrase: string | undefined;
-  /** Whether a signing request is wanted too. */
-  csr: boolean;
-}
-
-/** A private key, its self-signed certificate, perhaps a signing request: PEM. */
-export async function makeCertificate(
-  request: CertificateRequest,
-): Promise<{ key: string; cert: string; csr: string | undefined }> {
-  const { hosts, rsa, days, passphrase } = request;
+/** A new private key, PEM: EC P-256, or RSA 4096. */
+export async function makeKey(rsa: boolean): Promise<string> {
   const algorithm = rsa
     ? ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4096"]
     : ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-  const key = await openssl(["genpkey", ...algorithm]);
+  return await openssl(["genpkey", ...algorithm]);
+}
+
+/** A self-signed certificate of a key for names and addresses, PEM. */
+export async function makeCertificate(
+  key: string,
+  hosts: string[],
+  days: number,
+): Promise<string> {
+  return await openssl(
+    [...request(hosts), "-x509", "-days", String(days)],
+    key,
+  );
+}
+
+/** A request to sign such a certificate, PEM. */
+export async function makeRequest(
+  key: string,
+  hosts: string[],
+): Promise<string> {
+  return await openssl(request(hosts), key);
+}
+
+function request(hosts: string[]): string[] {
   const names = hosts.map((host) =>
     `${/^[\d.]+$|:/.test(host) ? "IP" : "DNS"}:${host}`
   );
   // The key passes through a pipe: in the clear it is never in a file.
-  const about = [
-    "req",
-    "-new",
-    "-key",
-    "/dev/stdin",
-    "-subj",
-    `/CN=${hosts[0]}`,
-    "-addext",
-    `subjectAltName=${names.join(",")}`,
+  return [
+    ...["req", "-new", "-key", "/dev/stdin", "-subj", `/CN=${hosts[0]}`],
+    ...["-addext", `subjectAltName=${names.join(",")}`],
     // Deno refuses a self-signed leaf that calls itself a CA.
-    "-addext",
-    "basicConstraints=critical,CA:FALSE",
-    "-addext",
-    "keyUsage=critical,digitalSignature",
-    "-addext",
-    "extendedKeyUsage=serverAuth",
+    ...["-addext", "basicConstraints=critical,CA:FALSE"],
+    ...["-addext", "keyUsage=critical,digitalSignature"],
+    ...["-addext", "extendedKeyUsage=serverAuth"],
   ];
-  const cert = await openssl([...about, "-x509", "-days", String(days)], key);
-  const csr = request.csr ? await openssl(about, key) : undefined;
-  return {
-    // The passphrase is the first line of stdin, the key is the rest.
-    key: passphrase === undefined ? key : await openssl([
-      "pkcs8",
-      "-topk8",
-      "-v2",
-      "aes-256-cbc",
-      "-passout",
-      "stdin",
-    ], `${passphrase}\n${key}`),
-    cert,
-    csr,
-  };
+}
+
+/** The key, encrypted with a passphrase, PEM. */
+export async function encryptKey(
+  key: string,
+  passphrase: string,
+): Promise<string> {
+  // The passphrase is the first line of stdin, the key is the rest.
+  return await openssl(
+    ["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-passout", "stdin"],
+    `${passphrase}\n${key}`,
+  );
 }
 
 /** What a certificate says. */

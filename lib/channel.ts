@@ -20,9 +20,6 @@ export const HANDSHAKE_TIMEOUT = 10_000;
 /** How long the peer may take to close after both ends, in milliseconds. */
 const CLOSE_TIMEOUT = 5_000;
 
-/** With so many pings unanswered in our queue, reading waits for writing. */
-const MAX_PONGS_WAITING = 64;
-
 /** What both sides of a handshake take. */
 export interface HandshakeOptions {
   /** The text of a key file, or what {@linkcode parsePsk} made of it. */
@@ -126,7 +123,6 @@ async function shakeHands(
   try {
     const session = await withLimit(
       options,
-      () => closeQuietly(transport),
       () => handshake(transport, tracer),
     );
     return new Channel(transport, session, tracer, role);
@@ -139,25 +135,26 @@ async function shakeHands(
 /**
  * Runs a part of the set-up within the handshake's time limit and signal.
  *
- * @param cancel Makes the work fail, as far as it can.
+ * @param work Is given a signal that tells it to stop, and is not waited for
+ * once it has been told.
  */
 export async function withLimit<T>(
   options: Pick<HandshakeOptions, "handshakeTimeout" | "signal">,
-  cancel: () => void,
-  work: () => Promise<T>,
+  work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
   signal?.throwIfAborted();
-  const given = Promise.withResolvers<never>();
-  const giveUp = (reason: unknown) => {
-    given.reject(reason);
-    cancel();
-  };
-  const onAbort = () => giveUp(signal!.reason);
+  const limit = new AbortController();
+  const aborted = Promise.withResolvers<never>();
+  limit.signal.addEventListener(
+    "abort",
+    () => aborted.reject(limit.signal.reason),
+  );
+  const onAbort = () => limit.abort(signal!.reason);
   signal?.addEventListener("abort", onAbort);
   const timer = setTimeout(() => {
     const seconds = handshakeTimeout / 1000;
-    giveUp(
+    limit.abort(
       new ChannelError(
         "timeout",
         `The peer did not finish the handshake within ${seconds} s`,
@@ -165,7 +162,7 @@ export async function withLimit<T>(
     );
   }, handshakeTimeout);
   try {
-    return await Promise.race([work(), given.promise]);
+    return await Promise.race([work(limit.signal), aborted.promise]);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);
@@ -223,7 +220,6 @@ export class Channel implements AsyncDisposable {
   #readableController!: ReadableStreamDefaultController<Bytes>;
   #writableController!: WritableStreamDefaultController;
   #demand = Promise.withResolvers<void>();
-  #pongsWaiting = 0;
   #bytesSent = 0;
   #bytesReceived = 0;
   #endSent = false;
@@ -256,7 +252,12 @@ export class Channel implements AsyncDisposable {
         this.#readableController = controller;
       },
       pull: () => this.#demand.resolve(),
-      cancel: () => this.abort("The reader cancelled the stream"),
+      cancel: (cause) =>
+        this.#fail(
+          new ChannelError("aborted", "The reader cancelled the stream", {
+            cause,
+          }),
+        ),
     }, { highWaterMark: 0 });
 
     this.writable = new WritableStream({
@@ -265,7 +266,12 @@ export class Channel implements AsyncDisposable {
       },
       write: (chunk) => this.#write(chunk),
       close: () => this.#end(),
-      abort: () => this.abort("The writer aborted the stream"),
+      abort: (cause) =>
+        this.#fail(
+          new ChannelError("aborted", "The writer aborted the stream", {
+            cause,
+          }),
+        ),
     });
 
     if (role === "client") this.#sender.sendControl(Type.ping);
@@ -330,22 +336,12 @@ export class Channel implements AsyncDisposable {
       end: () => {
         this.#endReceived = true;
         this.#readableController.close();
-        this.#closeIfEnded().catch((cause) => this.#writeFailed(cause));
+        this.#closeIfEnded();
       },
-      ping: () => this.#pong(),
+      ping: () => this.#sender.sendPong(),
       pong: () => {},
-      stop: () => closeQuietly(this.#transport),
+      fail: (error) => this.#fail(error),
     };
-  }
-
-  async #pong(): Promise<void> {
-    if (this.#endSent && this.#endReceived) return;
-    this.#sender.sendPong();
-    // A peer that pings and does not read may not fill our memory.
-    if (++this.#pongsWaiting === MAX_PONGS_WAITING) {
-      await this.#sender.flush();
-      this.#pongsWaiting = 0;
-    }
   }
 
   /** After both ends: close_notify, then the peer's, or not for long. */
@@ -355,7 +351,12 @@ export class Channel implements AsyncDisposable {
       () => this.#connectionEnded(),
       CLOSE_TIMEOUT,
     );
-    await this.#transport.closeWrite();
+    try {
+      await this.#sender.flush();
+      await this.#transport.closeWrite();
+    } catch {
+      // All has been said, on both sides: the peer may have closed already.
+    }
   }
 
   /** The peer had ended its stream before the connection did. */

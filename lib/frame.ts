@@ -13,18 +13,28 @@ export const HEADER_LENGTH = 2;
 /** Length of the longest frame, without its header, in bytes. */
 export const MAX_FRAME_LENGTH = 65_535;
 
-/** Puts each payload behind its length, all in one buffer for one write. */
-export function encodeFrames(payloads: Bytes[]): Bytes {
-  const length = payloads.reduce((sum, p) => sum + HEADER_LENGTH + p.length, 0);
-  const bytes = new Uint8Array(length);
-  const view = new DataView(bytes.buffer);
+/** Length of all payloads as frames, in bytes. */
+export function encodedLength(payloads: Bytes[]): number {
+  return payloads.reduce((sum, p) => sum + HEADER_LENGTH + p.length, 0);
+}
+
+/**
+ * Puts each payload behind its length, all in one buffer for one write.
+ *
+ * @param buffer Where to, if there is one that is long enough.
+ */
+export function encodeFrames(
+  payloads: Bytes[],
+  buffer: Bytes = new Uint8Array(encodedLength(payloads)),
+): Bytes {
+  const view = new DataView(buffer.buffer);
   let offset = 0;
   for (const payload of payloads) {
     view.setUint16(offset, payload.length);
-    bytes.set(payload, offset + HEADER_LENGTH);
+    buffer.set(payload, offset + HEADER_LENGTH);
     offset += HEADER_LENGTH + payload.length;
   }
-  return bytes;
+  return buffer.subarray(0, offset);
 }
 
 /** What a {@linkcode FrameReader} reads from: one half of a `Deno.Conn`. */
@@ -33,10 +43,10 @@ export interface Reader {
   read(p: Uint8Array): Promise<number | null>;
 }
 
-// An idle connection keeps a small buffer only; a busy one reads several frames
-// at once.
+// An idle connection keeps a small buffer only. A busy one reads a TLS record
+// at a time (16 KiB) and has room for two frames.
 const IDLE_BUFFER = 2 * 1024;
-const BUSY_BUFFER = 4 * (HEADER_LENGTH + MAX_FRAME_LENGTH);
+const BUSY_BUFFER = 128 * 1024;
 
 /** Takes frames from a byte stream that may split them anywhere. */
 export class FrameReader {
@@ -88,14 +98,20 @@ export class FrameReader {
     return true;
   }
 
-  /** Moves what is left to the front of a buffer that fits the traffic. */
+  /** Sees to it that so many bytes fit from `#start` on, and one more read. */
   #makeRoom(length: number): void {
-    const left = this.#buffer.subarray(this.#start, this.#end);
-    const wasFull = this.#end === this.#buffer.length;
-    const size = wasFull || length > IDLE_BUFFER ? BUSY_BUFFER : IDLE_BUFFER;
-    if (size !== this.#buffer.length) this.#buffer = new Uint8Array(size);
-    this.#buffer.set(left);
+    const { length: size } = this.#buffer;
+    if (this.#start === this.#end) this.#start = this.#end = 0;
+    const isFull = this.#end === size;
+    if (!isFull && this.#start + length <= size) return;
+    if (this.#start > 0 && length <= size) {
+      this.#buffer.copyWithin(0, this.#start, this.#end);
+    } else {
+      const left = this.#buffer.subarray(this.#start, this.#end);
+      this.#buffer = new Uint8Array(BUSY_BUFFER);
+      this.#buffer.set(left);
+    }
+    this.#end -= this.#start;
     this.#start = 0;
-    this.#end = left.length;
   }
 }

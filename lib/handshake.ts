@@ -146,8 +146,10 @@ export async function respond(
     psk,
     ...(e && { e }),
   });
+  let message2: Bytes;
   try {
     await handshake.readMessage1(message1);
+    message2 = await handshake.writeMessage2();
   } catch (cause) {
     throw new ChannelError(
       "refused",
@@ -155,9 +157,12 @@ export async function respond(
       { cause },
     );
   }
-  const message2 = await handshake.writeMessage2();
   tracer.noise("sent", message2);
-  await writeAll(transport, encodeFrames([message2]));
+  try {
+    await writeAll(transport, encodeFrames([message2]));
+  } catch (cause) {
+    throw goneInHandshake(cause);
+  }
   const [receiveCipher, sendCipher] = await handshake.split();
   const ping = (await nextFrame(frames, MIN_MESSAGE_LENGTH)).slice();
   let plaintext: Bytes;

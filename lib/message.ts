@@ -7,7 +7,6 @@
 
 import { type Bytes, TAG_LENGTH } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
-import { MAX_FRAME_LENGTH } from "./frame.ts";
 import type { CipherState } from "./noise.ts";
 
 /** The types of transport messages. */
@@ -22,16 +21,8 @@ export const TYPE_LENGTH = 1;
 /** Length of the shortest message when sealed: a type and a tag, in bytes. */
 export const MIN_MESSAGE_LENGTH = TYPE_LENGTH + TAG_LENGTH;
 
-/** Length of the longest body of a data message, in bytes. */
-export const MAX_DATA_LENGTH = MAX_FRAME_LENGTH - MIN_MESSAGE_LENGTH;
-
 /** After so many messages a direction's key is replaced. */
 export const REKEY_INTERVAL = 65_536n;
-
-/** The plaintext of a message without a body. */
-export function control(type: Type): Bytes {
-  return new Uint8Array([type]);
-}
 
 /**
  * The type of a transport plaintext.
@@ -56,9 +47,9 @@ export function messageType(plaintext: Bytes): Type {
 }
 
 /**
- * Replaces a direction's key, after every 65 536th message. To be asked, and
- * awaited, before each message.
+ * Replaces a direction's key if its last message was a 65 536th. To be called
+ * after each message; what it returns is to be awaited before the next.
  */
-export async function rekeyIfDue(cipher: CipherState): Promise<void> {
-  if (cipher.n > 0n && cipher.n % REKEY_INTERVAL === 0n) await cipher.rekey();
+export function rekeyIfDue(cipher: CipherState): Promise<void> | undefined {
+  return cipher.n % REKEY_INTERVAL === 0n ? cipher.rekey() : undefined;
 }

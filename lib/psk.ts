@@ -35,7 +35,7 @@ export function isIdentity(text: string): boolean {
  * @param text The file's text.
  * @returns The key of each identity, in the file's order; at least one.
  * @throws {SyntaxError} If a line is not `identity:hex`, an identity comes
- * twice, or there is none. The message names the line and shows none of it.
+ * twice, or there is none. The message names the line and shows no key.
  */
 export function parsePsk(text: string): PskMap {
   const keys = new Map<string, Bytes>();

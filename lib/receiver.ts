@@ -19,7 +19,7 @@ import { type CipherState, EMPTY } from "./noise.ts";
 import type { Tracer } from "./trace.ts";
 
 /** How many frames may be opened ahead of the one that is being delivered. */
-const READ_AHEAD = 16;
+const READ_AHEAD = 8;
 
 /** Takes what the peer sent, in order, only ever what was authentic. */
 export interface Sink {
@@ -31,8 +31,8 @@ export interface Sink {
   ping(): void | Promise<void>;
   /** The peer has answered a ping. */
   pong(): void;
-  /** A delivery has failed: ends the wait for the next frame. */
-  stop(): void;
+  /** A frame was not authentic, or could not be delivered. */
+  fail(error: unknown): void;
 }
 
 /**
@@ -41,8 +41,8 @@ export interface Sink {
  * Resolves if the peer had ended its direction before.
  *
  * @throws {ChannelError} `cut` if the peer had not; `protocol` if a frame does
- * not open, is malformed or is out of order. All that came before has been
- * delivered then, and nothing after it.
+ * not open, is malformed or is out of order: at once, though frames before it
+ * may still wait to be delivered.
  */
 export async function receive(
   frames: FrameReader,
@@ -70,19 +70,18 @@ export async function receive(
   };
   const ahead: Promise<void>[] = [];
   let delivered = Promise.resolve();
+  const openAndDeliver = async (frame: Bytes, before: Promise<void>) => {
+    const ciphertext = tracer.active ? frame.slice() : frame;
+    const [plaintext] = await Promise.all([open(cipher, ciphertext), before]);
+    await deliver(plaintext, ciphertext);
+  };
   while (true) {
     const frame = await nextFrame(frames);
     if (frame === null) break;
-    await rekeyIfDue(cipher);
-    const ciphertext = tracer.active ? frame.slice() : frame;
-    const opened = open(cipher, ciphertext);
-    const before = delivered;
-    delivered = (async () => {
-      const [plaintext] = await Promise.all([opened, before]);
-      await deliver(plaintext, ciphertext);
-    })();
-    delivered.catch(() => sink.stop());
+    delivered = openAndDeliver(frame, delivered);
+    delivered.catch((error) => sink.fail(error));
     ahead.push(delivered);
+    await rekeyIfDue(cipher);
     if (ahead.length === READ_AHEAD) await ahead.shift();
   }
   await delivered;

@@ -70,16 +70,9 @@ export interface ConnectOptions extends ClientOptions {
  * @throws {TypeError} If the key file has no such identity.
  */
 export async function connect(options: ConnectOptions): Promise<Channel> {
-  let conn: Deno.Conn | undefined;
-  const cancel = () => conn && closeQuietly(conn);
-  return await withLimit(options, cancel, async () => {
-    try {
-      const tls = await openTls(options, (opened) => conn = opened);
-      return await connectChannel(tls, options);
-    } catch (error) {
-      cancel();
-      throw error;
-    }
+  return await withLimit(options, async (signal) => {
+    const conn = await openTls(options, signal);
+    return await connectChannel(conn, { ...options, signal });
   });
 }
 
@@ -90,7 +83,7 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
  */
 async function openTls(
   options: ConnectOptions,
-  onOpen: (conn: Deno.Conn) => void,
+  signal: AbortSignal,
 ): Promise<Deno.TlsConn> {
   const { hostname = "localhost", port, caCerts = [], cert, key } = options;
   const serverName = options.serverName ?? hostname;
@@ -105,23 +98,35 @@ async function openTls(
     }
     conn = await Deno.connectTls({ ...common, hostname, port, cert, key });
   } else {
-    const { signal } = options;
-    const tcp = await Deno.connect({
-      hostname,
-      port,
-      ...(signal && { signal }),
-    });
-    onOpen(tcp);
+    const tcp = await Deno.connect({ hostname, port, signal });
     tcp.setNoDelay(true);
     conn = await Deno.startTls(tcp, { ...common, hostname: serverName });
   }
-  onOpen(conn);
+  return await finishTls(conn, signal, "server", `The server ${serverName}`);
+}
+
+/** Does the TLS handshake; closes the connection if it fails or must stop. */
+async function finishTls(
+  conn: Deno.TlsConn,
+  signal: AbortSignal,
+  role: "client" | "server",
+  peer: string,
+): Promise<Deno.TlsConn> {
+  const stop = () => closeQuietly(conn);
+  signal.addEventListener("abort", stop);
   try {
-    await conn.handshake();
+    signal.throwIfAborted();
+    await conn.handshake().catch((error) => {
+      throw translate(error, role, peer);
+    });
+    signal.throwIfAborted();
+    return conn;
   } catch (error) {
-    throw translate(error, "server", `The server ${serverName}`);
+    stop();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
   }
-  return conn;
 }
 
 /** What a failed TLS handshake says, and what it means to a person. */
@@ -229,10 +234,10 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   readonly #listener: Deno.TlsListener;
   readonly #psks: PskMap;
   readonly #options: ListenOptions;
-  readonly #channels: ReadableStream<Channel>;
-  readonly #handshakes = new Set<Promise<void>>();
+  readonly #ready: Channel[] = [];
   readonly #closing = new AbortController();
-  #isLeft = false;
+  #handshakes = 0;
+  #change = Promise.withResolvers<void>();
 
   /** For {@linkcode listen}. @ignore */
   constructor(
@@ -244,20 +249,27 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     this.#listener = listener;
     this.#psks = psks;
     this.#options = options;
-    this.#channels = new ReadableStream({
-      start: (controller) => {
-        this.#acceptAll(controller);
-      },
-      cancel: () => {
-        this.#isLeft = true;
-        this.close();
-      },
-    });
+    this.#acceptAll();
   }
 
-  /** The channels, in the order in which their handshakes finish. */
-  [Symbol.asyncIterator](): AsyncIterator<Channel> {
-    return this.#channels.values();
+  /**
+   * The channels, in the order in which their handshakes finish. Leaving the
+   * loop closes the listener, and the channels that nobody has taken.
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Channel, void, void> {
+    try {
+      while (true) {
+        const channel = this.#ready.shift();
+        if (channel) yield channel;
+        else if (this.#isClosed && this.#handshakes === 0) return;
+        else await this.#change.promise;
+      }
+    } finally {
+      this.close();
+      for (const channel of this.#ready) {
+        channel.abort("The listener was closed");
+      }
+    }
   }
 
   /** Accepts no more and drops unfinished handshakes; channels live on. */
@@ -276,9 +288,7 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     return this.#closing.signal.aborted;
   }
 
-  async #acceptAll(
-    controller: ReadableStreamDefaultController<Channel>,
-  ): Promise<void> {
+  async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
       let conn: Deno.TlsConn;
       try {
@@ -290,41 +300,40 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
         }
         continue;
       }
-      const handshake = this.#shakeHands(conn, controller)
-        .finally(() => this.#handshakes.delete(handshake));
-      this.#handshakes.add(handshake);
+      this.#handshakes++;
+      this.#shakeHands(conn).finally(() => {
+        this.#handshakes--;
+        this.#changed();
+      });
     }
-    await Promise.all(this.#handshakes);
-    if (!this.#isLeft) controller.close();
+    this.#changed();
   }
 
-  async #shakeHands(
-    conn: Deno.TlsConn,
-    controller: ReadableStreamDefaultController<Channel>,
-  ): Promise<void> {
+  #changed(): void {
+    this.#change.resolve();
+    this.#change = Promise.withResolvers();
+  }
+
+  async #shakeHands(conn: Deno.TlsConn): Promise<void> {
     const remoteAddr = conn.remoteAddr as Deno.NetAddr;
+    const { handshakeTimeout, trace } = this.#options;
+    const options = {
+      ...(handshakeTimeout !== undefined && { handshakeTimeout }),
+      signal: this.#closing.signal,
+    };
     try {
-      const { handshakeTimeout, trace } = this.#options;
-      const options = {
-        psk: this.#psks,
-        signal: this.#closing.signal,
-        ...(handshakeTimeout !== undefined && { handshakeTimeout }),
-        ...(trace && { trace }),
-      };
-      const channel = await withLimit(
-        options,
-        () => closeQuietly(conn),
-        async () => {
-          await conn.handshake().catch((error) => {
-            throw translate(error, "client", "The client");
-          });
-          return await acceptChannel(conn, options);
-        },
-      );
+      const channel = await withLimit(options, async (signal) => {
+        await finishTls(conn, signal, "client", "The client");
+        return await acceptChannel(conn, {
+          ...options,
+          psk: this.#psks,
+          signal,
+          ...(trace && { trace }),
+        });
+      });
       if (this.#isClosed) channel.abort("The listener was closed");
-      else controller.enqueue(channel);
+      else this.#ready.push(channel);
     } catch (error) {
-      closeQuietly(conn);
       if (!this.#isClosed) this.#options.onRefused?.(error, remoteAddr);
     }
   }

@@ -11,7 +11,7 @@
 export interface Transport {
   /** Reads up to `p.length` bytes into `p`; their number, or null at the end. */
   read(p: Uint8Array): Promise<number | null>;
-  /** Writes some of `p`; how many bytes it took. */
+  /** Writes some of `p`, and does not keep it; how many bytes it took. */
   write(p: Uint8Array): Promise<number>;
   /** Ends this side's direction; the other may go on. */
   closeWrite(): Promise<void>;
@@ -60,7 +60,8 @@ class StreamTransport implements Transport {
   }
 
   async write(p: Uint8Array): Promise<number> {
-    await this.#writer.write(p);
+    // The stream may keep what it is given; `p` is the caller's again.
+    await this.#writer.write(p.slice());
     return p.length;
   }
 

@@ -7,8 +7,10 @@ import {
   type FrameTrace,
 } from "../lib/mod.ts";
 import { encodeFrames } from "../lib/frame.ts";
-import { control, MAX_DATA_LENGTH, Type } from "../lib/message.ts";
+import { Type } from "../lib/message.ts";
+import { MAX_BODY_LENGTH } from "../lib/sender.ts";
 import { type CipherState, EMPTY, HandshakeState } from "../lib/noise.ts";
+import { toTransport } from "../lib/transport.ts";
 import { duplex, KEY, pieces, PSK, RawPeer, type Wire } from "./duplex.ts";
 
 async function channels(
@@ -47,12 +49,16 @@ async function assertFails(promise: Promise<unknown>, code: string) {
 /** A client of `innerlock/1` that can say anything, spoken by hand. */
 async function rawClient(
   say: (peer: RawPeer, seal: CipherState, open: CipherState) => Promise<void>,
+  serve: (channel: Channel) => Promise<void> = () => Promise.resolve(),
 ): Promise<Channel> {
   const [client, server] = duplex();
   const peer = new RawPeer(client);
   const hello = new TextEncoder().encode("innerlock/1 default");
   const [channel] = await Promise.all([
-    acceptChannel(server, { psk: PSK }),
+    acceptChannel(server, { psk: PSK }).then((channel) => {
+      serve(channel).catch(() => {});
+      return channel;
+    }),
     (async () => {
       const handshake = await HandshakeState.initialize({
         prologue: hello,
@@ -76,8 +82,8 @@ async function sealed(cipher: CipherState, plaintexts: Uint8Array[]) {
   return encodeFrames(frames);
 }
 
-const ping = control(Type.ping);
-const end = control(Type.end);
+const ping = new Uint8Array([Type.ping]);
+const end = new Uint8Array([Type.end]);
 const data = new Uint8Array([Type.data, 0x68, 0x69]);
 
 for (
@@ -104,7 +110,7 @@ for (
 }
 
 for (const delta of [-1, 0, 1]) {
-  const length = MAX_DATA_LENGTH + delta;
+  const length = MAX_BODY_LENGTH + delta;
   Deno.test(`Channel: a write of ${length} bytes (limit ${delta})`, async () => {
     const lengths: number[] = [];
     const [client, server] = await channels(undefined, undefined, (frame) => {
@@ -120,7 +126,7 @@ for (const delta of [-1, 0, 1]) {
       bytesOf(client.readable),
     ]);
     assertEquals(received, message);
-    assertEquals(lengths, delta > 0 ? [MAX_DATA_LENGTH, 1] : [length]);
+    assertEquals(lengths, delta > 0 ? [MAX_BODY_LENGTH, 1] : [length]);
     await Promise.all([client.closed, server.closed]);
   });
 }
@@ -299,7 +305,7 @@ for (
 }
 
 Deno.test("acceptChannel: a first message that is no ping is an error", async () => {
-  for (const first of [data, end, control(Type.pong)]) {
+  for (const first of [data, end, new Uint8Array([Type.pong])]) {
     await assertFails(
       rawClient(async (peer, seal) => {
         await peer.write(await sealed(seal, [first]));
@@ -323,6 +329,86 @@ Deno.test("Channel: each ping is answered by a pong", async () => {
   });
   assertEquals(pongs, 3);
   channel.abort();
+});
+
+Deno.test("Channel: pings without number do not stop an echo", async () => {
+  const COUNT = 300;
+  const body = new Uint8Array(32_768);
+  const channel = await rawClient(async (peer, seal, open) => {
+    const writing = (async () => {
+      await peer.write(await sealed(seal, [ping]));
+      for (let i = 0; i < COUNT; i++) {
+        await peer.write(await sealed(seal, [ping, body]));
+      }
+      await peer.write(await sealed(seal, [end]));
+    })();
+    let [pongs, bytes, last] = [0, 0, 0 as number];
+    while (last !== Type.end) {
+      const frame = (await peer.readFrame())!;
+      const plaintext = await open.decryptWithAd(EMPTY, frame);
+      last = plaintext[0]!;
+      if (last === Type.pong) pongs++;
+      bytes += plaintext.length - 1;
+    }
+    await writing;
+    assertEquals([pongs, bytes], [COUNT + 1, COUNT * (body.length - 1)]);
+  }, (server) => server.readable.pipeTo(server.writable));
+  channel.abort();
+});
+
+Deno.test("Channel: a ping just before the last end is answered", async () => {
+  let last: number | undefined;
+  const channel = await rawClient(async (peer, seal, open) => {
+    await peer.write(await sealed(seal, [ping]));
+    const next = async () =>
+      (await open.decryptWithAd(EMPTY, (await peer.readFrame())!))[0];
+    while (await next() !== Type.end);
+    await peer.write(await sealed(seal, [ping, end]));
+    last = await next();
+    assertEquals(await peer.readFrame(), undefined);
+    await peer.close();
+  }, (server) => server.writable.close());
+  assertEquals((await bytesOf(channel.readable)).length, 0);
+  await channel.closed;
+  assertEquals(last, Type.pong);
+});
+
+Deno.test("Channel: after both ends a transport that breaks is no cut", async () => {
+  const [client, server] = duplex();
+  const breaking = Object.assign(toTransport(server), {
+    closeWrite: () => Promise.reject(new Deno.errors.BrokenPipe()),
+  });
+  const [a, b] = await Promise.all([
+    connectChannel(client, { psk: PSK }),
+    acceptChannel(breaking, { psk: PSK }),
+  ]);
+  await Promise.all([
+    a.writable.close(),
+    b.writable.close(),
+    bytesOf(a.readable),
+    bytesOf(b.readable),
+  ]);
+  await b.closed;
+  a.abort();
+});
+
+Deno.test("Channel: what a trace was shown stays as it was", async () => {
+  const frames: FrameTrace[] = [];
+  const [client, server] = await channels(
+    undefined,
+    undefined,
+    (frame) => frames.push(frame),
+  );
+  const reading = bytesOf(server.readable);
+  await send(client, [new Uint8Array(5)]);
+  await reading;
+  const data = frames.filter(({ type }) => type === "data");
+  assertEquals(data.length > 0, true);
+  for (const { plaintext, ciphertext } of data) {
+    assertEquals([plaintext.length, ciphertext.length], [5, 22]);
+  }
+  client.abort();
+  server.abort();
 });
 
 for (
@@ -408,13 +494,13 @@ Deno.test("Channel: writes that overlap never share a nonce", async () => {
     seen.add(frame.ciphertext.toHex());
   });
   const writer = client.writable.getWriter();
-  const zeros = new Uint8Array(MAX_DATA_LENGTH);
+  const zeros = new Uint8Array(MAX_BODY_LENGTH);
   for (let i = 0; i < 40; i++) writer.write(zeros);
   const [{ length }] = await Promise.all([
     bytesOf(server.readable),
     writer.close(),
   ]);
-  assertEquals(length, 40 * MAX_DATA_LENGTH);
+  assertEquals(length, 40 * MAX_BODY_LENGTH);
   // The same plaintext under the same key and nonce is the same ciphertext.
   assertEquals(seen.size, frames);
   assertEquals(frames >= 44, true);

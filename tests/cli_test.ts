@@ -3,6 +3,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import {
   clientFlags,
+  command,
   makeCerts,
   MAY_RUN,
   type Result,
@@ -113,6 +114,7 @@ test("client: wrong usage exits 2", async (dir, port) => {
       [["--psk", `${dir}/none.txt`], /no such file/],
       [["--ca", `${dir}/none.pem`], /no such file/],
       [["--client-cert", `${dir}/cert.pem`], /go together/],
+      [["--identity", "default", "--identity", "bob"], /more than once/],
     ] as const
   ) {
     const given = flags.filter((_, i) =>
@@ -388,3 +390,21 @@ test("client: stdin closed early still gets the reply", async (dir, port) => {
   const { code, stdout, stderr } = await child.output();
   assertEquals([code, stdout.length, stderr.length], [0, 0, 0]);
 });
+
+test(
+  "client: a stdin that cannot be read exits 1 and says so",
+  async (dir, port) => {
+    const { code, stderr } = await new Deno.Command("sh", {
+      args: [
+        "-c",
+        '"$@" < /',
+        "sh",
+        ...command("client", clientFlags(dir, port)),
+      ],
+      env: { NO_COLOR: "1" },
+    }).output();
+    const text = new TextDecoder().decode(stderr);
+    assertMatch(text, /^client: Cannot read stdin: .*directory.*\n$/);
+    assertEquals(code, 1);
+  },
+);

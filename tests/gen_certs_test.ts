@@ -105,3 +105,34 @@ test("without openssl one line says so", async (dir) => {
   assertEquals(files(dir), []);
   assertMatch(stderr, /gen_certs: Cannot find openssl[^\n]+\n$/);
 });
+
+test("a certificate without its key is not replaced", async (dir, read) => {
+  await run("certs", ["--out", dir]);
+  const before = await read("cert.pem");
+  await Deno.remove(`${dir}/key.pem`);
+  const { code, stderr } = await run("certs", ["--out", dir]);
+  assertEquals(code, 2);
+  assertMatch(stderr, /There is \S+cert\.pem but no \S+key\.pem: --force/);
+  assertEquals(await read("cert.pem"), before);
+});
+
+test(
+  "--csr for a key that is there; --passphrase and --rsa not",
+  async (dir, read) => {
+    await run("certs", ["--out", dir]);
+    const before = await read("key.pem");
+    assertEquals((await run("certs", ["--out", dir, "--csr"])).code, 0);
+    const publicKey = (kind: string, file: string) =>
+      openssl(kind, "-in", `${dir}/${file}`, "-noout", "-pubkey");
+    assertEquals(
+      await publicKey("req", "cert.csr"),
+      await publicKey("x509", "cert.pem"),
+    );
+    for (const flag of ["--passphrase", "--rsa"]) {
+      const { code, stderr } = await run("certs", ["--out", dir, flag]);
+      assertEquals(code, 2);
+      assertMatch(stderr, /key\.pem is there and stays as it is: --force/);
+    }
+    assertEquals(await read("key.pem"), before);
+  },
+);

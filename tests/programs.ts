@@ -22,7 +22,7 @@ function permissions(task: Task): string[] {
 type Task = "server" | "client" | "certs";
 
 /** A program's command line, with the permissions of its task. */
-function command(task: Task, args: string[]): string[] {
+export function command(task: Task, args: string[]): string[] {
   const file = task === "certs" ? "gen_certs.ts" : `${task}.ts`;
   return [Deno.execPath(), "run", ...permissions(task), ROOT + file, ...args];
 }

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import type { Bytes } from "../lib/aes_gcm.ts";
 import { Type } from "../lib/message.ts";
 import { CipherState } from "../lib/noise.ts";
@@ -63,5 +63,22 @@ Deno.test("Sender: what waits shares a frame, a lone write goes at once", async 
   second.release();
   await sender.flush();
   assertEquals(first.length, 2 + 1 + 64 + 16);
-  assertEquals(second.length, 2 + 1 + 64_000 + 16);
+  // The first of them did not wait for the others.
+  assertEquals(second.length, 64_000 + 2 * (2 + 1 + 16));
+});
+
+Deno.test("Sender: after a failed write flush() fails, and pongs are dropped", async () => {
+  const cipher = await CipherState.initializeKey(new Uint8Array(32));
+  const transport = {
+    read: () => Promise.resolve(null),
+    write: () => Promise.reject(new Error("broken")),
+    closeWrite: () => Promise.resolve(),
+    close: () => {},
+  };
+  const failed = Promise.withResolvers<unknown>();
+  const sender = new Sender(transport, cipher, new Tracer(), failed.resolve);
+  sender.send(new Uint8Array(1));
+  assertEquals((await failed.promise as Error).message, "broken");
+  for (let i = 0; i < 100; i++) sender.sendPong();
+  await assertRejects(() => sender.flush(), Error, "broken");
 });

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { makeCertificate } from "../cli/openssl.ts";
+import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import {
   type Channel,
   ChannelError,
@@ -14,15 +14,9 @@ const reason = lacksPermissions("net", "run");
 const test = (name: string, fn: () => Promise<void>) =>
   testUnless(reason, name, fn);
 
-const { key, cert } = reason === undefined
-  ? await makeCertificate({
-    hosts: ["localhost", "127.0.0.1", "::1"],
-    rsa: false,
-    days: 2,
-    passphrase: undefined,
-    csr: false,
-  })
-  : { key: "", cert: "" };
+const hosts = ["localhost", "127.0.0.1", "::1"];
+const key = reason ? "" : await makeKey(false);
+const cert = reason ? "" : await makeCertificate(key, hosts, 2);
 
 function listenHere(options: { handshakeTimeout?: number } = {}) {
   const refusals: unknown[] = [];
@@ -209,6 +203,38 @@ test("connect: the server gone mid-stream is a cut", async () => {
   await channel.writable.getWriter().write(new Uint8Array(1));
   const error = await assertRejects(() => reader.read(), ChannelError);
   assertEquals(error.code, "cut");
+  listener.close();
+  await serving;
+});
+
+test("Listener: leaving the loop aborts the channels that nobody took", async () => {
+  const { listener } = listenHere();
+  const clients = await Promise.all(
+    [1, 2, 3].map(() => dial(listener)),
+  );
+  for await (const channel of listener) {
+    channel.abort();
+    break;
+  }
+  for (const client of clients) {
+    await assertRejects(() => client.closed, ChannelError);
+  }
+});
+
+test("connect: given up at any moment it leaves nothing open", async () => {
+  const { listener } = listenHere();
+  const serving = (async () => {
+    for await (const channel of listener) channel.closed.catch(() => {});
+  })();
+  // The resource sanitizer looks for what would stay open.
+  for (let turns = 0; turns < 30; turns++) {
+    const controller = new AbortController();
+    const connecting = dial(listener, { signal: controller.signal });
+    connecting.then((channel) => channel.abort(), () => {});
+    for (let i = 0; i < turns; i++) await new Promise((r) => setTimeout(r));
+    controller.abort();
+    await connecting.catch(() => {});
+  }
   listener.close();
   await serving;
 });

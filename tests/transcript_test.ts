@@ -107,7 +107,7 @@ function collect(): Sink & { text: string } {
     },
     ping() {},
     pong() {},
-    stop() {},
+    fail() {},
   };
 }
 

@@ -4,6 +4,7 @@ import {
   type Channel,
   ChannelError,
   connect,
+  type FrameTrace,
   listen,
   type Listener,
 } from "../lib/mod.ts";
@@ -209,9 +210,15 @@ test("connect: the server gone mid-stream is a cut", async () => {
 
 test("Listener: leaving the loop aborts the channels that nobody took", async () => {
   const { listener } = listenHere();
-  const clients = await Promise.all(
-    [1, 2, 3].map(() => dial(listener)),
-  );
+  const clients = await Promise.all([1, 2, 3].map(async () => {
+    const accepted = Promise.withResolvers<void>();
+    const trace = ({ type }: FrameTrace) => {
+      if (type === "pong") accepted.resolve();
+    };
+    const client = await dial(listener, { trace });
+    await accepted.promise;
+    return client;
+  }));
   for await (const channel of listener) {
     channel.abort();
     break;
@@ -221,20 +228,28 @@ test("Listener: leaving the loop aborts the channels that nobody took", async ()
   }
 });
 
-test("connect: given up at any moment it leaves nothing open", async () => {
+test("connect: given up before TCP is connected it leaves nothing open", async () => {
   const { listener } = listenHere();
-  const serving = (async () => {
-    for await (const channel of listener) channel.closed.catch(() => {});
-  })();
-  // The resource sanitizer looks for what would stay open.
-  for (let turns = 0; turns < 30; turns++) {
+  const gate = Promise.withResolvers<void>();
+  const real = Deno.connect;
+  try {
+    Deno.connect = (async (options: Deno.ConnectOptions) => {
+      await gate.promise;
+      return await real(options);
+    }) as typeof real;
     const controller = new AbortController();
     const connecting = dial(listener, { signal: controller.signal });
-    connecting.then((channel) => channel.abort(), () => {});
-    for (let i = 0; i < turns; i++) await new Promise((r) => setTimeout(r));
     controller.abort();
-    await connecting.catch(() => {});
+    await assertRejects(() => connecting, DOMException);
+  } finally {
+    Deno.connect = real;
   }
-  listener.close();
-  await serving;
+  gate.resolve();
+  // A connection that came now would be a resource that leaks.
+  const channel = dial(listener);
+  for await (const server of listener) {
+    server.abort();
+    break;
+  }
+  await assertRejects(async () => await (await channel).closed, ChannelError);
 });

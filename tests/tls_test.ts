@@ -237,15 +237,17 @@ test("connect: given up before TCP is connected it leaves nothing open", async (
       await gate.promise;
       return await real(options);
     }) as typeof real;
-    const connecting = dial(listener, { handshakeTimeout: 1 });
+    const late = { identity: "alice", handshakeTimeout: 1 };
+    const connecting = dial(listener, late);
     await assertRejects(() => connecting, ChannelError, "within");
   } finally {
     Deno.connect = real;
   }
   gate.resolve();
-  // A connection that came now would be a resource that leaks.
+  // If it went on, it would be the first to come.
   const channel = dial(listener);
   for await (const server of listener) {
+    assertEquals(server.identity, "default");
     server.abort();
     break;
   }

@@ -235,7 +235,7 @@ test("connect: given up before TCP is connected it leaves nothing open", async (
   try {
     Deno.connect = ((options: Deno.ConnectOptions) => {
       given.push(options);
-      return new Promise(() => {});
+      return new Promise<Deno.TcpConn>(() => {});
     }) as typeof real;
     const connecting = dial(listener, { handshakeTimeout: 1 });
     await assertRejects(() => connecting, ChannelError, "within");

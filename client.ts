@@ -1,8 +1,10 @@
 /**
- * The client: sends text, prints what comes back.
+ * The client: sends text and prints what comes back, or carries local
+ * connections to the server.
  *
  * ```sh
  * deno task client hello world
+ * deno task client --listen 5432
  * ```
  *
  * @module
@@ -10,20 +12,37 @@
 
 import { TextLineStream } from "@std/streams";
 import { getCACertificates } from "node:tls";
-import { readPsk, readSecret, readText } from "./cli/files.ts";
+import {
+  keepWriteOnlyFor,
+  readPsk,
+  readSecret,
+  readText,
+} from "./cli/files.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
+import { onSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
-import { type Channel, ChannelError, connect } from "./lib/mod.ts";
+import {
+  type Channel,
+  ChannelError,
+  connect,
+  type ConnectOptions,
+} from "./lib/mod.ts";
+import { format, parseAddress } from "./tunnel/address.ts";
+import { Entrance } from "./tunnel/entrance.ts";
+import { listenSocket } from "./tunnel/socket.ts";
 
 const USAGE = `
 Usage: deno task client [flags] [words...]
 
 Sends the words as one line and prints the reply. Without words it streams
 stdin to the server and the reply to stdout; at a terminal it asks for lines
-until 'q' or Ctrl-D.
+until 'q' or Ctrl-D. With --listen it carries each local connection to the
+server.
 
   --host NAME              the server's name or address (localhost)
   --port PORT              its port (5001)
+  --listen [HOST:]PORT     accept local connections (HOST: 127.0.0.1), or those
+                           of unix:/path, a channel for each
   --server-name NAME       the name its certificate has, if it is another
   --ca FILE                certificate to trust, PEM (certs/cert.pem)
   --system-ca              trust this system's public CAs as well
@@ -32,6 +51,8 @@ until 'q' or Ctrl-D.
   --client-cert FILE       certificate to show to a proxy that wants one
   --client-key FILE        its private key
   --handshake-timeout S    seconds the server has to prove its key (10)
+  --idle-timeout S         silent for so long, the server is pinged, and given up
+                           after as long again; 0 for never (60)
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
@@ -49,6 +70,8 @@ const FLAGS = {
     "client-cert",
     "client-key",
     "handshake-timeout",
+    "idle-timeout",
+    "listen",
   ],
   boolean: ["system-ca", "trace"],
   default: {
@@ -58,6 +81,7 @@ const FLAGS = {
     psk: "certs/psk.txt",
     identity: "default",
     "handshake-timeout": "10",
+    "idle-timeout": "60",
   },
   takesWords: true,
 };
@@ -65,7 +89,11 @@ const FLAGS = {
 const PROMPT = "-> ";
 
 async function main(args: Args): Promise<void> {
-  await using channel = await open(args);
+  const options = await readOptions(args);
+  const local = args.text("listen");
+  keepWriteOnlyFor(local);
+  if (local !== undefined) return await carry(local, options, args);
+  await using channel = await open(options);
   if (args.words.length > 0) {
     const line = new Blob([args.words.join(" ") + "\n"]);
     await talk(channel, line.stream());
@@ -76,7 +104,7 @@ async function main(args: Args): Promise<void> {
   }
 }
 
-async function open(args: Args): Promise<Channel> {
+async function readOptions(args: Args): Promise<ConnectOptions> {
   const hostname = args.text("host")!;
   const port = args.integer("port", 1, 65_535);
   const identity = args.text("identity")!;
@@ -95,26 +123,55 @@ async function open(args: Args): Promise<Channel> {
     throw new UsageError("--server-name does not go with --client-cert");
   }
   const systemCa = args.is("system-ca") ? getCACertificates("system") : [];
-  const options = {
+  return {
     hostname,
     port,
     psk,
     identity,
     caCerts: [await readText(args.text("ca")!), ...systemCa],
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
+    idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
     ...(serverName && { serverName }),
     ...(clientCert && { cert: await readText(clientCert) }),
     ...(clientKey && { key: await readSecret(clientKey) }),
     ...(args.is("trace") && { trace: printFrame }),
   };
+}
+
+async function open(options: ConnectOptions): Promise<Channel> {
   try {
     return await connect(options);
   } catch (error) {
     if (error instanceof ChannelError) throw error;
-    throw new Error(
-      `Cannot connect to ${hostname}:${port}: ${messageOf(error)}`,
+    const server = `${options.hostname}:${options.port}`;
+    throw new Error(`Cannot connect to ${server}: ${messageOf(error)}`);
+  }
+}
+
+/** Carries local connections, until a signal says to stop. */
+async function carry(
+  local: string,
+  options: ConnectOptions,
+  args: Args,
+): Promise<void> {
+  const address = parseAddress(local, "127.0.0.1");
+  if (address === undefined || args.words.length > 0) {
+    throw new UsageError(
+      `--listen takes [HOST:]PORT or unix:/path, and no words, not ${local}`,
     );
   }
+  const entrance = new Entrance(
+    () => open(options),
+    (message) => console.error(`client: ${message}`),
+  );
+  const bound = await listenSocket(address, (socket) => entrance.carry(socket))
+    .catch((error) => {
+      throw new Error(`Cannot listen on ${local}: ${messageOf(error)}`);
+    });
+  const stopped = Promise.withResolvers<void>();
+  onSignal(["SIGTERM", "SIGINT"], stopped.resolve);
+  console.log(`listening on ${format(bound)}`);
+  await stopped.promise;
 }
 
 /** Both directions at once; done when both have ended. */

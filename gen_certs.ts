@@ -142,7 +142,7 @@ async function makeTlsFiles(
     if (isCurrent) {
       console.log(`${certPath}, ${keyPath}: valid until ${expires}, kept`);
       if (args.is("csr")) {
-        const key = await readPrivateKey(keyPath, undefined);
+        const key = await readPrivateKey(keyPath, {});
         await replaceFiles([await requestFile(out, key, hosts)]);
       }
       return;

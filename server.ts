@@ -1,89 +1,206 @@
 /**
- * The server: sends every client's text back in upper case.
+ * The server: sends every client's text back in upper case, or carries every
+ * client to a backend.
  *
  * ```sh
  * deno task server --port 5001
+ * deno task server --forward 127.0.0.1:5432
  * ```
  *
  * @module
  */
 
-import { readPrivateKey, readPsk, readText } from "./cli/files.ts";
-import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
-import { printFrame } from "./cli/trace.ts";
-import { type Handler, upperCase } from "./handlers/upper_case.ts";
+import { isPrivateAddress } from "./cli/addresses.ts";
 import {
-  type Channel,
-  ChannelError,
+  keepWriteOnlyFor,
+  readPrivateKey,
+  readPsk,
+  readText,
+} from "./cli/files.ts";
+import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
+import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
+import { Metrics } from "./cli/metrics.ts";
+import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
+import { onSignal } from "./cli/signals.ts";
+import { printFrame } from "./cli/trace.ts";
+import { forward } from "./handlers/forward.ts";
+import type { Handler } from "./handlers/handler.ts";
+import { upperCase } from "./handlers/upper_case.ts";
+import {
   listen,
   type Listener,
+  type ListenerCredentials,
+  type ListenOptions,
 } from "./lib/mod.ts";
+import { parseAddress } from "./tunnel/address.ts";
 
 const USAGE = `
 Usage: deno task server [flags]
 
-Sends every client's text back in upper case, through TLS and an inner lock.
+Sends every client's text back in upper case, or carries every client to a
+backend, through TLS and an inner lock.
 
   --host ADDRESS           address to listen on (127.0.0.1)
   --port PORT              port to listen on; 0 takes a free one (5001)
+  --forward TO             backend: HOST:PORT or unix:/path
   --cert FILE              certificate, PEM (certs/cert.pem)
   --key FILE               its private key, PEM (certs/key.pem)
   --passphrase-file FILE   the key's passphrase; asked for if it needs one
   --psk FILE               key file, identity:hex (certs/psk.txt)
+  --no-tls                 no outer lock: a proxy on this machine or this
+                           private network ends TLS
+  --reuse-port             share the port with other server processes
+  --max-connections N      how many clients at a time (10000)
+  --max-handshakes N       how many of them may be unproved (256)
   --handshake-timeout S    seconds a client has to prove its key (10)
+  --idle-timeout S         silent for so long, a client is pinged, and given up
+                           after as long again; 0 for never (60)
+  --grace S                at SIGTERM, seconds for clients to finish (30)
+  --log-format FORMAT      text or json (text)
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
-Prints "listening on HOST:PORT" when ready; the log goes to stderr.
-Exit codes: 1 network, 2 usage or configuration.
+Prints "listening on HOST:PORT" when ready; the log goes to stderr. SIGHUP reads
+certificate and keys again. SIGTERM or SIGINT: no new clients, and the end when
+the last has gone; a second one: at once.
+Exit codes: 1 network, or clients cut at the end; 2 usage or configuration.
 `;
 
 const FLAGS = {
   string: [
     "host",
     "port",
+    "forward",
     "cert",
     "key",
     "passphrase-file",
     "psk",
+    "max-connections",
+    "max-handshakes",
     "handshake-timeout",
+    "idle-timeout",
+    "grace",
+    "log-format",
   ],
-  boolean: ["trace"],
+  boolean: ["no-tls", "reuse-port", "trace"],
   default: {
     host: "127.0.0.1",
     port: "5001",
     cert: "certs/cert.pem",
     key: "certs/key.pem",
     psk: "certs/psk.txt",
+    "max-connections": "10000",
+    "max-handshakes": "256",
     "handshake-timeout": "10",
+    "idle-timeout": "60",
+    grace: "30",
+    "log-format": "text",
   },
 };
 
-async function main(args: Args): Promise<void> {
-  const listener = await open(args);
-  const { hostname, port } = listener.addr;
-  const host = hostname.includes(":") ? `[${hostname}]` : hostname;
-  console.log(`listening on ${host}:${port}`);
-  for await (const channel of listener) serve(channel, upperCase);
+async function main(args: Args): Promise<number> {
+  const log = stderrLog(args.choice("log-format", LOG_FORMATS));
+  const grace = 1000 * args.integer("grace", 0, 86_400);
+  const handler = handlerOf(args);
+  keepWriteOnlyFor(args.text("forward"));
+  const metrics = new Metrics();
+  const sessions = new Sessions(log, metrics);
+  const listener = open(args, {
+    ...await readCredentials(args),
+    onHandshake: ({ remoteAddr, duration, error }) => {
+      if (error === undefined) return metrics.accepted(duration);
+      const reason = reasonOf(error);
+      metrics.refused(reason);
+      const message = `not let in: ${reason} (${messageOf(error)})`;
+      log("refused", message, { address: addressOf(remoteAddr), reason });
+    },
+    onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
+  });
+  onSignal("SIGHUP", async () => {
+    try {
+      listener.reload(await readCredentials(args, { mayAsk: false }));
+      log("reload", "certificate and keys read again");
+    } catch (error) {
+      const message = `nothing reloaded: ${messageOf(error)}`;
+      log("reload", message, { reason: "failed" });
+    }
+  });
+  let isStopping = false;
+  onSignal(["SIGTERM", "SIGINT"], () => {
+    if (isStopping) Deno.exit(Exit.failed);
+    isStopping = true;
+    log("stopping", `stopping: ${sessions.size} clients may finish`);
+    listener.close();
+  });
+  if (args.is("no-tls")) {
+    log(
+      "warning",
+      "no TLS: whoever sees this network sees who talks, and when",
+    );
+  }
+  console.log(`listening on ${addressOf(listener.addr)}`);
+  for await (const channel of listener) sessions.serve(channel, handler);
+  const cut = await sessions.drain(grace);
+  log("stopped", `stopped: ${cut} clients had to be cut`, { cut });
+  return cut === 0 ? Exit.done : Exit.failed;
 }
 
-async function open(args: Args): Promise<Listener> {
-  const [hostname, certFile, keyFile] = [
-    args.text("host")!,
-    args.text("cert")!,
-    args.text("key")!,
-  ];
+/** What is said when a limit is reached: once a minute at most. */
+const LIMITS = {
+  connections:
+    "--max-connections is reached: others wait in the system's queue",
+  handshakes: "--max-handshakes is reached: the oldest make room for new ones",
+  descriptors: "out of file descriptors: others wait in the system's queue",
+};
+
+function handlerOf(args: Args): Handler {
+  const backend = args.text("forward");
+  if (backend === undefined) return upperCase;
+  const address = parseAddress(backend);
+  if (address) return forward(address);
+  throw new UsageError(
+    `--forward takes HOST:PORT or unix:/path, not ${backend}`,
+  );
+}
+
+async function readCredentials(
+  args: Args,
+  { mayAsk = true } = {},
+): Promise<ListenerCredentials> {
+  const psk = await readPsk(args.text("psk")!);
+  if (args.is("no-tls")) return { psk };
+  const passphrase = { file: args.text("passphrase-file"), mayAsk };
+  return {
+    psk,
+    cert: await readText(args.text("cert")!),
+    key: await readPrivateKey(args.text("key")!, passphrase),
+  };
+}
+
+function open(
+  args: Args,
+  given: Omit<ListenOptions, "port">,
+): Listener {
+  const hostname = args.text("host")!;
   const port = args.integer("port", 0, 65_535);
+  const tls = !args.is("no-tls");
+  if (!tls && !isPrivateAddress(hostname)) {
+    throw new UsageError(
+      `--no-tls does not go with --host ${hostname}: ` +
+        "it takes a loopback or private address",
+    );
+  }
   const options = {
+    ...given,
     hostname,
     port,
-    cert: await readText(certFile),
-    key: await readPrivateKey(keyFile, args.text("passphrase-file")),
-    psk: await readPsk(args.text("psk")!),
+    tls,
+    reusePort: args.is("reuse-port"),
+    maxConnections: args.integer("max-connections", 1, 1_000_000),
+    maxHandshakes: args.integer("max-handshakes", 1, 1_000_000),
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
+    idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
     ...(args.is("trace") && { trace: printFrame }),
-    onRefused: (error: unknown, { hostname, port }: Deno.NetAddr) =>
-      log(`${hostname}:${port}`, `not let in: ${reason(error)}`),
   };
   try {
     return listen(options);
@@ -96,42 +213,15 @@ async function open(args: Args): Promise<Listener> {
     }
     if (error instanceof Deno.errors.InvalidData) {
       throw new UsageError(
-        `Cannot use ${certFile} with ${keyFile}: ${messageOf(error)}`,
+        `Cannot use ${args.text("cert")} with ${args.text("key")}: ${
+          messageOf(error)
+        }`,
       );
     }
     throw new Error(
       `Cannot listen on ${hostname}:${port}: ${messageOf(error)}`,
     );
   }
-}
-
-async function serve(channel: Channel, handler: Handler): Promise<void> {
-  await using _ = channel;
-  const { hostname, port } = channel.remoteAddr as Deno.NetAddr;
-  const who = `${hostname}:${port} ${channel.identity}`;
-  const start = performance.now();
-  log(who, "connected");
-  let why = "end";
-  try {
-    await handler(channel);
-  } catch (error) {
-    why = reason(error);
-  }
-  const seconds = ((performance.now() - start) / 1000).toFixed(1);
-  const { bytesReceived, bytesSent } = channel;
-  log(
-    who,
-    `closed: ${bytesReceived} bytes in, ${bytesSent} out, ${seconds} s, ${why}`,
-  );
-}
-
-function reason(error: unknown): string {
-  const code = error instanceof ChannelError ? error.code : "failed";
-  return `${code} (${messageOf(error)})`;
-}
-
-function log(who: string, what: string): void {
-  console.error(`${new Date().toISOString()} ${who} ${what}`);
 }
 
 if (import.meta.main) await run("server", USAGE, FLAGS, main);

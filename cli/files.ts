@@ -49,17 +49,17 @@ export async function readPsk(path: string): Promise<PskMap> {
 
 /**
  * Reads a private key; one that is encrypted with the passphrase in a file, or
- * asks for it at the terminal.
+ * asks for it at the terminal if it may.
  */
 export async function readPrivateKey(
   path: string,
-  passphraseFile: string | undefined,
+  { file, mayAsk = true }: { file?: string | undefined; mayAsk?: boolean },
 ): Promise<string> {
   const pem = await readSecret(path);
   if (!pem.includes("ENCRYPTED")) return pem;
-  const passphrase = passphraseFile
-    ? (await readSecret(passphraseFile)).replace(/\r?\n$/, "")
-    : Deno.stdin.isTerminal()
+  const passphrase = file
+    ? (await readSecret(file)).replace(/\r?\n$/, "")
+    : mayAsk && Deno.stdin.isTerminal()
     ? promptSecret(`Passphrase of ${path}:`)
     : null;
   if (passphrase === null) {
@@ -73,6 +73,12 @@ export async function readPrivateKey(
   } catch {
     throw new UsageError(`Cannot decrypt ${path}: the passphrase is wrong`);
   }
+}
+
+/** Gives up the right to write, which only a Unix socket's path takes. */
+export function keepWriteOnlyFor(address: string | undefined): void {
+  if (address?.startsWith("unix:")) return;
+  Deno.permissions.revokeSync({ name: "write" });
 }
 
 /** A file to be. */

@@ -32,6 +32,8 @@ export interface Args {
   texts(name: string): string[];
   /** A flag's whole number. */
   integer(name: string, min: number, max: number): number;
+  /** A flag's text, which must be one of these. */
+  choice<T extends string>(name: string, choices: readonly T[]): T;
   /** What is not a flag. */
   words: string[];
 }
@@ -73,30 +75,39 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
         `--${name} takes a whole number from ${min} to ${max}, not ${value}`,
       );
     },
+    choice: (name, choices) => {
+      const choice = choices.find((choice) => choice === text(name));
+      if (choice !== undefined) return choice;
+      throw new UsageError(
+        `--${name} takes ${choices.join(" or ")}, not ${text(name)}`,
+      );
+    },
     words: given._.map(String),
   };
 }
 
 /**
  * Runs a program: parses its flags, answers `--help` and `--version`, and makes
- * of an error one line on stderr and the exit code.
+ * of an error one line on stderr and the exit code. `main` may return another
+ * code than 0.
  */
 export async function run(
   name: string,
   usage: string,
   flags: Flags & { takesWords?: boolean },
-  main: (args: Args) => Promise<void>,
+  main: (args: Args) => Promise<number | void>,
 ): Promise<never> {
+  let code: number | void = Exit.done;
   try {
     const args = parse(Deno.args, flags, flags.takesWords);
     if (args.is("help")) console.log(usage.trim());
     else if (args.is("version")) console.log(`innerlock ${config.version}`);
-    else await main(args);
+    else code = await main(args);
   } catch (error) {
     console.error(`${name}: ${messageOf(error)}`);
     Deno.exit(exitCodeOf(error));
   }
-  Deno.exit(Exit.done);
+  Deno.exit(code ?? Exit.done);
 }
 
 /** The exit code that tells of an error. */

@@ -1,13 +1,10 @@
 /**
- * What the server does with a channel: sends its text back in upper case.
+ * Sends a channel's text back in upper case.
  *
  * @module
  */
 
-import type { Channel } from "../lib/mod.ts";
-
-/** Serves one channel, until both its directions have ended. */
-export type Handler = (channel: Channel) => Promise<void>;
+import type { Handler } from "./handler.ts";
 
 /**
  * Sends UTF-8 text back in Unicode's upper case (`straße` is `STRASSE`), as it

@@ -7,6 +7,7 @@
 import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import { initiate, respond, type Session } from "./handshake.ts";
+import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
 import { Type } from "./message.ts";
 import { parsePsk, type PskMap } from "./psk.ts";
 import { receive, type Sink } from "./receiver.ts";
@@ -20,20 +21,27 @@ export const HANDSHAKE_TIMEOUT = 10_000;
 /** How long the peer may take to close after both ends, in milliseconds. */
 const CLOSE_TIMEOUT = 5_000;
 
-/** What both sides of a handshake take. */
-export interface HandshakeOptions {
+/** What both sides of a channel take. */
+export interface ChannelOptions {
   /** The text of a key file, or what {@linkcode parsePsk} made of it. */
   psk: string | PskMap;
   /** A time limit for the whole handshake, in milliseconds. @default {10000} */
   handshakeTimeout?: number;
+  /**
+   * A peer that has been silent for so long is pinged, and one that stays silent
+   * for as long again is given up, in milliseconds; 0 for never.
+   *
+   * @default {60000}
+   */
+  idleTimeout?: number;
   /** Gives the handshake up, and the transport with it. */
   signal?: AbortSignal;
   /** Is shown each frame, plaintext included: to learn, not to log. */
   trace?: (frame: FrameTrace) => void;
 }
 
-/** What the client's side of a handshake takes. */
-export interface ClientOptions extends HandshakeOptions {
+/** What the client's side of a channel takes. */
+export interface ClientOptions extends ChannelOptions {
   /** Whose key to use. @default {"default"} */
   identity?: string;
 }
@@ -96,7 +104,7 @@ export async function connectChannel(
  */
 export async function acceptChannel(
   duplex: Transport | StreamPair,
-  options: HandshakeOptions,
+  options: ChannelOptions,
 ): Promise<Channel> {
   const psks = toPskMap(options.psk);
   return await shakeHands(
@@ -114,7 +122,7 @@ export function toPskMap(psk: string | PskMap): PskMap {
 
 async function shakeHands(
   duplex: Transport | StreamPair,
-  options: HandshakeOptions,
+  options: ChannelOptions,
   handshake: (transport: Transport, tracer: Tracer) => Promise<Session>,
   role: "client" | "server",
 ): Promise<Channel> {
@@ -125,7 +133,8 @@ async function shakeHands(
       options,
       () => handshake(transport, tracer),
     );
-    return new Channel(transport, session, tracer, role);
+    const { idleTimeout = IDLE_TIMEOUT } = options;
+    return new Channel(transport, session, tracer, role, idleTimeout);
   } catch (error) {
     closeQuietly(transport);
     throw error;
@@ -139,7 +148,7 @@ async function shakeHands(
  * once it has been told.
  */
 export async function withLimit<T>(
-  options: Pick<HandshakeOptions, "handshakeTimeout" | "signal">,
+  options: Pick<ChannelOptions, "handshakeTimeout" | "signal">,
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
@@ -195,7 +204,8 @@ export class Channel implements AsyncDisposable {
    * meaning. Read on demand: a reader that is slow slows the peer down.
    * Cancelling it gives the whole channel up.
    *
-   * Errors with a {@linkcode ChannelError}: `cut`, `protocol` or `aborted`.
+   * Errors with a {@linkcode ChannelError}: `cut`, `protocol`, `timeout` or
+   * `aborted`.
    */
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
 
@@ -204,7 +214,8 @@ export class Channel implements AsyncDisposable {
    * most; `close()` when all is written and the end is said. Aborting it
    * gives the whole channel up.
    *
-   * Errors with a {@linkcode ChannelError}: `cut`, `protocol` or `aborted`.
+   * Errors with a {@linkcode ChannelError}: `cut`, `protocol`, `timeout` or
+   * `aborted`.
    */
   readonly writable: WritableStream<Uint8Array>;
 
@@ -216,6 +227,7 @@ export class Channel implements AsyncDisposable {
 
   readonly #transport: Transport;
   readonly #sender: Sender;
+  readonly #keepalive: Keepalive;
   readonly #closed = Promise.withResolvers<void>();
   #readableController!: ReadableStreamDefaultController<Bytes>;
   #writableController!: WritableStreamDefaultController;
@@ -225,6 +237,7 @@ export class Channel implements AsyncDisposable {
   #endSent = false;
   #endReceived = false;
   #isClosed = false;
+  #isPingQueued = false;
   #closeTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** For {@linkcode connectChannel} and {@linkcode acceptChannel}. @ignore */
@@ -233,6 +246,7 @@ export class Channel implements AsyncDisposable {
     session: Session,
     tracer: Tracer,
     role: "client" | "server",
+    idleTimeout: number,
   ) {
     this.identity = session.identity;
     this.handshakeHash = session.handshakeHash;
@@ -243,6 +257,11 @@ export class Channel implements AsyncDisposable {
       session.sendCipher,
       tracer,
       (cause) => this.#writeFailed(cause),
+    );
+    this.#keepalive = new Keepalive(
+      idleTimeout,
+      () => this.#ping(),
+      () => this.#fail(silent(idleTimeout)),
     );
     this.closed = this.#closed.promise;
     this.closed.catch(() => {});
@@ -325,10 +344,21 @@ export class Channel implements AsyncDisposable {
     await this.#closeIfEnded();
   }
 
+  /** One at a time: none joins another that the peer does not take. */
+  async #ping(): Promise<void> {
+    if (this.#isPingQueued) return;
+    this.#isPingQueued = true;
+    this.#sender.sendControl(Type.ping);
+    await this.#sender.flush().catch(() => {});
+    this.#isPingQueued = false;
+  }
+
   #sink(): Sink {
     return {
       data: async (body) => {
+        this.#keepalive.deaf();
         await this.#demand.promise;
+        this.#keepalive.heard();
         this.#demand = Promise.withResolvers();
         this.#bytesReceived += body.length;
         this.#readableController.enqueue(body);
@@ -338,8 +368,11 @@ export class Channel implements AsyncDisposable {
         this.#readableController.close();
         this.#closeIfEnded();
       },
-      ping: () => this.#sender.sendPong(),
-      pong: () => {},
+      ping: () => {
+        this.#keepalive.heard();
+        return this.#sender.sendPong();
+      },
+      pong: () => this.#keepalive.heard(),
       fail: (error) => this.#fail(error),
     };
   }
@@ -392,10 +425,19 @@ export class Channel implements AsyncDisposable {
     if (this.#isClosed) return false;
     this.#isClosed = true;
     clearTimeout(this.#closeTimer);
+    this.#keepalive.stop();
     this.#sender.stop(reason);
     closeQuietly(this.#transport);
     return true;
   }
+}
+
+function silent(idleTimeout: number): ChannelError {
+  const seconds = 2 * idleTimeout / 1000;
+  return new ChannelError(
+    "timeout",
+    `The peer has been silent for ${seconds} s and answered no ping`,
+  );
 }
 
 /** Closes a transport that may be closed already. */

@@ -13,7 +13,8 @@
  * | `untrusted` | the server's TLS certificate is not trusted, is out of date, or has another name |
  * | `protocol` | the peer sent what `innerlock/1` (or TLS) does not allow |
  * | `cut` | the connection closed before the peer had ended its stream |
- * | `timeout` | a time limit passed |
+ * | `timeout` | a time limit passed, or the peer answered no ping |
+ * | `limit` | the listener had to make room for another connection |
  * | `aborted` | this side gave the channel up |
  */
 export type ChannelErrorCode =
@@ -22,6 +23,7 @@ export type ChannelErrorCode =
   | "protocol"
   | "cut"
   | "timeout"
+  | "limit"
   | "aborted";
 
 /**

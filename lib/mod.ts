@@ -33,18 +33,19 @@
 export {
   acceptChannel,
   Channel,
+  type ChannelOptions,
   type ClientOptions,
   connectChannel,
-  type HandshakeOptions,
 } from "./channel.ts";
 export { ChannelError, type ChannelErrorCode } from "./errors.ts";
 export { isIdentity, parsePsk, type PskMap } from "./psk.ts";
 export {
-  connect,
-  type ConnectOptions,
+  type HandshakeReport,
   listen,
   Listener,
+  type ListenerCredentials,
   type ListenOptions,
-} from "./tls.ts";
+} from "./listener.ts";
+export { connect, type ConnectOptions } from "./tls.ts";
 export type { FrameTrace } from "./trace.ts";
 export type { StreamPair, Transport } from "./transport.ts";

@@ -1,27 +1,20 @@
 /**
- * Channels over Deno's TLS: the outer lock.
+ * The outer lock: Deno's TLS, and channels to a server through it.
  *
  * @module
  */
 
 import {
-  acceptChannel,
   type Channel,
   type ClientOptions,
   closeQuietly,
   connectChannel,
-  type HandshakeOptions,
-  toPskMap,
   withLimit,
 } from "./channel.ts";
 import { ChannelError } from "./errors.ts";
-import type { PskMap } from "./psk.ts";
 
 /** Offered to the other side; either may do without it. */
-const ALPN_PROTOCOLS = ["innerlock/1"];
-
-/** The wait before accepting again when descriptors have run out, in ms. */
-const ACCEPT_BACKOFF = 100;
+export const ALPN_PROTOCOLS = ["innerlock/1"];
 
 /** What {@linkcode connect} takes. */
 export interface ConnectOptions extends ClientOptions {
@@ -106,7 +99,7 @@ async function openTls(
 }
 
 /** Does the TLS handshake; closes the connection if it fails or must stop. */
-async function finishTls(
+export async function finishTls(
   conn: Deno.TlsConn,
   signal: AbortSignal,
   role: "client" | "server",
@@ -171,170 +164,4 @@ function translate(
     `${peer} ${failure} in the TLS handshake`,
     { cause },
   );
-}
-
-/** What {@linkcode listen} takes. */
-export interface ListenOptions
-  extends Pick<HandshakeOptions, "psk" | "handshakeTimeout" | "trace"> {
-  /** The port; 0 takes a free one. */
-  port: number;
-  /** The address to listen on. @default {"127.0.0.1"} */
-  hostname?: string;
-  /** The certificate chain, PEM. */
-  cert: string;
-  /** The certificate's private key, PEM, not encrypted. */
-  key: string;
-  /** Is told of each connection that did not become a channel. */
-  onRefused?: (error: unknown, remoteAddr: Deno.NetAddr) => void;
-}
-
-/**
- * Listens for channels. Handshakes run side by side and do not hold each other
- * up; a client becomes a channel when it has proved that it holds its key.
- *
- * @example
- * ```ts
- * import { listen } from "@innerlock/innerlock";
- *
- * export async function echo(): Promise<void> {
- *   const listener = listen({
- *     port: 5001,
- *     cert: await Deno.readTextFile("certs/cert.pem"),
- *     key: await Deno.readTextFile("certs/key.pem"),
- *     psk: await Deno.readTextFile("certs/psk.txt"),
- *   });
- *   for await (const channel of listener) {
- *     channel.readable.pipeTo(channel.writable).catch(console.error);
- *   }
- * }
- * ```
- *
- * @throws {Deno.errors.AddrInUse} And others of `Deno.listenTls`.
- * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
- * @throws {SyntaxError} If the key file's text is malformed.
- */
-export function listen(options: ListenOptions): Listener {
-  const { hostname = "127.0.0.1", port, cert, key } = options;
-  const psks = toPskMap(options.psk);
-  const listener = Deno.listenTls({
-    hostname,
-    port,
-    cert,
-    key,
-    alpnProtocols: ALPN_PROTOCOLS,
-  });
-  return new Listener(listener, psks, options);
-}
-
-/** Gives channels, one for each client, until it is closed. */
-export class Listener implements AsyncIterable<Channel>, Disposable {
-  /** Where it listens, with the port that was taken. */
-  readonly addr: Deno.NetAddr;
-
-  readonly #listener: Deno.TlsListener;
-  readonly #psks: PskMap;
-  readonly #options: ListenOptions;
-  readonly #ready: Channel[] = [];
-  readonly #closing = new AbortController();
-  #handshakes = 0;
-  #change = Promise.withResolvers<void>();
-
-  /** For {@linkcode listen}. @ignore */
-  constructor(
-    listener: Deno.TlsListener,
-    psks: PskMap,
-    options: ListenOptions,
-  ) {
-    this.addr = listener.addr;
-    this.#listener = listener;
-    this.#psks = psks;
-    this.#options = options;
-    this.#acceptAll();
-  }
-
-  /**
-   * The channels, in the order in which their handshakes finish. Leaving the
-   * loop closes the listener, and the channels that nobody has taken.
-   */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Channel, void, void> {
-    try {
-      while (true) {
-        const channel = this.#ready.shift();
-        if (channel) yield channel;
-        else if (this.#isClosed && this.#handshakes === 0) return;
-        else await this.#change.promise;
-      }
-    } finally {
-      this.close();
-      for (const channel of this.#ready) {
-        channel.abort("The listener was closed");
-      }
-    }
-  }
-
-  /** Accepts no more and drops unfinished handshakes; channels live on. */
-  close(): void {
-    if (this.#isClosed) return;
-    this.#closing.abort();
-    this.#listener.close();
-  }
-
-  /** {@linkcode Listener.close}. */
-  [Symbol.dispose](): void {
-    this.close();
-  }
-
-  get #isClosed(): boolean {
-    return this.#closing.signal.aborted;
-  }
-
-  async #acceptAll(): Promise<void> {
-    while (!this.#isClosed) {
-      let conn: Deno.TlsConn;
-      try {
-        conn = await this.#listener.accept();
-      } catch {
-        // Most likely descriptors have run out: they come back.
-        if (!this.#isClosed) {
-          await new Promise((resolve) => setTimeout(resolve, ACCEPT_BACKOFF));
-        }
-        continue;
-      }
-      this.#handshakes++;
-      this.#shakeHands(conn).finally(() => {
-        this.#handshakes--;
-        this.#changed();
-      });
-    }
-    this.#changed();
-  }
-
-  #changed(): void {
-    this.#change.resolve();
-    this.#change = Promise.withResolvers();
-  }
-
-  async #shakeHands(conn: Deno.TlsConn): Promise<void> {
-    const remoteAddr = conn.remoteAddr as Deno.NetAddr;
-    const { handshakeTimeout, trace } = this.#options;
-    const options = {
-      ...(handshakeTimeout !== undefined && { handshakeTimeout }),
-      signal: this.#closing.signal,
-    };
-    try {
-      const channel = await withLimit(options, async (signal) => {
-        await finishTls(conn, signal, "client", "The client");
-        return await acceptChannel(conn, {
-          ...options,
-          psk: this.#psks,
-          signal,
-          ...(trace && { trace }),
-        });
-      });
-      if (this.#isClosed) channel.abort("The listener was closed");
-      else this.#ready.push(channel);
-    } catch (error) {
-      if (!this.#isClosed) this.#options.onRefused?.(error, remoteAddr);
-    }
-  }
 }

@@ -257,7 +257,7 @@ test(
     const log = await server.stop();
     const at = String.raw`\d{4}-\S+Z 127\.0\.0\.1:\d+ default`;
     assertMatch(log, new RegExp(`^${at} connected$`, "m"));
-    const closed = String.raw`closed: 3 bytes in, 3 out, \d+\.\d s, end`;
+    const closed = String.raw`closed: 3 bytes in, 3 out, \d+(\.\d+)? s, end`;
     assertMatch(log, new RegExp(`^${at} ${closed}$`, "m"));
   },
 );

@@ -16,7 +16,7 @@ export interface Result {
 
 /** The permissions that a program's task grants. */
 function permissions(task: Task): string[] {
-  return config.tasks[task].match(/--(allow-\S+|no-prompt|cached-only)/g) ?? [];
+  return config.tasks[task].match(/--(allow-\S+|no-prompt|cached-only|unstable-net)/g) ?? [];
 }
 
 type Task = "server" | "client" | "certs";

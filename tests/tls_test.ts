@@ -27,7 +27,8 @@ function listenHere(options: { handshakeTimeout?: number } = {}) {
     cert,
     key,
     psk: PSK,
-    onRefused: (error) => {
+    onHandshake: ({ error }) => {
+      if (!error) return;
       refusals.push(error);
       refused.resolve(error);
     },

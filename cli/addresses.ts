@@ -1,0 +1,25 @@
+/**
+ * Which addresses do not leave a machine or a private network.
+ *
+ * @module
+ */
+
+import { BlockList, isIPv6 } from "node:net";
+
+const PRIVATE = new BlockList();
+// RFC 1122, 1918, 6598 and 3927; RFC 4291 and 4193.
+PRIVATE.addSubnet("127.0.0.0", 8, "ipv4");
+PRIVATE.addSubnet("10.0.0.0", 8, "ipv4");
+PRIVATE.addSubnet("172.16.0.0", 12, "ipv4");
+PRIVATE.addSubnet("192.168.0.0", 16, "ipv4");
+PRIVATE.addSubnet("100.64.0.0", 10, "ipv4");
+PRIVATE.addSubnet("169.254.0.0", 16, "ipv4");
+PRIVATE.addAddress("::1", "ipv6");
+PRIVATE.addSubnet("fe80::", 10, "ipv6");
+PRIVATE.addSubnet("fc00::", 7, "ipv6");
+
+/** Whether an address is a loopback or private one; of names, `localhost`. */
+export function isPrivateAddress(host: string): boolean {
+  if (host === "localhost") return true;
+  return PRIVATE.check(host, isIPv6(host) ? "ipv6" : "ipv4");
+}

@@ -1,0 +1,104 @@
+/**
+ * The sessions of a server: each is served, logged, counted, and waited for at
+ * the end.
+ *
+ * @module
+ */
+
+import type { Handler } from "../handlers/handler.ts";
+import {
+  type Channel,
+  ChannelError,
+  type ChannelErrorCode,
+} from "../lib/mod.ts";
+import { SocketError } from "../tunnel/socket.ts";
+import type { Log } from "./log.ts";
+import { messageOf } from "./main.ts";
+import type { Metrics } from "./metrics.ts";
+
+/**
+ * Why a session ended, or never began: `backend` is the doing of what is
+ * forwarded to, `failed` of another handler.
+ */
+export type Reason = "end" | ChannelErrorCode | "backend" | "failed";
+
+/** The reason that an error is. */
+export function reasonOf(error: unknown): Reason {
+  if (error instanceof ChannelError) return error.code;
+  return error instanceof SocketError ? "backend" : "failed";
+}
+
+/** An address as people write it. */
+export function addressOf({ hostname, port }: Deno.NetAddr): string {
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+}
+
+/** Serves channels side by side. */
+export class Sessions {
+  readonly #live = new Map<Channel, Promise<void>>();
+  readonly #log: Log;
+  readonly #metrics: Metrics;
+
+  /** Each session is told to both. */
+  constructor(log: Log, metrics: Metrics) {
+    this.#log = log;
+    this.#metrics = metrics;
+  }
+
+  /** Begins to serve a channel. */
+  serve(channel: Channel, handler: Handler): void {
+    const session = this.#serve(channel, handler)
+      .finally(() => this.#live.delete(channel));
+    this.#live.set(channel, session);
+  }
+
+  /**
+   * Waits until all have ended, but not for longer than that; then ends the
+   * rest.
+   *
+   * @param grace In milliseconds.
+   * @returns How many had to be ended.
+   */
+  async drain(grace: number): Promise<number> {
+    const { promise: patience, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, grace);
+    await Promise.race([patience, Promise.all(this.#live.values())]);
+    clearTimeout(timer);
+    const left = [...this.#live];
+    for (const [channel] of left) channel.abort("The server stopped");
+    await Promise.all(left.map(([_, session]) => session));
+    return left.length;
+  }
+
+  /** How many there are. */
+  get size(): number {
+    return this.#live.size;
+  }
+
+  async #serve(channel: Channel, handler: Handler): Promise<void> {
+    await using _ = channel;
+    const { identity } = channel;
+    const address = addressOf(channel.remoteAddr as Deno.NetAddr);
+    const start = performance.now();
+    this.#log("connected", "connected", { address, identity });
+    this.#metrics.began(channel);
+    let error: unknown;
+    try {
+      await handler(channel);
+    } catch (cause) {
+      error = cause ?? new Error("The handler failed");
+    }
+    const reason = error === undefined ? "end" : reasonOf(error);
+    const { bytesReceived, bytesSent } = channel;
+    const seconds = Math.round(performance.now() - start) / 1000;
+    this.#metrics.ended(channel, reason);
+    const why = error === undefined
+      ? reason
+      : `${reason} (${messageOf(error)})`;
+    this.#log(
+      "closed",
+      `closed: ${bytesReceived} bytes in, ${bytesSent} out, ${seconds} s, ${why}`,
+      { address, identity, bytesReceived, bytesSent, seconds, reason },
+    );
+  }
+}

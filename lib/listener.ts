@@ -1,0 +1,350 @@
+/**
+ * Listens for channels: accepts within limits, and shakes hands side by side.
+ *
+ * @module
+ */
+
+import {
+  acceptChannel,
+  type Channel,
+  type ChannelOptions,
+  closeQuietly,
+  toPskMap,
+  withLimit,
+} from "./channel.ts";
+import { ChannelError } from "./errors.ts";
+import type { PskMap } from "./psk.ts";
+import { ALPN_PROTOCOLS, finishTls } from "./tls.ts";
+
+/** How many channels and handshakes there may be, unless told otherwise. */
+const MAX_CONNECTIONS = 10_000;
+
+/** How many of them may be handshakes. */
+const MAX_HANDSHAKES = 256;
+
+/** A handshake may not be dropped for another one before, in milliseconds. */
+const MIN_HANDSHAKE_TIME = 1000;
+
+/** The wait before accepting again when descriptors have run out, in ms. */
+const ACCEPT_BACKOFF = 100;
+
+/** That a limit was reached is told again after so long, in milliseconds. */
+const NOTICE_INTERVAL = 60_000;
+
+/** What a listener proves itself with, and asks of its clients. */
+export interface ListenerCredentials {
+  /** The text of a key file, or what {@linkcode parsePsk} made of it. */
+  psk: string | PskMap;
+  /** The certificate chain, PEM. */
+  cert?: string;
+  /** The certificate's private key, PEM, not encrypted. */
+  key?: string;
+}
+
+/** What {@linkcode listen} takes. */
+export interface ListenOptions
+  extends
+    ListenerCredentials,
+    Pick<ChannelOptions, "handshakeTimeout" | "idleTimeout" | "trace"> {
+  /** The port; 0 takes a free one. */
+  port: number;
+  /** The address to listen on. @default {"127.0.0.1"} */
+  hostname?: string;
+  /**
+   * `false` leaves the outer lock out, and `cert` and `key` with it: for a
+   * proxy that ends TLS before us, on the same machine or a private network.
+   *
+   * @default {true}
+   */
+  tls?: boolean;
+  /** Lets several processes share the port (`--unstable-net`). */
+  reusePort?: boolean;
+  /**
+   * How many channels and handshakes there may be at a time. When there are so
+   * many, others wait in the system's queue.
+   *
+   * @default {10000}
+   */
+  maxConnections?: number;
+  /**
+   * How many handshakes may be under way. When there are so many, the oldest is
+   * dropped for the next, but not in its first second.
+   *
+   * @default {256}
+   */
+  maxHandshakes?: number;
+  /** Is told how each handshake went. */
+  onHandshake?: (report: HandshakeReport) => void;
+  /** Is told that a limit was reached, once a minute at most. */
+  onLimit?: (limit: "connections" | "handshakes" | "descriptors") => void;
+}
+
+/** How a handshake went. */
+export interface HandshakeReport {
+  /** With whom. */
+  remoteAddr: Deno.NetAddr;
+  /** How long it took, TLS included, in milliseconds. */
+  duration: number;
+  /** Why there is no channel; absent if there is one. */
+  error?: unknown;
+}
+
+/**
+ * Listens for channels. Handshakes run side by side and do not hold each other
+ * up; a client becomes a channel when it has proved that it holds its key.
+ *
+ * @example
+ * ```ts
+ * import { listen } from "@innerlock/innerlock";
+ *
+ * export async function echo(): Promise<void> {
+ *   const listener = listen({
+ *     port: 5001,
+ *     cert: await Deno.readTextFile("certs/cert.pem"),
+ *     key: await Deno.readTextFile("certs/key.pem"),
+ *     psk: await Deno.readTextFile("certs/psk.txt"),
+ *   });
+ *   for await (const channel of listener) {
+ *     channel.readable.pipeTo(channel.writable).catch(console.error);
+ *   }
+ * }
+ * ```
+ *
+ * @throws {Deno.errors.AddrInUse} And others of `Deno.listenTls`.
+ * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
+ * @throws {SyntaxError} If the key file's text is malformed.
+ * @throws {TypeError} If `cert` or `key` is missing, and `tls` is not `false`.
+ */
+export function listen(options: ListenOptions): Listener {
+  return new Listener(options);
+}
+
+/** Gives channels, one for each client, until it is closed. */
+export class Listener implements AsyncIterable<Channel>, Disposable {
+  /** Where it listens, with the port that was taken. */
+  readonly addr: Deno.NetAddr;
+
+  readonly #options: ListenOptions;
+  readonly #maxConnections: number;
+  readonly #maxHandshakes: number;
+  readonly #ready: Channel[] = [];
+  readonly #channels = new Set<Channel>();
+  /** Oldest first. */
+  readonly #handshakes = new Set<Handshake>();
+  readonly #noticed = new Map<string, number>();
+  #listener: Deno.TlsListener | Deno.TcpListener;
+  #psks: PskMap;
+  #cert: string | undefined;
+  #key: string | undefined;
+  #isClosed = false;
+  #change = Promise.withResolvers<void>();
+
+  /** For {@linkcode listen}. @ignore */
+  constructor(options: ListenOptions) {
+    const { hostname = "127.0.0.1", port, psk } = options;
+    this.#options = options;
+    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
+    this.#maxHandshakes = options.maxHandshakes ?? MAX_HANDSHAKES;
+    this.#psks = toPskMap(psk);
+    this.#cert = options.cert;
+    this.#key = options.key;
+    this.#listener = this.#open(hostname, port, options);
+    this.addr = this.#listener.addr as Deno.NetAddr;
+    this.#acceptAll();
+  }
+
+  /**
+   * The channels, in the order in which their handshakes finish. Leaving the
+   * loop closes the listener, and the channels that nobody has taken.
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Channel, void, void> {
+    try {
+      while (true) {
+        const channel = this.#ready.shift();
+        if (channel) yield channel;
+        else if (this.#isClosed && this.#handshakes.size === 0) return;
+        else await this.#change.promise;
+      }
+    } finally {
+      this.close();
+      for (const channel of this.#ready) {
+        channel.abort("The listener was closed");
+      }
+    }
+  }
+
+  /**
+   * Takes other credentials for the clients to come; live channels live on.
+   *
+   * Deno cannot change a listener's certificate. For another one the listener is
+   * closed and opened again on the same port: whoever calls within that
+   * millisecond is refused.
+   *
+   * @throws {SyntaxError} If the key file's text is malformed.
+   * @throws {Deno.errors.InvalidData} If certificate or key is malformed. In
+   * both cases the old credentials stay in force.
+   */
+  reload(credentials: ListenerCredentials): void {
+    const psks = toPskMap(credentials.psk);
+    const { cert, key } = credentials;
+    if (cert !== this.#cert || key !== this.#key) {
+      // A pair that Deno refuses must not cost us the port.
+      this.#open("127.0.0.1", 0, credentials).close();
+      this.#listener.close();
+      try {
+        const { hostname, port } = this.addr;
+        this.#listener = this.#open(hostname, port, credentials);
+      } catch (error) {
+        this.close();
+        throw error;
+      }
+      this.#cert = cert;
+      this.#key = key;
+    }
+    this.#psks = psks;
+  }
+
+  /** Accepts no more and drops unfinished handshakes; channels live on. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const { controller } of this.#handshakes) controller.abort();
+    closeQuietly(this.#listener);
+    this.#changed();
+  }
+
+  /** {@linkcode Listener.close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #open(
+    hostname: string,
+    port: number,
+    { cert, key }: ListenerCredentials,
+  ): Deno.TlsListener | Deno.TcpListener {
+    const { tls = true, reusePort = false } = this.#options;
+    const where = { hostname, port, reusePort };
+    if (!tls) return Deno.listen(where);
+    if (cert === undefined || key === undefined) {
+      throw new TypeError("Cannot listen without a certificate and its key");
+    }
+    return Deno.listenTls({
+      ...where,
+      cert,
+      key,
+      alpnProtocols: ALPN_PROTOCOLS,
+    });
+  }
+
+  async #acceptAll(): Promise<void> {
+    while (!this.#isClosed) {
+      await this.#room();
+      const listener = this.#listener;
+      try {
+        const conn = await listener.accept();
+        if (this.#isClosed) conn.close();
+        else this.#shakeHands(conn);
+      } catch {
+        if (this.#isClosed || listener !== this.#listener) continue;
+        // Most likely descriptors have run out: they come back.
+        this.#notice("descriptors");
+        await this.#changeWithin(ACCEPT_BACKOFF);
+      }
+    }
+  }
+
+  /** Waits until one more may come; drops the oldest handshake for it. */
+  async #room(): Promise<void> {
+    while (!this.#isClosed) {
+      const { size } = this.#handshakes;
+      const isFull = this.#channels.size + size >= this.#maxConnections;
+      if (!isFull && size < this.#maxHandshakes) return;
+      this.#notice(isFull ? "connections" : "handshakes");
+      const [oldest] = this.#handshakes;
+      const age = oldest ? performance.now() - oldest.start : -Infinity;
+      if (age < MIN_HANDSHAKE_TIME) {
+        await this.#changeWithin(MIN_HANDSHAKE_TIME - age);
+      } else this.#drop(oldest!);
+    }
+  }
+
+  #drop(handshake: Handshake): void {
+    this.#handshakes.delete(handshake);
+    handshake.controller.abort(
+      new ChannelError("limit", "Its handshake made room for the next"),
+    );
+  }
+
+  #notice(limit: "connections" | "handshakes" | "descriptors"): void {
+    const now = performance.now();
+    if (now - (this.#noticed.get(limit) ?? -Infinity) < NOTICE_INTERVAL) return;
+    this.#noticed.set(limit, now);
+    this.#options.onLimit?.(limit);
+  }
+
+  #changed(): void {
+    this.#change.resolve();
+    this.#change = Promise.withResolvers();
+  }
+
+  async #changeWithin(time: number): Promise<void> {
+    const timer = time < Infinity
+      ? setTimeout(() => this.#changed(), time)
+      : undefined;
+    await this.#change.promise;
+    clearTimeout(timer);
+  }
+
+  async #shakeHands(conn: Conn): Promise<void> {
+    const { remoteAddr } = conn;
+    const start = performance.now();
+    const handshake = { controller: new AbortController(), start };
+    this.#handshakes.add(handshake);
+    let report: Pick<HandshakeReport, "error"> = {};
+    try {
+      const channel = await this.#accept(conn, handshake.controller.signal);
+      this.#keep(channel);
+    } catch (error) {
+      report = { error };
+    }
+    this.#handshakes.delete(handshake);
+    this.#changed();
+    if (this.#isClosed) return;
+    const duration = performance.now() - start;
+    this.#options.onHandshake?.({ remoteAddr, duration, ...report });
+  }
+
+  async #accept(conn: Conn, signal: AbortSignal): Promise<Channel> {
+    const { handshakeTimeout, idleTimeout, trace } = this.#options;
+    const options = {
+      ...(handshakeTimeout !== undefined && { handshakeTimeout }),
+      ...(idleTimeout !== undefined && { idleTimeout }),
+      ...(trace && { trace }),
+    };
+    return await withLimit({ ...options, signal }, async (signal) => {
+      if ("handshake" in conn) {
+        await finishTls(conn, signal, "client", "The client");
+      } else conn.setNoDelay(true);
+      return await acceptChannel(conn, { ...options, psk: this.#psks, signal });
+    });
+  }
+
+  #keep(channel: Channel): void {
+    if (this.#isClosed) return channel.abort("The listener was closed");
+    this.#channels.add(channel);
+    this.#ready.push(channel);
+    channel.closed.catch(() => {}).finally(() => {
+      this.#channels.delete(channel);
+      this.#changed();
+    });
+  }
+}
+
+type Conn = Deno.TlsConn | Deno.TcpConn;
+
+/** One that is under way. */
+interface Handshake {
+  controller: AbortController;
+  start: number;
+}

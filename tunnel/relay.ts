@@ -1,0 +1,65 @@
+/**
+ * Carries a plain connection over a channel.
+ *
+ * @module
+ */
+
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import type { Channel } from "../lib/mod.ts";
+import { SocketError } from "./socket.ts";
+
+/**
+ * Carries both directions between a channel and a socket, until both have ended.
+ *
+ * Each direction ends by itself. If either side breaks, the other is broken too:
+ * a channel is aborted, a socket is reset, so that no cut passes for an end.
+ *
+ * @param name What the socket is, for the error.
+ * @throws {ChannelError} If the channel broke.
+ * @throws {SocketError} If the socket broke.
+ */
+export async function relay(
+  channel: Channel,
+  socket: Socket,
+  name: string,
+): Promise<void> {
+  const broken = Promise.withResolvers<never>();
+  broken.promise.catch(() => {});
+  socket.on("error", (cause) => {
+    const why = `${name} broke the connection: ${cause.message}`;
+    broken.reject(new SocketError(why, { cause }));
+  });
+  try {
+    await Promise.race([
+      Promise.all([
+        toChannel(socket, channel),
+        toSocket(channel, socket),
+        channel.closed,
+      ]),
+      broken.promise,
+    ]);
+  } catch (error) {
+    channel.abort(`${name} broke the connection`);
+    socket.resetAndDestroy();
+    throw error;
+  }
+}
+
+async function toChannel(socket: Socket, channel: Channel): Promise<void> {
+  const writer = channel.writable.getWriter();
+  // What it rejects with is told by the writes.
+  writer.closed.catch(() => {});
+  for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
+    await writer.write(chunk);
+  }
+  await writer.close();
+}
+
+async function toSocket(channel: Channel, socket: Socket): Promise<void> {
+  for await (const chunk of channel.readable) {
+    if (!socket.write(chunk)) await once(socket, "drain");
+  }
+  socket.end();
+  await once(socket, "finish");
+}

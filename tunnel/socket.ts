@@ -1,0 +1,56 @@
+/**
+ * The plain sockets at a tunnel's ends. They are `node:net`'s, for that can
+ * reset a connection, which `Deno.Conn` cannot.
+ *
+ * @module
+ */
+
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { once } from "node:events";
+import { type Address, format } from "./address.ts";
+
+/** A backend that does not answer is given up, after so many milliseconds. */
+const CONNECT_TIMEOUT = 10_000;
+
+/** A plain connection could not be made, or broke. */
+export class SocketError extends Error {}
+
+/**
+ * Connects to an address, whose name is looked up now.
+ *
+ * @throws {SocketError} If nobody answers.
+ */
+export async function connectSocket(address: Address): Promise<Socket> {
+  const socket = connect({ ...address, allowHalfOpen: true, noDelay: true });
+  const timer = setTimeout(
+    () => socket.destroy(new Error("it did not answer within 10 s")),
+    CONNECT_TIMEOUT,
+  );
+  try {
+    await once(socket, "connect");
+    return socket;
+  } catch (cause) {
+    socket.destroy();
+    const why = `Cannot reach ${format(address)}: ${(cause as Error).message}`;
+    throw new SocketError(why, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Listens on an address; each connection goes to `onSocket`, not yet read.
+ *
+ * @returns The address, with the port that was taken.
+ */
+export async function listenSocket(
+  address: Address,
+  onSocket: (socket: Socket) => void,
+): Promise<Address> {
+  const options = { allowHalfOpen: true, noDelay: true, pauseOnConnect: true };
+  const server = createServer(options, onSocket);
+  server.listen(address);
+  await once(server, "listening");
+  if ("path" in address) return address;
+  return { ...address, port: (server.address() as AddressInfo).port };
+}

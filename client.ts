@@ -18,8 +18,9 @@ import {
   readSecret,
   readText,
 } from "./cli/files.ts";
-import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
-import { onSignal } from "./cli/signals.ts";
+import { Live } from "./cli/live.ts";
+import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
+import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
 import {
   type Channel,
@@ -51,6 +52,8 @@ server.
   --client-cert FILE       certificate to show to a proxy that wants one
   --client-key FILE        its private key
   --handshake-timeout S    seconds the server has to prove its key (10)
+  --grace S                with --listen: at SIGTERM, seconds for connections to
+                           finish (30)
   --idle-timeout S         silent for so long, the server is pinged, and given up
                            after as long again; 0 for never (60)
   --trace                  show each frame on stderr, plaintext included
@@ -72,6 +75,7 @@ const FLAGS = {
     "handshake-timeout",
     "idle-timeout",
     "listen",
+    "grace",
   ],
   boolean: ["system-ca", "trace"],
   default: {
@@ -82,13 +86,14 @@ const FLAGS = {
     identity: "default",
     "handshake-timeout": "10",
     "idle-timeout": "60",
+    grace: "30",
   },
   takesWords: true,
 };
 
 const PROMPT = "-> ";
 
-async function main(args: Args): Promise<void> {
+async function main(args: Args): Promise<number | void> {
   const options = await readOptions(args);
   const local = args.text("listen");
   keepWriteOnlyFor(local);
@@ -153,25 +158,28 @@ async function carry(
   local: string,
   options: ConnectOptions,
   args: Args,
-): Promise<void> {
+): Promise<number> {
   const address = parseAddress(local, "127.0.0.1");
   if (address === undefined || args.words.length > 0) {
     throw new UsageError(
       `--listen takes [HOST:]PORT or unix:/path, and no words, not ${local}`,
     );
   }
-  const entrance = new Entrance(
-    () => open(options),
-    (message) => console.error(`client: ${message}`),
-  );
-  const bound = await listenSocket(address, (socket) => entrance.carry(socket))
-    .catch((error) => {
-      throw new Error(`Cannot listen on ${local}: ${messageOf(error)}`);
-    });
-  const stopped = Promise.withResolvers<void>();
-  onSignal(["SIGTERM", "SIGINT"], stopped.resolve);
-  console.log(`listening on ${format(bound)}`);
-  await stopped.promise;
+  const grace = 1000 * args.integer("grace", 0, 86_400);
+  const log = (message: string) => console.error(`client: ${message}`);
+  const entrance = new Entrance(() => open(options), log);
+  const live = new Live();
+  const listening = await listenSocket(
+    address,
+    (socket) => live.add(entrance.carry(socket), () => socket.destroy()),
+  ).catch((error) => {
+    throw new Error(`Cannot listen on ${local}: ${messageOf(error)}`);
+  });
+  console.log(`listening on ${format(listening.address)}`);
+  await stopSignal();
+  listening.server.close();
+  log(`stopping: ${live.size} connections may finish`);
+  return await live.drain(grace) === 0 ? Exit.done : Exit.failed;
 }
 
 /** Both directions at once; done when both have ended. */

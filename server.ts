@@ -21,7 +21,7 @@ import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
-import { onSignal } from "./cli/signals.ts";
+import { onSignal, stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";
@@ -125,11 +125,8 @@ async function main(args: Args): Promise<number> {
       log("reload", message, { reason: "failed" });
     }
   });
-  let isStopping = false;
-  onSignal(["SIGTERM", "SIGINT"], () => {
-    if (isStopping) Deno.exit(Exit.failed);
-    isStopping = true;
-    log("stopping", `stopping: ${sessions.size} clients may finish`);
+  stopSignal().then(() => {
+    log("stopping", `stopping: ${sessions.live.size} clients may finish`);
     listener.close();
   });
   if (args.is("no-tls")) {
@@ -140,7 +137,7 @@ async function main(args: Args): Promise<number> {
   }
   console.log(`listening on ${addressOf(listener.addr)}`);
   for await (const channel of listener) sessions.serve(channel, handler);
-  const cut = await sessions.drain(grace);
+  const cut = await sessions.live.drain(grace);
   log("stopped", `stopped: ${cut} clients had to be cut`, { cut });
   return cut === 0 ? Exit.done : Exit.failed;
 }

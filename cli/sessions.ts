@@ -1,6 +1,5 @@
 /**
- * The sessions of a server: each is served, logged, counted, and waited for at
- * the end.
+ * The sessions of a server: each is served, logged and counted.
  *
  * @module
  */
@@ -12,6 +11,7 @@ import {
   type ChannelErrorCode,
 } from "../lib/mod.ts";
 import { SocketError } from "../tunnel/socket.ts";
+import { Live } from "./live.ts";
 import type { Log } from "./log.ts";
 import { messageOf } from "./main.ts";
 import type { Metrics } from "./metrics.ts";
@@ -35,7 +35,9 @@ export function addressOf({ hostname, port }: Deno.NetAddr): string {
 
 /** Serves channels side by side. */
 export class Sessions {
-  readonly #live = new Map<Channel, Promise<void>>();
+  /** Those that have not ended. */
+  readonly live = new Live();
+
   readonly #log: Log;
   readonly #metrics: Metrics;
 
@@ -47,32 +49,8 @@ export class Sessions {
 
   /** Begins to serve a channel. */
   serve(channel: Channel, handler: Handler): void {
-    const session = this.#serve(channel, handler)
-      .finally(() => this.#live.delete(channel));
-    this.#live.set(channel, session);
-  }
-
-  /**
-   * Waits until all have ended, but not for longer than that; then ends the
-   * rest.
-   *
-   * @param grace In milliseconds.
-   * @returns How many had to be ended.
-   */
-  async drain(grace: number): Promise<number> {
-    const { promise: patience, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, grace);
-    await Promise.race([patience, Promise.all(this.#live.values())]);
-    clearTimeout(timer);
-    const left = [...this.#live];
-    for (const [channel] of left) channel.abort("The server stopped");
-    await Promise.all(left.map(([_, session]) => session));
-    return left.length;
-  }
-
-  /** How many there are. */
-  get size(): number {
-    return this.#live.size;
+    const end = () => channel.abort("The server stopped");
+    this.live.add(this.#serve(channel, handler), end);
   }
 
   async #serve(channel: Channel, handler: Handler): Promise<void> {

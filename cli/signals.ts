@@ -4,6 +4,8 @@
  * @module
  */
 
+import { Exit } from "./main.ts";
+
 /** Calls `handler` at each of these signals. */
 export function onSignal(
   signals: Deno.Signal | Deno.Signal[],
@@ -14,4 +16,16 @@ export function onSignal(
     if (Deno.build.os === "windows" && signal === "SIGTERM") continue;
     Deno.addSignalListener(signal, handler);
   }
+}
+
+/** Waits for a signal to stop; at a second one the program ends at once. */
+export async function stopSignal(): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let isStopping = false;
+  onSignal(["SIGTERM", "SIGINT"], () => {
+    if (isStopping) Deno.exit(Exit.failed);
+    isStopping = true;
+    resolve();
+  });
+  await promise;
 }

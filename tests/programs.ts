@@ -16,7 +16,9 @@ export interface Result {
 
 /** The permissions that a program's task grants. */
 function permissions(task: Task): string[] {
-  return config.tasks[task].match(/--(allow-\S+|no-prompt|cached-only|unstable-net)/g) ?? [];
+  return config.tasks[task].match(
+    /--(allow-\S+|no-prompt|cached-only|unstable-net)/g,
+  ) ?? [];
 }
 
 type Task = "server" | "client" | "certs";
@@ -129,8 +131,8 @@ export class TestServer implements AsyncDisposable {
     this.port = port;
   }
 
-  static async start(args: string[]): Promise<TestServer> {
-    const child = start("server", ["--port", "0", ...args]);
+  static async start(args: string[], at = 0): Promise<TestServer> {
+    const child = start("server", ["--port", String(at), ...args]);
     await child.stdin.close();
     const log = new Response(child.stderr).text();
     const reader = child.stdout.getReader();

@@ -5,7 +5,13 @@
  * @module
  */
 
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import {
+  type AddressInfo,
+  connect,
+  createServer,
+  type Server,
+  type Socket,
+} from "node:net";
 import { once } from "node:events";
 import { type Address, format } from "./address.ts";
 
@@ -41,16 +47,29 @@ export async function connectSocket(address: Address): Promise<Socket> {
 /**
  * Listens on an address; each connection goes to `onSocket`, not yet read.
  *
- * @returns The address, with the port that was taken.
+ * @returns The server, and its address with the port that was taken.
  */
 export async function listenSocket(
   address: Address,
   onSocket: (socket: Socket) => void,
-): Promise<Address> {
+): Promise<{ server: Server; address: Address }> {
+  if ("path" in address) await removeStale(address.path);
   const options = { allowHalfOpen: true, noDelay: true, pauseOnConnect: true };
   const server = createServer(options, onSocket);
   server.listen(address);
   await once(server, "listening");
-  if ("path" in address) return address;
-  return { ...address, port: (server.address() as AddressInfo).port };
+  if ("path" in address) return { server, address };
+  const { port } = server.address() as AddressInfo;
+  return { server, address: { ...address, port } };
+}
+
+/** Removes a Unix socket that its listener has left behind. */
+async function removeStale(path: string): Promise<void> {
+  const info = await Deno.lstat(path).catch(() => undefined);
+  if (!info?.isSocket) return;
+  try {
+    (await connectSocket({ path })).destroy();
+  } catch {
+    await Deno.remove(path);
+  }
 }

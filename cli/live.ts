@@ -1,0 +1,43 @@
+/**
+ * What is under way, and is waited for when a program stops.
+ *
+ * @module
+ */
+
+/** Pieces of work, each with a way to end it early. */
+export class Live {
+  readonly #work = new Map<Promise<void>, () => void>();
+
+  /** How many there are. */
+  get size(): number {
+    return this.#work.size;
+  }
+
+  /**
+   * Keeps a piece of work until it is done.
+   *
+   * @param work Does not reject.
+   * @param end Makes it end soon.
+   */
+  add(work: Promise<void>, end: () => void): void {
+    this.#work.set(work, end);
+    work.finally(() => this.#work.delete(work));
+  }
+
+  /**
+   * Waits until all is done, but not for longer than that; then ends the rest.
+   *
+   * @param grace In milliseconds.
+   * @returns How many had to be ended.
+   */
+  async drain(grace: number): Promise<number> {
+    const { promise: patience, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, grace);
+    await Promise.race([patience, Promise.all(this.#work.keys())]);
+    clearTimeout(timer);
+    const left = [...this.#work];
+    for (const [_, end] of left) end();
+    await Promise.all(left.map(([work]) => work));
+    return left.length;
+  }
+}

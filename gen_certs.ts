@@ -20,7 +20,7 @@ import {
   makeRequest,
 } from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
-import { isIdentity, parsePsk } from "./lib/mod.ts";
+import { isIdentity, parsePsk, type PskMap } from "./lib/mod.ts";
 
 const USAGE = `
 Usage: deno task certs [flags]
@@ -33,6 +33,7 @@ Makes key.pem, cert.pem (by openssl) and psk.txt. What is there and valid stays.
   --days N           how long the certificate is valid (365)
   --rsa              RSA 4096 instead of EC P-256
   --identity NAME    an identity to make a key for in psk.txt; may repeat (default)
+  --revoke NAME      only take an identity out of psk.txt; may repeat
   --passphrase       encrypt key.pem; asks for the passphrase twice
   --csr              write cert.csr as well, for those who have a CA
   --force            replace key.pem, cert.pem and the key of each --identity
@@ -43,7 +44,7 @@ Exit codes: 1 openssl failed, 2 usage or configuration.
 
 const FLAGS = {
   string: ["out", "days"],
-  collect: ["host", "identity"],
+  collect: ["host", "identity", "revoke"],
   boolean: ["rsa", "passphrase", "csr", "force"],
   default: { out: "certs", days: "365" },
 };
@@ -70,6 +71,8 @@ async function main(args: Args): Promise<void> {
     }
   }
   args.integer("days", 1, MAX_DAYS);
+  const revoked = args.texts("revoke");
+  if (revoked.length > 0) return await revoke(`${out}/psk.txt`, revoked);
   await checkOpenssl();
   await Deno.mkdir(out, { recursive: true });
   const force = args.is("force");
@@ -80,6 +83,39 @@ async function main(args: Args): Promise<void> {
   console.log(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
 }
 
+/** Takes identities out of the key file. */
+async function revoke(path: string, identities: string[]): Promise<void> {
+  const old = await readIfThere(path) ?? "";
+  const keys = new Set(readKeys(path, old).keys());
+  for (const identity of identities) {
+    if (keys.delete(identity)) continue;
+    throw new UsageError(`There is no identity ${identity} in ${path}`);
+  }
+  if (keys.size === 0) {
+    throw new UsageError(
+      `Nobody would be left in ${path}: add another with --identity first`,
+    );
+  }
+  const text = identities.reduce(withoutKey, old);
+  await replaceFiles([{ path, text, mode: 0o600 }]);
+  console.log(`${path}: took out ${identities.join(", ")}`);
+  console.log("a running server reads it again at SIGHUP");
+}
+
+function withoutKey(text: string, identity: string): string {
+  return text.split("\n")
+    .filter((line) => !line.trimStart().startsWith(`${identity}:`))
+    .join("\n");
+}
+
+function readKeys(path: string, text: string): PskMap {
+  try {
+    return text.trim() === "" ? new Map() : parsePsk(text);
+  } catch (error) {
+    throw new UsageError(`${messageOf(error)} (${path}); mend or remove it`);
+  }
+}
+
 /** Adds the identities that are not there yet. */
 async function makeKeyFile(
   path: string,
@@ -87,12 +123,7 @@ async function makeKeyFile(
   force: boolean,
 ): Promise<void> {
   const old = await readIfThere(path);
-  let keys: ReadonlyMap<string, unknown> = new Map();
-  try {
-    if (old?.trim()) keys = parsePsk(old);
-  } catch (error) {
-    throw new UsageError(`${messageOf(error)} (${path}); mend or remove it`);
-  }
+  const keys = readKeys(path, old ?? "");
   const wanted = asked.length > 0 ? asked : keys.size > 0 ? [] : ["default"];
   let text = old ?? "# identity:key, a line each; keep it secret\n";
   if (text !== "" && !text.endsWith("\n")) text += "\n";
@@ -102,9 +133,7 @@ async function makeKeyFile(
         console.log(`${path}: ${identity} has a key, kept`);
         continue;
       }
-      text = text.split("\n")
-        .filter((line) => !line.trimStart().startsWith(`${identity}:`))
-        .join("\n");
+      text = withoutKey(text, identity);
     }
     const key = crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
     text += `${identity}:${key.toHex()}\n`;

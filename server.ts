@@ -118,7 +118,7 @@ async function main(args: Args): Promise<number> {
   });
   onSignal("SIGHUP", async () => {
     try {
-      listener.reload(await readCredentials(args, { mayAsk: false }));
+      await listener.reload(await readCredentials(args, { mayAsk: false }));
       log("reload", "certificate and keys read again");
     } catch (error) {
       const message = `nothing reloaded: ${messageOf(error)}`;

@@ -25,6 +25,9 @@ const MAX_HANDSHAKES = 256;
 /** A handshake may not be dropped for another one before, in milliseconds. */
 const MIN_HANDSHAKE_TIME = 1000;
 
+/** The port is tried again so often when a listener is opened anew. */
+const REOPEN_TRIES = 1000;
+
 /** The wait before accepting again when descriptors have run out, in ms. */
 const ACCEPT_BACKOFF = 100;
 
@@ -136,6 +139,7 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   #psks: PskMap;
   #cert: string | undefined;
   #key: string | undefined;
+  #reopening: Promise<void> | undefined;
   #isClosed = false;
   #change = Promise.withResolvers<void>();
 
@@ -177,29 +181,22 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
    * Takes other credentials for the clients to come; live channels live on.
    *
    * Deno cannot change a listener's certificate. For another one the listener is
-   * closed and opened again on the same port: whoever calls within that
-   * millisecond is refused.
+   * closed and opened again on the same port: whoever calls within those few
+   * milliseconds is refused.
    *
    * @throws {SyntaxError} If the key file's text is malformed.
    * @throws {Deno.errors.InvalidData} If certificate or key is malformed. In
    * both cases the old credentials stay in force.
    */
-  reload(credentials: ListenerCredentials): void {
+  async reload(credentials: ListenerCredentials): Promise<void> {
     const psks = toPskMap(credentials.psk);
+    await this.#reopening;
     const { cert, key } = credentials;
     if (cert !== this.#cert || key !== this.#key) {
       // A pair that Deno refuses must not cost us the port.
       this.#open("127.0.0.1", 0, credentials).close();
-      this.#listener.close();
-      try {
-        const { hostname, port } = this.addr;
-        this.#listener = this.#open(hostname, port, credentials);
-      } catch (error) {
-        this.close();
-        throw error;
-      }
-      this.#cert = cert;
-      this.#key = key;
+      this.#reopening = this.#reopen(credentials);
+      await this.#reopening;
     }
     this.#psks = psks;
   }
@@ -216,6 +213,30 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   /** {@linkcode Listener.close}. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  async #reopen(credentials: ListenerCredentials): Promise<void> {
+    const { hostname, port } = this.addr;
+    this.#listener.close();
+    try {
+      for (let tries = 1; !this.#isClosed; tries++) {
+        // Deno lets the port go only when the accept under way has ended.
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        try {
+          this.#listener = this.#open(hostname, port, credentials);
+          break;
+        } catch (error) {
+          if (tries === REOPEN_TRIES) throw error;
+        }
+      }
+      this.#cert = credentials.cert;
+      this.#key = credentials.key;
+    } catch (error) {
+      this.close();
+      throw error;
+    } finally {
+      this.#reopening = undefined;
+    }
   }
 
   #open(
@@ -240,13 +261,15 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
       await this.#room();
+      await this.#reopening;
       const listener = this.#listener;
       try {
         const conn = await listener.accept();
         if (this.#isClosed) conn.close();
         else this.#shakeHands(conn);
       } catch {
-        if (this.#isClosed || listener !== this.#listener) continue;
+        if (this.#isClosed || this.#reopening) continue;
+        if (listener !== this.#listener) continue;
         // Most likely descriptors have run out: they come back.
         this.#notice("descriptors");
         await this.#changeWithin(ACCEPT_BACKOFF);

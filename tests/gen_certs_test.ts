@@ -136,3 +136,23 @@ test(
     assertEquals(await read("key.pem"), before);
   },
 );
+
+test("--revoke takes an identity out and nothing else", async (dir, read) => {
+  const names = ["--identity", "alice", "--identity", "bob"];
+  await run("certs", ["--out", dir, ...names]);
+  const before = await read("psk.txt");
+  const { code } = await run("certs", ["--out", dir, "--revoke", "alice"]);
+  assertEquals(code, 0);
+  assertEquals(await read("psk.txt"), before.replace(/^alice:.*\n/m, ""));
+  for (
+    const [name, why] of [
+      ["alice", /There is no identity alice/],
+      ["bob", /Nobody would be left .* add another/],
+    ] as const
+  ) {
+    const refused = await run("certs", ["--out", dir, "--revoke", name]);
+    assertEquals(refused.code, 2);
+    assertMatch(refused.stderr, why);
+  }
+  assertEquals((await Deno.stat(`${dir}/psk.txt`)).mode! & 0o777, 0o600);
+});

@@ -112,38 +112,75 @@ export async function run(
   };
 }
 
-/** A running server: its port, and its log once it has been stopped. */
+/** A running server: its port, and its log as it comes. */
 export class TestServer implements AsyncDisposable {
   readonly port: number;
   readonly #child: Deno.ChildProcess;
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
-  readonly #log: Promise<string>;
+  readonly #stdout: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #reading: Promise<void>;
+  #more = Promise.withResolvers<boolean>();
+  #log = "";
+  /** Up to where {@linkcode logged} has looked. */
+  #seen = 0;
 
   private constructor(
     child: Deno.ChildProcess,
-    reader: ReadableStreamDefaultReader<Uint8Array>,
-    log: Promise<string>,
+    stdout: ReadableStreamDefaultReader<Uint8Array>,
     port: number,
   ) {
     this.#child = child;
-    this.#reader = reader;
-    this.#log = log;
+    this.#stdout = stdout;
+    this.#reading = this.#read();
     this.port = port;
   }
 
-  static async start(args: string[], at = 0): Promise<TestServer> {
-    const child = start("server", ["--port", String(at), ...args]);
+  /** @param port Where it is to listen; 0 takes a free one. */
+  static async start(
+    args: string[],
+    port = 0,
+    env: Record<string, string> = {},
+  ): Promise<TestServer> {
+    const child = start("server", ["--port", String(port), ...args], env);
     await child.stdin.close();
-    const log = new Response(child.stderr).text();
     const reader = child.stdout.getReader();
     const { value } = await reader.read();
     const ready = new TextDecoder().decode(value);
-    const port = Number(/^listening on .*:(\d+)\n$/.exec(ready)?.[1]);
-    const server = new TestServer(child, reader, log, port);
-    if (port > 0) return server;
+    const taken = Number(/^listening on .*:(\d+)\n$/.exec(ready)?.[1]);
+    const server = new TestServer(child, reader, taken);
+    if (taken > 0) return server;
     throw new Error(`The server did not start: ${await server.stop()}`);
   }
 
+  signal(signal: Deno.Signal): void {
+    this.#child.kill(signal);
+  }
+
+  async exitCode(): Promise<number> {
+    return (await this.#child.status).code;
+  }
+
+  /** Waits until its log says this, after all that was waited for before. */
+  async logged(text: string): Promise<void> {
+    let at: number;
+    while ((at = this.#log.indexOf(text, this.#seen)) === -1) {
+      if (await this.#more.promise) continue;
+      throw new Error(`"${text}" is not in "${this.#log}"`);
+    }
+    this.#seen = at + text.length;
+  }
+
+  /** All the time: a full pipe would stop the server. */
+  async #read(): Promise<void> {
+    const text = this.#child.stderr.pipeThrough(new TextDecoderStream());
+    for await (const chunk of text) {
+      this.#log += chunk;
+      this.#more.resolve(true);
+      this.#more = Promise.withResolvers();
+    }
+    this.#more.resolve(false);
+  }
+
+  /** Kills it, if it has not ended; its whole log. */
   async stop(): Promise<string> {
     try {
       this.#child.kill("SIGKILL");
@@ -151,8 +188,9 @@ export class TestServer implements AsyncDisposable {
       // It has ended.
     }
     await this.#child.status;
-    await this.#reader.cancel();
-    return await this.#log;
+    await this.#stdout.cancel();
+    await this.#reading;
+    return this.#log;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,307 @@
+/** The server as its operator meets it: limits, signals, logs, metrics. */
+
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { type Channel, ChannelError, connect } from "../lib/mod.ts";
+import {
+  clientFlags,
+  makeCerts,
+  MAY_RUN,
+  run,
+  serverFlags,
+  start,
+  TestServer,
+} from "./programs.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
+
+/** A folder of certificates, for the identities `default` and `alice`. */
+const test = (name: string, fn: (dir: string) => Promise<void>) =>
+  testUnless(lacksPermissions(...MAY_RUN), `server: ${name}`, async () => {
+    const identities = ["--identity", "default", "--identity", "alice"];
+    const dir = await makeCerts(identities);
+    try {
+      await fn(dir);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+
+async function dial(
+  dir: string,
+  port: number,
+  options: { identity?: string; handshakeTimeout?: number } = {},
+): Promise<Channel> {
+  return await connect({
+    port,
+    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
+    psk: await Deno.readTextFile(`${dir}/psk.txt`),
+    ...options,
+  });
+}
+
+/** Sends a line, without an end, and waits for the reply. */
+async function say(channel: Channel, text: string): Promise<string> {
+  const writer = channel.writable.getWriter();
+  await writer.write(new TextEncoder().encode(text));
+  writer.releaseLock();
+  const reader = channel.readable.getReader();
+  const { value } = await reader.read();
+  reader.releaseLock();
+  return new TextDecoder().decode(value);
+}
+
+/** Ends our side and reads what is left. */
+async function finish(channel: Channel): Promise<void> {
+  await channel.writable.close();
+  for await (const _ of channel.readable);
+  await channel.closed;
+}
+
+test("SIGTERM lets live channels finish, and exits 0", async (dir) => {
+  const server = await TestServer.start(serverFlags(dir));
+  const channel = await dial(dir, server.port);
+  assertEquals(await say(channel, "before"), "BEFORE");
+  server.signal("SIGTERM");
+  await server.logged("stopping: 1 clients may finish");
+  await assertRejects(
+    () => dial(dir, server.port),
+    Deno.errors.ConnectionRefused,
+  );
+  assertEquals(await say(channel, "after"), "AFTER");
+  await finish(channel);
+  assertEquals(await server.exitCode(), 0);
+  assertMatch(await server.stop(), /stopped: 0 clients had to be cut/);
+});
+
+test("after --grace live channels are cut, and it exits 1", async (dir) => {
+  const server = await TestServer.start([...serverFlags(dir), "--grace", "0"]);
+  const channel = await dial(dir, server.port);
+  await server.logged("connected");
+  server.signal("SIGINT");
+  const error = await assertRejects(() => channel.closed, ChannelError);
+  assertEquals(error.code, "cut");
+  assertEquals(await server.exitCode(), 1);
+  const log = await server.stop();
+  assertMatch(log, /aborted \(The server stopped\)/);
+  assertMatch(log, /stopped: 1 clients had to be cut/);
+});
+
+test("a second signal ends it at once", async (dir) => {
+  const server = await TestServer.start(serverFlags(dir));
+  await using channel = await dial(dir, server.port);
+  await server.logged("connected");
+  server.signal("SIGTERM");
+  await server.logged("stopping");
+  server.signal("SIGTERM");
+  assertEquals(await server.exitCode(), 1);
+  await assertRejects(() => channel.closed, ChannelError);
+  await server.stop();
+});
+
+test("SIGHUP: a revoked identity is refused, live channels go on", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const alice = await dial(dir, server.port, { identity: "alice" });
+  const oldPsk = await Deno.readTextFile(`${dir}/psk.txt`);
+  const { code } = await run("certs", ["--out", dir, "--revoke", "alice"]);
+  assertEquals(code, 0);
+  server.signal("SIGHUP");
+  await server.logged("certificate and keys read again");
+  await Deno.writeTextFile(`${dir}/psk.txt`, oldPsk);
+  const error = await assertRejects(
+    () => dial(dir, server.port, { identity: "alice" }),
+    ChannelError,
+  );
+  assertEquals(error.code, "refused");
+  assertEquals(await say(alice, "still here"), "STILL HERE");
+  await finish(alice);
+  await finish(await dial(dir, server.port));
+});
+
+test("SIGHUP: another certificate is shown to the next client", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const live = await dial(dir, server.port);
+  const oldCert = await Deno.readTextFile(`${dir}/cert.pem`);
+  await run("certs", ["--out", dir, "--force", "--identity", "carol"]);
+  server.signal("SIGHUP");
+  await server.logged("certificate and keys read again");
+  await finish(await dial(dir, server.port));
+  const error = await assertRejects(
+    async () =>
+      await connect({
+        port: server.port,
+        caCerts: [oldCert],
+        psk: await Deno.readTextFile(`${dir}/psk.txt`),
+      }),
+    ChannelError,
+  );
+  assertEquals(error.code, "untrusted");
+  await finish(live);
+});
+
+test("SIGHUP: a broken file is told, the old ones stay", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const files = { "psk.txt": "nonsense", "cert.pem": "-", "key.pem": "-" };
+  for (const [file, broken] of Object.entries(files)) {
+    const path = `${dir}/${file}`;
+    const good = await Deno.readTextFile(path);
+    await Deno.writeTextFile(path, broken);
+    server.signal("SIGHUP");
+    await server.logged("nothing reloaded: ");
+    await Deno.writeTextFile(path, good);
+    await finish(await dial(dir, server.port));
+  }
+});
+
+test("--max-connections: others wait until one leaves", async (dir) => {
+  const flags = [...serverFlags(dir), "--max-connections", "2"];
+  await using server = await TestServer.start(flags);
+  const first = await dial(dir, server.port);
+  const second = await dial(dir, server.port);
+  const waiting = [dial(dir, server.port), dial(dir, server.port)];
+  await server.logged("--max-connections is reached");
+  await finish(first);
+  const third = await Promise.race(waiting);
+  await finish(second);
+  await Promise.all(waiting.map(async (channel) => finish(await channel)));
+  assertEquals(third.identity, "default");
+  const log = await server.stop();
+  assertEquals(log.match(/--max-connections is reached/g)?.length, 1);
+});
+
+test("--max-handshakes: stalled ones make room for honest ones", async (dir) => {
+  const flags = [...serverFlags(dir), "--max-handshakes", "4"];
+  await using server = await TestServer.start(flags);
+  const stalled = await Promise.all(
+    Array.from({ length: 12 }, () => Deno.connect({ port: server.port })),
+  );
+  const channel = await dial(dir, server.port);
+  assertEquals(await say(channel, "honest"), "HONEST");
+  await finish(channel);
+  for (const conn of stalled) conn.close();
+  const log = await server.stop();
+  assertEquals(log.match(/--max-handshakes is reached/g)?.length, 1);
+  assertMatch(log, /not let in: limit \(Its handshake made room/);
+});
+
+test("garbage, plain HTTP, half a ClientHello: honest clients are served", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const openings = [
+    new Uint8Array(1000).fill(0xff),
+    new TextEncoder().encode("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+    Uint8Array.fromHex("16030100f0010000ec0303"),
+    new Uint8Array(0),
+  ];
+  const strangers = await Promise.all(
+    Array.from({ length: 100 }, async (_, i) => {
+      const conn = await Deno.connect({ port: server.port });
+      await conn.write(openings[i % openings.length]!).catch(() => {});
+      return conn;
+    }),
+  );
+  const { text, code } = await run("client", [
+    ...clientFlags(dir, server.port),
+    "straße",
+  ]);
+  assertEquals([text, code], ["STRASSE\n", 0]);
+  for (const conn of strangers) conn.close();
+});
+
+test("a client that is interrupted is a cut, not an end", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const client = start("client", clientFlags(dir, server.port));
+  const writer = client.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("half"));
+  const reader = client.stdout.getReader();
+  await reader.read();
+  client.kill("SIGINT");
+  await client.status;
+  await server.logged("4 bytes in, 4 out, ");
+  await server.logged("cut (The peer cut the connection)");
+  await reader.cancel();
+  await writer.abort().catch(() => {});
+  await new Response(client.stderr).text();
+});
+
+test("--log-format json: each line is one event", async (dir) => {
+  const server = await TestServer.start([
+    ...serverFlags(dir),
+    ...["--log-format", "json"],
+  ]);
+  await run("client", [...clientFlags(dir, server.port), "a secret"]);
+  await run("client", [
+    ...clientFlags(dir, server.port),
+    ...["--identity", "alice", "--psk", `${dir}/wrong.txt`],
+  ]);
+  const wrong = `alice:${"0e".repeat(32)}`;
+  await Deno.writeTextFile(`${dir}/wrong.txt`, wrong, { mode: 0o600 });
+  await run("client", [
+    ...["--port", String(server.port), "--ca", `${dir}/cert.pem`],
+    ...["--identity", "alice", "--psk", `${dir}/wrong.txt`, "x"],
+  ]);
+  await server.logged(`"reason":"refused"`);
+  const log = await server.stop();
+  const events = log.trim().split("\n").map((line) => JSON.parse(line));
+  const { address, seconds, time, ...closed } = events[1];
+  assertMatch(address, /^127\.0\.0\.1:\d+$/);
+  assertMatch(time, /^\d{4}-/);
+  assertEquals(typeof seconds, "number");
+  assertEquals(closed.event, "closed");
+  assertEquals(closed.reason, "end");
+  assertEquals([closed.bytesReceived, closed.bytesSent], [9, 9]);
+  assertEquals(closed.identity, "default");
+  assertEquals(events.map(({ event }) => event), [
+    "connected",
+    "closed",
+    "refused",
+  ]);
+  assertEquals(/secret|SECRET/.test(log), false);
+});
+
+test("OpenTelemetry is told of channels, bytes and refusals", async (dir) => {
+  const names = [
+    "innerlock.channels",
+    "innerlock.channels.live",
+    "innerlock.bytes",
+    "innerlock.refused",
+    "innerlock.handshake.duration",
+  ];
+  let told = "";
+  const all = Promise.withResolvers<void>();
+  await using collector = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen: () => {} },
+    async (request) => {
+      told += await request.text();
+      if (names.every((name) => told.includes(`"${name}"`))) all.resolve();
+      return new Response("{}");
+    },
+  );
+  const server = await TestServer.start(
+    serverFlags(dir),
+    0,
+    {
+      OTEL_DENO: "true",
+      OTEL_DENO_CONSOLE: "ignore",
+      OTEL_METRIC_EXPORT_INTERVAL: "100",
+      OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collector.addr.port}`,
+    },
+  );
+  await run("client", [...clientFlags(dir, server.port), "hello"]);
+  const stranger = await Deno.connect({ port: server.port });
+  await stranger.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
+  await server.logged("not let in");
+  stranger.close();
+  await all.promise;
+  await server.stop();
+  assertEquals(/hello|HELLO/.test(told), false);
+});
+
+test("--no-tls: only on an address that stays in, and loud", async (dir) => {
+  const psk = ["--psk", `${dir}/psk.txt`, "--no-tls"];
+  for (const host of ["0.0.0.0", "::", "192.0.2.1", "server.example"]) {
+    const { code, stderr } = await run("server", [...psk, "--host", host]);
+    assertEquals(code, 2, host);
+    assertMatch(stderr, /--no-tls does not go with --host/);
+  }
+  await using server = await TestServer.start(psk);
+  assertMatch(await server.stop(), /no TLS: whoever sees this network/);
+});

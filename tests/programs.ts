@@ -159,6 +159,20 @@ export class TestServer implements AsyncDisposable {
     return (await this.#child.status).code;
   }
 
+  /** Its resident memory in MiB, and how many descriptors it has open. */
+  async usage(): Promise<{ memory: number; descriptors: number }> {
+    // Deno itself may not read another process's /proc.
+    const script = "awk '/VmRSS/ { print $2 }' /proc/$0/status; ls /proc/$0/fd";
+    const { stdout } = await new Deno.Command("sh", {
+      args: ["-c", script, String(this.#child.pid)],
+    }).output();
+    const [kib, ...names] = new TextDecoder().decode(stdout).trim().split("\n");
+    return {
+      memory: Math.round(Number(kib) / 1024),
+      descriptors: names.length,
+    };
+  }
+
   /** Waits until its log says this, after all that was waited for before. */
   async logged(text: string): Promise<void> {
     let at: number;

@@ -159,6 +159,13 @@ export class TestServer implements AsyncDisposable {
     return (await this.#child.status).code;
   }
 
+  /** Lets it have so many descriptors. */
+  async limitDescriptors(count: number): Promise<void> {
+    await new Deno.Command("prlimit", {
+      args: [`--nofile=${count}:${count}`, "--pid", String(this.#child.pid)],
+    }).output();
+  }
+
   /** Its resident memory in MiB, and how many descriptors it has open. */
   async usage(): Promise<{ memory: number; descriptors: number }> {
     // Deno itself may not read another process's /proc.

@@ -205,6 +205,23 @@ test("garbage, plain HTTP, half a ClientHello: honest clients are served", async
   for (const conn of strangers) conn.close();
 });
 
+test("out of descriptors: it says so once, and recovers", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const { descriptors } = await server.usage();
+  await server.limitDescriptors(descriptors + 10);
+  const live = await dial(dir, server.port);
+  const strangers = await Promise.all(
+    Array.from({ length: 50 }, () => Deno.connect({ port: server.port })),
+  );
+  await server.logged("out of file descriptors");
+  assertEquals(await say(live, "still here"), "STILL HERE");
+  for (const conn of strangers) conn.close();
+  await finish(await dial(dir, server.port));
+  await finish(live);
+  const log = await server.stop();
+  assertEquals(log.match(/out of file descriptors/g)?.length, 1);
+});
+
 test("a client that is interrupted is a cut, not an end", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const client = start("client", clientFlags(dir, server.port));

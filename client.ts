@@ -20,6 +20,7 @@ import {
 } from "./cli/files.ts";
 import { Live } from "./cli/live.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
+import { showProgress } from "./cli/progress.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
 import {
@@ -56,6 +57,7 @@ server.
                            finish (30)
   --idle-timeout S         silent for so long, the server is pinged, and given up
                            after as long again; 0 for never (60)
+  --quiet                  no progress of a transfer at a terminal
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
@@ -77,7 +79,7 @@ const FLAGS = {
     "listen",
     "grace",
   ],
-  boolean: ["system-ca", "trace"],
+  boolean: ["system-ca", "quiet", "trace"],
   default: {
     host: "localhost",
     port: "5001",
@@ -105,6 +107,10 @@ async function main(args: Args): Promise<number | void> {
   } else if (Deno.stdin.isTerminal()) {
     await talk(channel, typedLines(), PROMPT);
   } else {
+    const isSeen = Deno.stderr.isTerminal() && !Deno.stdout.isTerminal();
+    using _ = isSeen && !args.is("quiet") && !args.is("trace")
+      ? showProgress(channel)
+      : null;
     await talk(channel, Deno.stdin.readable);
   }
 }

@@ -1,4 +1,5 @@
-// npm:deno-std is JavaScript only: the types of what this project uses of it.
+// npm:deno-std and npm:cli-progress are JavaScript only: the types of what this
+// project uses of them.
 
 declare module "@std/assert" {
   export function assert(expr: unknown, msg?: string): asserts expr;
@@ -54,4 +55,29 @@ declare module "@std/streams" {
     constructor(options?: { allowCR?: boolean });
   }
   export function toText(stream: ReadableStream): Promise<string>;
+}
+
+declare module "@std/fmt/bytes" {
+  export function format(bytes: number): string;
+}
+
+declare module "@std/fmt/duration" {
+  export function format(
+    ms: number,
+    options?: { ignoreZero?: boolean },
+  ): string;
+}
+
+declare module "cli-progress" {
+  export class SingleBar {
+    constructor(options: {
+      stream: unknown;
+      clearOnComplete: boolean;
+      hideCursor: boolean;
+      format: () => string;
+    });
+    start(total: number, value: number): void;
+    update(value: number): void;
+    stop(): void;
+  }
 }

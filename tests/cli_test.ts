@@ -236,6 +236,21 @@ test(
   },
 );
 
+test("client: progress at a terminal, unless --quiet", async (dir, port) => {
+  const file = `${dir}/text`;
+  await Deno.writeTextFile(file, "a line\n".repeat(3_000_000));
+  const redirect = `< ${file} > ${dir}/reply`;
+  await using shown = new Terminal("client", clientFlags(dir, port), redirect);
+  await shown.expect(" of 21 MB sent, ");
+  await shown.expect(" left");
+  assertEquals((await shown.end()).code, 0);
+  const quiet = [...clientFlags(dir, port), "--quiet"];
+  await using silent = new Terminal("client", quiet, redirect);
+  assertEquals(await silent.end(), { code: 0, rest: "" });
+  const reply = await Deno.readTextFile(`${dir}/reply`);
+  assertEquals(reply === "A LINE\n".repeat(3_000_000), true);
+});
+
 test("client: stdout closed early exits 1", async (dir, port) => {
   const child = start("client", clientFlags(dir, port));
   const stderr = new Response(child.stderr).text();

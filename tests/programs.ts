@@ -51,11 +51,12 @@ export class Terminal implements AsyncDisposable {
   readonly #output: ReadableStreamDefaultReader<string>;
   #shown = "";
 
-  constructor(task: Task, args: string[]) {
+  /** @param redirect What a shell would append, such as `> /dev/null`. */
+  constructor(task: Task, args: string[], redirect = "") {
     const quoted = command(task, args)
       .map((arg) => `'${arg.replaceAll("'", `'\\''`)}'`).join(" ");
     this.#child = new Deno.Command("script", {
-      args: ["-qec", quoted, "/dev/null"],
+      args: ["-qec", `${quoted} ${redirect}`, "/dev/null"],
       stdin: "piped",
       stdout: "piped",
       env: { NO_COLOR: "1" },

@@ -208,7 +208,9 @@ function open(
           "stop what uses it or choose another with --port",
       );
     }
-    if (error instanceof Deno.errors.InvalidData) {
+    // A key of another certificate is a plain Error.
+    const { name } = error as Error;
+    if (name === "InvalidData" || name === "Error") {
       throw new UsageError(
         `Cannot use ${args.text("cert")} with ${args.text("key")}: ${
           messageOf(error)

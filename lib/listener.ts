@@ -115,6 +115,7 @@ export interface HandshakeReport {
  *
  * @throws {Deno.errors.AddrInUse} And others of `Deno.listenTls`.
  * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
+ * @throws {Error} If they do not belong together.
  * @throws {SyntaxError} If the key file's text is malformed.
  * @throws {TypeError} If `cert` or `key` is missing, and `tls` is not `false`.
  */
@@ -185,8 +186,9 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
    * milliseconds is refused.
    *
    * @throws {SyntaxError} If the key file's text is malformed.
-   * @throws {Deno.errors.InvalidData} If certificate or key is malformed. In
-   * both cases the old credentials stay in force.
+   * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
+   * @throws {Error} If they do not belong together. In all three cases the old
+   * credentials stay in force.
    */
   async reload(credentials: ListenerCredentials): Promise<void> {
     const psks = toPskMap(credentials.psk);

@@ -1,5 +1,6 @@
 /** The server and the client as a user meets them: real processes. */
 
+import { makeKey } from "../cli/openssl.ts";
 import { assertEquals, assertMatch } from "@std/assert";
 import {
   clientFlags,
@@ -290,6 +291,8 @@ test("server: wrong configuration exits 2", async (dir) => {
   await Deno.chmod(`${dir}/key.pem`, 0o640);
   assertFails(await run("server", flags), 2, /key\.pem: others may read it/);
   await writeKey(`${dir}/key.pem`, "nonsense");
+  assertFails(await run("server", flags), 2, /Cannot use .*cert\.pem with/);
+  await writeKey(`${dir}/key.pem`, await makeKey(false));
   assertFails(await run("server", flags), 2, /Cannot use .*cert\.pem with/);
   assertFails(await run("server", ["word"]), 2, /Unknown argument word/);
 });

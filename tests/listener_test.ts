@@ -1,0 +1,183 @@
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { makeCertificate, makeKey } from "../cli/openssl.ts";
+import {
+  acceptChannel,
+  type Channel,
+  ChannelError,
+  connect,
+  connectChannel,
+  type HandshakeReport,
+  listen,
+  type Listener,
+  type ListenOptions,
+} from "../lib/mod.ts";
+import { KEY, PSK } from "./duplex.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
+
+const reason = lacksPermissions("net", "run");
+const test = (name: string, fn: () => Promise<void>) =>
+  testUnless(reason, `Listener: ${name}`, fn);
+
+async function makePair(): Promise<{ cert: string; key: string }> {
+  const key = await makeKey(false);
+  return { key, cert: await makeCertificate(key, ["localhost"], 2) };
+}
+
+const none = { cert: "", key: "" };
+const [pair, otherPair] = reason
+  ? [none, none]
+  : [await makePair(), await makePair()];
+
+/** A listener that echoes, with what it has reported. */
+class Echo implements AsyncDisposable {
+  readonly listener: Listener;
+  readonly limits: string[] = [];
+  readonly reports: HandshakeReport[] = [];
+  readonly #serving: Promise<void>;
+
+  constructor(options: Partial<ListenOptions> = {}) {
+    this.listener = listen({
+      port: 0,
+      ...pair,
+      psk: PSK,
+      onLimit: (limit) => this.limits.push(limit),
+      onHandshake: (report) => this.reports.push(report),
+      ...options,
+    });
+    this.#serving = this.#serve();
+  }
+
+  async dial(cert = pair.cert): Promise<Channel> {
+    const { port } = this.listener.addr;
+    return await connect({ port, caCerts: [cert], psk: PSK });
+  }
+
+  async #serve(): Promise<void> {
+    const serving: Promise<void>[] = [];
+    for await (const channel of this.listener) {
+      serving.push(
+        channel.readable.pipeTo(channel.writable)
+          .then(() => channel.closed).catch(() => {}),
+      );
+    }
+    await Promise.all(serving);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.listener.close();
+    await this.#serving;
+  }
+}
+
+async function say(channel: Channel, text: string): Promise<void> {
+  const sent = new Blob([text]).stream().pipeTo(channel.writable);
+  assertEquals(await new Response(channel.readable).text(), text);
+  await sent;
+  await channel.closed;
+}
+
+test("reload: the next client meets the other certificate and keys", async () => {
+  await using echo = new Echo();
+  const live = await echo.dial();
+  await echo.listener.reload({ ...otherPair, psk: `bob:${KEY}` });
+  const refusal = await assertRejects(() => echo.dial(), ChannelError);
+  assertEquals(refusal.code, "untrusted");
+  const unknown = await assertRejects(
+    () => echo.dial(otherPair.cert),
+    ChannelError,
+  );
+  assertEquals(unknown.code, "refused");
+  await say(live, "still here");
+  await echo.listener.reload({ ...otherPair, psk: PSK });
+  await say(await echo.dial(otherPair.cert), "back");
+});
+
+test("reload: what is broken changes nothing", async () => {
+  await using echo = new Echo();
+  const { cert, key } = pair;
+  for (
+    const [credentials, ErrorClass] of [
+      [{ cert, key, psk: "nonsense" }, SyntaxError],
+      [{ cert: "nonsense", key, psk: PSK }, Deno.errors.InvalidData],
+      [{ cert, key: otherPair.key, psk: PSK }, Error],
+    ] as const
+  ) {
+    await assertRejects(() => echo.listener.reload(credentials), ErrorClass);
+    await say(await echo.dial(), "still the same");
+  }
+});
+
+test("reload: a client that waits to be accepted meanwhile gets in", async () => {
+  await using echo = new Echo({ maxConnections: 1 });
+  const first = await echo.dial();
+  const reloading = echo.listener.reload({ ...otherPair, psk: PSK });
+  await reloading;
+  const waiting = echo.dial(otherPair.cert);
+  await say(first, "first");
+  await say(await waiting, "second");
+});
+
+test("maxConnections: the next waits until one has left", async () => {
+  await using echo = new Echo({ maxConnections: 1 });
+  const first = await echo.dial();
+  let isIn = false;
+  const second = echo.dial().then((channel) => {
+    isIn = true;
+    return channel;
+  });
+  // Others come and go meanwhile; it is the limit that holds this one.
+  const up = new TransformStream<Uint8Array, Uint8Array>();
+  const down = new TransformStream<Uint8Array, Uint8Array>();
+  const [near, far] = await Promise.all([
+    connectChannel({ readable: down.readable, writable: up.writable }, {
+      psk: PSK,
+    }),
+    acceptChannel({ readable: up.readable, writable: down.writable }, {
+      psk: PSK,
+    }),
+  ]);
+  near.abort();
+  far.abort();
+  assertEquals(isIn, false);
+  await say(first, "first");
+  await say(await second, "second");
+  assertEquals(echo.limits, ["connections"]);
+});
+
+test("maxHandshakes: the oldest makes room after its first second", async () => {
+  await using echo = new Echo({ maxHandshakes: 2 });
+  const { port } = echo.listener.addr;
+  const stalled = await Promise.all(
+    [1, 2, 3].map(() => Deno.connect({ port, hostname: "127.0.0.1" })),
+  );
+  await say(await echo.dial(), "honest");
+  assertEquals(echo.limits, ["handshakes"]);
+  const failed = echo.reports.filter(({ error }) => error !== undefined);
+  for (const { error, duration } of failed) {
+    assertEquals((error as ChannelError).code, "limit");
+    assertEquals(duration >= 1000, true);
+  }
+  assertEquals(failed.length, 2);
+  for (const conn of stalled) conn.close();
+});
+
+test("onHandshake: is told of those that succeed too", async () => {
+  await using echo = new Echo();
+  await say(await echo.dial(), "hello");
+  const [{ duration, error, remoteAddr }] = echo.reports as [HandshakeReport];
+  assertEquals(duration > 0, true);
+  assertEquals(error, undefined);
+  assertEquals(remoteAddr.hostname, "127.0.0.1");
+});
+
+test("tls: false leaves the outer lock out", async () => {
+  await using echo = new Echo({ tls: false });
+  const { port } = echo.listener.addr;
+  const conn = await Deno.connect({ port, hostname: "127.0.0.1" });
+  await say(await connectChannel(conn, { psk: PSK }), "one lock");
+});
+
+test("without a certificate it takes an explicit tls: false", () => {
+  assertThrows(() => listen({ port: 0, psk: PSK }), TypeError, "certificate");
+  return Promise.resolve();
+});

@@ -19,7 +19,7 @@ const WORKERS = 16;
 const PATIENCE = 1;
 
 /** What a session says, each answered before the next; then it ends. */
-const TEXTS = ["a".repeat(150), "b".repeat(150)];
+const TEXTS = ["a".repeat(250), "b".repeat(250)];
 const REPLY = TEXTS.join("").toUpperCase();
 
 type Direction = "up" | "down";

@@ -1,0 +1,291 @@
+/**
+ * What holds for any input: run a few hundred times by the tests, for minutes
+ * by `deno task fuzz`.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { encodeFrames, FrameReader } from "../lib/frame.ts";
+import {
+  acceptChannel,
+  ChannelError,
+  connectChannel,
+  isIdentity,
+  parsePsk,
+  type Transport,
+} from "../lib/mod.ts";
+import { duplex, PSK } from "./duplex.ts";
+import transcript from "./testdata/transcript.json" with { type: "json" };
+
+/** A case that takes longer hangs, in milliseconds. */
+const DEADLINE = 10_000;
+
+/** The largest buffer that a frame may be read into, in bytes. */
+const MAX_BUFFER = 128 * 1024;
+
+type Bytes = Uint8Array<ArrayBuffer>;
+
+const bytes = (maxLength: number) =>
+  fc.uint8Array({ maxLength }) as fc.Arbitrary<Bytes>;
+
+/** How the reads of a stream are cut, in bytes each, over and over. */
+const cuts = fc.array(fc.integer({ min: 1, max: 3000 }), {
+  minLength: 1,
+  maxLength: 8,
+});
+
+/** The same as a peer: it says `said`, cut up so, and takes what comes. */
+class Scripted implements Transport {
+  #offset = 0;
+  #reads = 0;
+
+  constructor(readonly said: Uint8Array, readonly cuts: number[]) {}
+
+  read(p: Uint8Array): Promise<number | null> {
+    assert(p.length <= MAX_BUFFER, `a buffer of ${p.length} bytes`);
+    if (this.#offset === this.said.length) return Promise.resolve(null);
+    const cut = this.cuts[this.#reads++ % this.cuts.length]!;
+    const end = this.#offset + Math.min(cut, p.length);
+    const part = this.said.subarray(this.#offset, end);
+    p.set(part);
+    this.#offset += part.length;
+    return Promise.resolve(part.length);
+  }
+
+  write(p: Uint8Array): Promise<number> {
+    return Promise.resolve(p.length);
+  }
+
+  closeWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): void {}
+}
+
+async function within<T>(work: Promise<T>): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error("It hangs")), DEADLINE);
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Fails unless the work fails with the one error. */
+async function failsAsOne(work: Promise<unknown>): Promise<void> {
+  try {
+    await within(work);
+  } catch (error) {
+    if (error instanceof ChannelError) return;
+    throw error;
+  }
+  throw new Error("It was accepted");
+}
+
+/** Bytes with some of them overwritten, put in or taken out. */
+function mutated(original: Bytes): fc.Arbitrary<Bytes> {
+  const change = fc.record({
+    at: fc.nat(original.length),
+    remove: fc.nat(8),
+    insert: bytes(8),
+  });
+  return fc.array(change, { minLength: 1, maxLength: 3 }).map((changes) =>
+    changes.reduce((text: Bytes, { at, remove, insert }) => {
+      const start = Math.min(at, text.length);
+      const rest = text.subarray(Math.min(start + remove, text.length));
+      return concat([text.subarray(0, start), insert, rest]);
+    }, original)
+  ).filter((result) => !equal(result, original));
+}
+
+function concat(parts: Uint8Array[]): Bytes {
+  const all = new Uint8Array(
+    parts.reduce((sum, { length }) => sum + length, 0),
+  );
+  let offset = 0;
+  for (const part of parts) {
+    all.set(part, offset);
+    offset += part.length;
+  }
+  return all;
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+/** What a peer said in the golden transcript. */
+const saidBy = (frames: { frame?: string }[]) =>
+  concat(frames.map(({ frame = "" }) => Uint8Array.fromHex(frame)));
+const clientSaid = saidBy(transcript.client_to_server);
+const serverSaid = saidBy(transcript.server_to_client);
+
+const line = fc.oneof(
+  fc.string({ unit: "binary", maxLength: 100 }),
+  fc.constantFrom("", "#", "alice:", `alice:${"0f".repeat(32)}`, ":"),
+  fc.tuple(fc.string({ maxLength: 70 }), fc.string({ maxLength: 70 }))
+    .map((parts) => parts.join(":")),
+);
+
+/** The cases of a property, and what must hold for each. */
+type Property = fc.IRawProperty<unknown>;
+
+/** By what they are of. */
+export const PROPERTIES: Record<string, Property> = {
+  "FrameReader: frames come out as they went in, however cut": fc
+    .asyncProperty(
+      fc.array(bytes(5000), { maxLength: 8 }),
+      cuts,
+      async (frames, cuts) => {
+        const reader = new FrameReader(
+          new Scripted(encodeFrames(frames), cuts),
+        );
+        for (const frame of frames) assertEquals(await reader.next(0), frame);
+        assertEquals(await reader.next(0), null);
+      },
+    ) as Property,
+
+  "FrameReader: any bytes are frames, a cut or the one error": fc
+    .asyncProperty(
+      bytes(3000),
+      cuts,
+      fc.nat(70),
+      fc.nat(70_000),
+      async (said, cuts, min, max) => {
+        const reader = new FrameReader(new Scripted(said, cuts));
+        const frames: Uint8Array[] = [];
+        try {
+          for (let frame; (frame = await reader.next(min, max)) !== null;) {
+            frames.push(frame.slice());
+          }
+        } catch (error) {
+          if (!(error instanceof ChannelError)) throw error;
+        }
+        const read = encodeFrames(frames as Bytes[]);
+        assert(equal(read, said.subarray(0, read.length)));
+      },
+    ) as Property,
+
+  "parsePsk: any text is keys or a SyntaxError that shows none": fc.property(
+    fc.array(line, { maxLength: 6 }),
+    (lines) => {
+      try {
+        for (const [identity, key] of parsePsk(lines.join("\n"))) {
+          assert(isIdentity(identity));
+          assertEquals(key.length, 32);
+        }
+      } catch (error) {
+        assert(error instanceof SyntaxError, String(error));
+        assert(!error.message.includes("0f0f"), error.message);
+      }
+    },
+  ) as Property,
+
+  "parsePsk: keys come out as they went in": fc.property(
+    fc.dictionary(
+      fc.stringMatching(/^[A-Za-z0-9._@-]{1,64}$/),
+      fc.uint8Array({ minLength: 32, maxLength: 32 }),
+      { minKeys: 1, maxKeys: 6, noNullPrototype: true },
+    ),
+    (keys) => {
+      const entries = Object.entries(keys);
+      const text = entries.map(([identity, key]) =>
+        `${identity}:${(key as Bytes).toHex()}`
+      );
+      assertEquals([...parsePsk(text.join("\n"))], entries);
+    },
+  ) as Property,
+
+  "acceptChannel: any bytes are the one error": fc.asyncProperty(
+    fc.oneof(bytes(500), mutated(clientSaid), fc.constant(clientSaid)),
+    cuts,
+    (said, cuts) =>
+      failsAsOne(acceptChannel(new Scripted(said, cuts), { psk: PSK })),
+  ) as Property,
+
+  "connectChannel: any bytes are the one error": fc.asyncProperty(
+    fc.oneof(bytes(500), mutated(serverSaid), fc.constant(serverSaid)),
+    cuts,
+    (said, cuts) =>
+      failsAsOne(connectChannel(new Scripted(said, cuts), { psk: PSK })),
+  ) as Property,
+
+  "Channel: any writes, cut anyhow, come out as one stream": fc.asyncProperty(
+    fc.array(bytes(5000), { maxLength: 8 }),
+    cuts,
+    fc.boolean(),
+    (writes, cuts, awaitEach) =>
+      within((async () => {
+        let count = 0;
+        const wire = function* (chunk: Bytes) {
+          while (chunk.length > 0) {
+            const cut = cuts[count++ % cuts.length]!;
+            yield chunk.subarray(0, cut).slice();
+            chunk = chunk.subarray(cut);
+          }
+        };
+        const [near, far] = duplex(wire, wire);
+        const [client, server] = await Promise.all([
+          connectChannel(near, { psk: PSK }),
+          acceptChannel(far, { psk: PSK }),
+        ]);
+        const echoing = server.readable.pipeTo(server.writable);
+        const writer = client.writable.getWriter();
+        for (const bytes of writes) {
+          const writing = writer.write(bytes);
+          if (awaitEach) await writing;
+        }
+        const closing = writer.close();
+        const reply = await new Response(client.readable).bytes();
+        await Promise.all([closing, echoing, client.closed, server.closed]);
+        assert(equal(reply, concat(writes)));
+      })()),
+  ) as Property,
+
+  "Channel: one byte changed, and nothing false comes out": fc.asyncProperty(
+    bytes(2000).filter(({ length }) => length > 0),
+    fc.nat(),
+    fc.integer({ min: 1, max: 255 }),
+    cuts,
+    (text, at, mask, cuts) =>
+      within((async () => {
+        // After the handshake: hello, Noise message, ping.
+        const target = 21 + 50 + 19 + at % (text.length + 19);
+        let offset = 0;
+        let count = 0;
+        const wire = function* (chunk: Bytes) {
+          const index = target - offset;
+          if (index >= 0 && index < chunk.length) chunk[index]! ^= mask;
+          offset += chunk.length;
+          while (chunk.length > 0) {
+            const cut = cuts[count++ % cuts.length]!;
+            yield chunk.subarray(0, cut).slice();
+            chunk = chunk.subarray(cut);
+          }
+        };
+        const [near, far] = duplex(wire);
+        const [client, server] = await Promise.all([
+          connectChannel(near, { psk: PSK }),
+          acceptChannel(far, { psk: PSK }),
+        ]);
+        const writer = client.writable.getWriter();
+        const writing = writer.write(text).then(() => writer.close())
+          .then(() => client.abort());
+        writing.catch(() => {});
+        const received: Uint8Array[] = [];
+        const reading = (async () => {
+          for await (const chunk of server.readable) received.push(chunk);
+        })();
+        await failsAsOne(reading);
+        assert(
+          equal(concat(received), text.subarray(0, concat(received).length)),
+        );
+        client.abort();
+        await writing.catch(() => {});
+      })()),
+  ) as Property,
+};

@@ -508,3 +508,48 @@ Deno.test("Channel: writes that overlap never share a nonce", async () => {
   client.abort();
   server.abort();
 });
+
+Deno.test("writable: aborting it gives the channel up", async () => {
+  const [near, far] = duplex();
+  const [client, server] = await Promise.all([
+    connectChannel(near, { psk: PSK }),
+    acceptChannel(far, { psk: PSK }),
+  ]);
+  await client.writable.abort();
+  const error = await assertRejects(() => client.closed, ChannelError);
+  assertEquals(error.code, "aborted");
+  const cut = await assertRejects(() => server.closed, ChannelError);
+  assertEquals(cut.code, "cut");
+});
+
+Deno.test("connectChannel: a server that lacks the key is refused", async () => {
+  const [near, far] = duplex();
+  const server = new RawPeer(far);
+  const connecting = connectChannel(near, { psk: PSK });
+  await server.readFrame();
+  await server.readFrame();
+  // Well formed, and made without the key.
+  const answer = new Uint8Array(50);
+  answer[1] = 48;
+  answer[2] = 9;
+  await server.write(answer);
+  const error = await assertRejects(() => connecting, ChannelError);
+  assertEquals(error.code, "refused");
+  assertEquals(error.message, "The server does not hold the key of default");
+});
+
+Deno.test("acceptChannel: a client that goes before its answer is a cut", async () => {
+  const [near, far] = duplex();
+  const accepting = acceptChannel({
+    readable: far.readable,
+    writable: new WritableStream({
+      write: () => Promise.reject(new Error("gone")),
+    }),
+  }, { psk: PSK });
+  const connecting = connectChannel(near, { psk: PSK, handshakeTimeout: 100 });
+  const [error] = await Promise.all([
+    assertRejects(() => accepting, ChannelError),
+    assertRejects(() => connecting, ChannelError),
+  ]);
+  assertEquals(error.code, "cut");
+});

@@ -220,6 +220,45 @@ export class TestServer implements AsyncDisposable {
   }
 }
 
+/** The real client at a tunnel's near end. */
+export class TestEntrance implements AsyncDisposable {
+  private constructor(
+    readonly address: { host: string; port: number },
+    readonly child: Deno.ChildProcess,
+    readonly log: Promise<string>,
+    readonly reader: ReadableStreamDefaultReader<Uint8Array>,
+  ) {}
+
+  static async start(dir: string, port: number, listen = "0") {
+    const child = start("client", [
+      ...clientFlags(dir, port),
+      ...["--listen", listen],
+    ]);
+    await child.stdin.close();
+    const log = new Response(child.stderr).text();
+    const reader = child.stdout.getReader();
+    const ready = new TextDecoder().decode((await reader.read()).value);
+    const taken = Number(/:(\d+)\n$/.exec(ready)?.[1]);
+    const address = { host: "127.0.0.1", port: taken };
+    return new TestEntrance(address, child, log, reader);
+  }
+
+  async stop(): Promise<{ code: number; log: string }> {
+    this.child.kill("SIGTERM");
+    const { code } = await this.child.status;
+    await this.reader.cancel();
+    return { code, log: await this.log };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.stop();
+    } catch {
+      // It has been.
+    }
+  }
+}
+
 /** A folder of keys and certificates, made by the real `gen_certs.ts`. */
 export async function makeCerts(args: string[] = []): Promise<string> {
   const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });

@@ -13,11 +13,10 @@ import { relay } from "../tunnel/relay.ts";
 import { connectSocket, listenSocket, SocketError } from "../tunnel/socket.ts";
 import { duplex, PSK } from "./duplex.ts";
 import {
-  clientFlags,
   makeCerts,
   MAY_RUN,
   serverFlags,
-  start,
+  TestEntrance,
   TestServer,
 } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
@@ -255,45 +254,6 @@ test("Entrance: a refusal is not tried again, and resets the caller", async () =
   assertEquals(reports, ["Wrong key; trying again for each connection"]);
   await new Promise((resolve) => server.close(resolve));
 });
-
-/** The real client at a tunnel's near end. */
-class TestEntrance implements AsyncDisposable {
-  private constructor(
-    readonly address: { host: string; port: number },
-    readonly child: Deno.ChildProcess,
-    readonly log: Promise<string>,
-    readonly reader: ReadableStreamDefaultReader<Uint8Array>,
-  ) {}
-
-  static async start(dir: string, port: number, listen = "0") {
-    const child = start("client", [
-      ...clientFlags(dir, port),
-      ...["--listen", listen],
-    ]);
-    await child.stdin.close();
-    const log = new Response(child.stderr).text();
-    const reader = child.stdout.getReader();
-    const ready = new TextDecoder().decode((await reader.read()).value);
-    const taken = Number(/:(\d+)\n$/.exec(ready)?.[1]);
-    const address = { host: "127.0.0.1", port: taken };
-    return new TestEntrance(address, child, log, reader);
-  }
-
-  async stop(): Promise<{ code: number; log: string }> {
-    this.child.kill("SIGTERM");
-    const { code } = await this.child.status;
-    await this.reader.cancel();
-    return { code, log: await this.log };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      await this.stop();
-    } catch {
-      // It has been.
-    }
-  }
-}
 
 /** A service that greets, then repeats. */
 async function greeter(

@@ -1,0 +1,239 @@
+/** Real services through a real tunnel, each beside the same run without it. */
+
+import { assertEquals, assertMatch } from "@std/assert";
+import {
+  makeCerts,
+  MAY_RUN,
+  serverFlags,
+  TestEntrance,
+  TestServer,
+} from "./programs.ts";
+import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+
+const mayRun = lacksPermissions(...MAY_RUN);
+const POSTGRES = "/usr/lib/postgresql/15/bin";
+
+interface Place {
+  host: string;
+  port: number;
+}
+
+/** A test that needs a program; `fn` is given a folder of its own. */
+function test(
+  name: string,
+  program: string[],
+  fn: (dir: string) => Promise<void>,
+): void {
+  const reason = mayRun ?? lacksProgram(program, program.at(-1)!);
+  testUnless(reason, `services: ${name}`, async () => {
+    const dir = await makeCerts();
+    try {
+      await fn(dir);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}
+
+/** Does the same directly and through a tunnel; the results must be equal. */
+async function compare<T>(
+  dir: string,
+  backend: string,
+  direct: Place,
+  work: (place: Place) => Promise<T>,
+): Promise<void> {
+  await using exit = await TestServer.start([
+    ...serverFlags(dir),
+    ...["--forward", backend],
+  ]);
+  await using entrance = await TestEntrance.start(dir, exit.port);
+  assertEquals(await work(entrance.address), await work(direct));
+}
+
+async function run(command: string[]): Promise<string> {
+  const [name, ...args] = command;
+  const { success, stdout, stderr } = await new Deno.Command(name!, {
+    args,
+    stdin: "null",
+  }).output();
+  const decoder = new TextDecoder();
+  if (success) return decoder.decode(stdout);
+  throw new Error(`${command.join(" ")}: ${decoder.decode(stderr)}`);
+}
+
+/** A service in the foreground, killed at the end. */
+class Service implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+
+  private constructor(child: Deno.ChildProcess) {
+    this.#child = child;
+  }
+
+  /** Waits until it listens: it gives no other sign. */
+  static async start(command: string[], { host, port }: Place) {
+    const [name, ...args] = command;
+    const service = new Service(
+      new Deno.Command(name!, {
+        args,
+        stdin: "null",
+        stdout: "null",
+        stderr: "null",
+      }).spawn(),
+    );
+    const deadline = performance.now() + 20_000;
+    while (true) {
+      try {
+        (await Deno.connect({ hostname: host, port })).close();
+        return service;
+      } catch (error) {
+        if (performance.now() > deadline) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGINT");
+    await this.#child.status;
+  }
+}
+
+/** Nobody listens there, for now. */
+function freePlace(): Place {
+  using listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  return { host: "127.0.0.1", port: listener.addr.port };
+}
+
+/** The SHA-256 of what a command prints. */
+async function hashOf(command: string): Promise<string> {
+  return await run(["bash", "-o", "pipefail", "-c", `${command} | sha256sum`]);
+}
+
+test(
+  "PostgreSQL: pgbench, and a dump of 100 MB",
+  ["which", `${POSTGRES}/postgres`],
+  async (dir) => {
+    const place = freePlace();
+    const data = `${dir}/data`;
+    // PostgreSQL does not run as root.
+    const postgres = ["--reuid=postgres", "--regid=postgres", "--init-groups"];
+    const asPostgres = Deno.uid() === 0 ? ["setpriv", ...postgres, "--"] : [];
+    await run(["chmod", "755", dir]);
+    await run(["mkdir", data]);
+    if (asPostgres.length > 0) await run(["chown", "postgres", data]);
+    const init = ["-A", "trust", "-U", "postgres", "--no-sync"];
+    await run([...asPostgres, `${POSTGRES}/initdb`, "-D", data, ...init]);
+    await using _ = await Service.start([
+      ...[...asPostgres, `${POSTGRES}/postgres`, "-D", data, "-k", data],
+      ...["-h", place.host, "-p", String(place.port), "-F"],
+    ], place);
+    const at = ({ host, port }: Place) => ["-h", host, "-p", `${port}`];
+    const user = ["-U", "postgres", "-d", "postgres"];
+    await run(["pgbench", ...at(place), ...user, "-i", "-q", "-s", "11"]);
+    const backend = `127.0.0.1:${place.port}`;
+    await compare(dir, backend, place, async (place) => {
+      const bench = ["-S", "-c", "4", "-j", "2", "-t", "100"];
+      const report = await run(["pgbench", ...at(place), ...user, ...bench]);
+      assertMatch(report, /actually processed: 400\/400/);
+      const dump = ["pg_dump", ...at(place), ...user].join(" ");
+      // A line of it is random.
+      return await hashOf(`${dump} | sed '/restrict/d'`);
+    });
+  },
+);
+
+test(
+  "Redis: redis-benchmark, and a value",
+  ["which", "redis-server"],
+  async (dir) => {
+    const place = freePlace();
+    const socket = `${dir}/redis.sock`;
+    await using _ = await Service.start([
+      ...["redis-server", "--port", String(place.port), "--save", ""],
+      ...["--bind", place.host, "--unixsocket", socket],
+    ], place);
+    await compare(dir, `unix:${socket}`, place, async ({ port }) => {
+      const at = ["-p", String(port)];
+      const bench = ["-n", "2000", "-q", "-t", "set,get,lrange_100"];
+      const report = await run(["redis-benchmark", ...at, ...bench]);
+      assertMatch(report, /GET: [\d.]+ requests per second/);
+      await run(["redis-cli", ...at, "set", "key", "straße"]);
+      return await run(["redis-cli", ...at, "get", "key"]);
+    });
+  },
+);
+
+test("OpenSSH: scp", ["which", "/usr/sbin/sshd"], async (dir) => {
+  const place = freePlace();
+  const key = (name: string) =>
+    run([
+      "ssh-keygen",
+      "-q",
+      "-t",
+      "ed25519",
+      "-N",
+      "",
+      "-f",
+      `${dir}/${name}`,
+    ]);
+  await key("host");
+  await key("user");
+  await run(["mkdir", "-p", "/run/sshd"]);
+  await Deno.writeTextFile(
+    `${dir}/sshd_config`,
+    `HostKey ${dir}/host\nAuthorizedKeysFile ${dir}/user.pub\n` +
+      `ListenAddress ${place.host}:${place.port}\nPidFile none\n` +
+      `StrictModes no\nUsePAM no\nPermitRootLogin yes\n` +
+      `Subsystem sftp internal-sftp\n`,
+  );
+  const file = crypto.getRandomValues(new Uint8Array(65_536));
+  await Deno.writeFile(`${dir}/file`, new Blob(Array(160).fill(file)).stream());
+  const command = ["/usr/sbin/sshd", "-D", "-f", `${dir}/sshd_config`];
+  await using _ = await Service.start(command, place);
+  const user = (await run(["id", "-un"])).trim();
+  const backend = `127.0.0.1:${place.port}`;
+  await compare(dir, backend, place, async ({ host, port }) => {
+    await run([
+      ...["scp", "-q", "-P", String(port), "-i", `${dir}/user`],
+      ...["-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"],
+      ...["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"],
+      ...[`${dir}/file`, `${user}@${host}:${dir}/copy`],
+    ]);
+    const copy = await hashOf(`cat ${dir}/copy`);
+    assertEquals(copy, await hashOf(`cat ${dir}/file`));
+    await Deno.remove(`${dir}/copy`);
+    return copy;
+  });
+});
+
+test(
+  "HTTP: curl, keep-alive and an upload",
+  ["which", "curl"],
+  async (dir) => {
+    await using server = Deno.serve(
+      { port: 0, hostname: "127.0.0.1", onListen: () => {} },
+      async (request) => {
+        const hash = await crypto.subtle.digest(
+          "SHA-256",
+          await request.bytes(),
+        );
+        return new Response(`${new Uint8Array(hash).toHex()}\n`);
+      },
+    );
+    const { hostname, port } = server.addr;
+    const place = { host: hostname, port };
+    await Deno.writeFile(`${dir}/file`, new Uint8Array(20_000_000).fill(7));
+    await compare(dir, `${hostname}:${port}`, place, async ({ host, port }) => {
+      const url = `http://${host}:${port}/`;
+      const connects = ["-w", "%{num_connects} connects\n"];
+      const replies = await run(["curl", "-sS", ...connects, url, url]);
+      assertMatch(replies, /1 connects[^]*0 connects/);
+      const upload = await run(["curl", "-sS", "-T", `${dir}/file`, url]);
+      assertEquals(
+        upload.split("\n")[0],
+        (await hashOf(`cat ${dir}/file`)).slice(0, 64),
+      );
+      return replies + upload;
+    });
+  },
+);

@@ -127,7 +127,7 @@ async function main(args: Args): Promise<number> {
   });
   stopSignal().then(() => {
     log("stopping", `stopping: ${sessions.live.size} clients may finish`);
-    listener.close();
+    listener.shutdown();
   });
   if (args.is("no-tls")) {
     log(

@@ -141,7 +141,10 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   #cert: string | undefined;
   #key: string | undefined;
   #reopening: Promise<void> | undefined;
+  /** No more are accepted. */
   #isClosed = false;
+  /** Nor may handshakes finish. */
+  #isDropped = false;
   #change = Promise.withResolvers<void>();
 
   /** For {@linkcode listen}. @ignore */
@@ -203,13 +206,19 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     this.#psks = psks;
   }
 
-  /** Accepts no more and drops unfinished handshakes; channels live on. */
-  close(): void {
+  /** Accepts no more; handshakes under way may become channels still. */
+  shutdown(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const { controller } of this.#handshakes) controller.abort();
     closeQuietly(this.#listener);
     this.#changed();
+  }
+
+  /** Accepts no more and drops unfinished handshakes; channels live on. */
+  close(): void {
+    this.shutdown();
+    this.#isDropped = true;
+    for (const { controller } of this.#handshakes) controller.abort();
   }
 
   /** {@linkcode Listener.close}. */
@@ -335,7 +344,7 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     }
     this.#handshakes.delete(handshake);
     this.#changed();
-    if (this.#isClosed) return;
+    if (this.#isDropped) return;
     const duration = performance.now() - start;
     this.#options.onHandshake?.({ remoteAddr, duration, ...report });
   }
@@ -356,7 +365,7 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   }
 
   #keep(channel: Channel): void {
-    if (this.#isClosed) return channel.abort("The listener was closed");
+    if (this.#isDropped) return channel.abort("The listener was closed");
     this.#channels.add(channel);
     this.#ready.push(channel);
     channel.closed.catch(() => {}).finally(() => {

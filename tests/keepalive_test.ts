@@ -57,6 +57,7 @@ Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
     connectChannel(near, { psk: PSK, idleTimeout: INTERVAL }),
     acceptChannel({ readable: far.readable, writable }, { psk: PSK }),
   ]);
+  // What came before does not count for ever.
   const error = await assertRejects(() => channel.closed, ChannelError);
   assertEquals(error.code, "timeout");
   await assertRejects(() => peer.closed, ChannelError);

@@ -170,6 +170,21 @@ test("onHandshake: is told of those that succeed too", async () => {
   assertEquals(remoteAddr.hostname, "127.0.0.1");
 });
 
+test("shutdown: a handshake under way may finish", async () => {
+  const echo = new Echo();
+  const { port } = echo.listener.addr;
+  const conn = await Deno.connectTls({
+    hostname: "localhost",
+    port,
+    caCerts: [pair.cert],
+  });
+  await conn.handshake();
+  echo.listener.shutdown();
+  await assertRejects(() => echo.dial(), Error);
+  await say(await connectChannel(conn, { psk: PSK }), "just in time");
+  await echo[Symbol.asyncDispose]();
+});
+
 test("tls: false leaves the outer lock out", async () => {
   await using echo = new Echo({ tls: false });
   const { port } = echo.listener.addr;

@@ -1,0 +1,283 @@
+/** Where TLS ends early: HAProxy, with deploy/haproxy.cfg, and one of our own. */
+
+import { assertEquals, assertMatch } from "@std/assert";
+import { text } from "node:stream/consumers";
+import { type Channel, ChannelError, connect } from "../lib/mod.ts";
+import {
+  clientFlags,
+  makeCerts,
+  MAY_RUN,
+  run,
+  serverFlags,
+  TestServer,
+} from "./programs.ts";
+import { connectSocket } from "../tunnel/socket.ts";
+import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+
+const CONFIG = new URL("../deploy/haproxy.cfg", import.meta.url).pathname;
+const mayRun = lacksPermissions(...MAY_RUN);
+
+function test(
+  name: string,
+  fn: (dir: string) => Promise<void>,
+  reason = mayRun ?? lacksProgram(["haproxy", "-v"], "haproxy"),
+): void {
+  testUnless(reason, `proxy: ${name}`, async () => {
+    const dir = await makeCerts();
+    try {
+      await fn(dir);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}
+
+function freePort(): number {
+  using listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  return listener.addr.port;
+}
+
+/** HAProxy, before some servers, in all three ways. */
+class HaProxy implements AsyncDisposable {
+  readonly through = freePort();
+  readonly ending = freePort();
+  readonly endingPlain = freePort();
+  readonly #admin: string;
+  readonly #child: Deno.ChildProcess;
+
+  constructor(dir: string, tls: number[], plain = freePort()) {
+    this.#admin = `${dir}/admin.sock`;
+    const at = (port: number) => `127.0.0.1:${port}`;
+    const servers = [0, 1, 2, 3].map((i) =>
+      [`INNERLOCK_SERVER_${i + 1}`, at(tls[i % tls.length]!)] as const
+    );
+    this.#child = new Deno.Command("haproxy", {
+      args: ["-f", CONFIG],
+      env: {
+        ...Object.fromEntries(servers),
+        INNERLOCK_THROUGH: at(this.through),
+        INNERLOCK_ENDING: at(this.ending),
+        INNERLOCK_ENDING_PLAIN: at(this.endingPlain),
+        INNERLOCK_PLAIN_1: at(plain),
+        INNERLOCK_ADMIN: this.#admin,
+        INNERLOCK_PEM: `${dir}/proxy.pem`,
+        INNERLOCK_CA: `${dir}/cert.pem`,
+      },
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+  }
+
+  /** @param dir Its certificate comes from there too. */
+  static async start(dir: string, tls: number[], plain?: number) {
+    const read = (file: string) => Deno.readTextFile(`${dir}/${file}`);
+    const pem = await read("cert.pem") + await read("key.pem");
+    await Deno.writeTextFile(`${dir}/proxy.pem`, pem, { mode: 0o600 });
+    const proxy = new HaProxy(dir, tls, plain);
+    const deadline = performance.now() + 10_000;
+    // It says nowhere that it listens.
+    while (performance.now() < deadline) {
+      try {
+        (await Deno.connect({ port: proxy.endingPlain })).close();
+        return proxy;
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+    throw new Error("HAProxy did not start");
+  }
+
+  /** What it answers to a command at its admin socket. */
+  async ask(command: string): Promise<string> {
+    const socket = await connectSocket({ path: this.#admin });
+    socket.end(`${command}\n`);
+    return await text(socket);
+  }
+
+  /** Sends a server no more clients, and waits until it has none. */
+  async drain(server: string): Promise<void> {
+    await this.ask(`set server ${server} state drain`);
+    const [backend, name] = server.split("/");
+    while (true) {
+      const stat = await this.ask("show stat");
+      const line = stat.split("\n").find((line) =>
+        line.startsWith(`${backend},${name},`)
+      );
+      if (line?.split(",")[4] === "0") return;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#child.status;
+  }
+}
+
+async function dial(dir: string, port: number): Promise<Channel> {
+  return await connect({
+    port,
+    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
+    psk: await Deno.readTextFile(`${dir}/psk.txt`),
+  });
+}
+
+/** Has a first word answered: the server has logged the channel by then. */
+async function greet(channel: Channel): Promise<void> {
+  const writer = channel.writable.getWriter();
+  await writer.write(new TextEncoder().encode("hi"));
+  writer.releaseLock();
+  const reader = channel.readable.getReader();
+  await reader.read();
+  reader.releaseLock();
+}
+
+async function say(channel: Channel, line: string): Promise<void> {
+  const [reply] = await Promise.all([
+    new Response(channel.readable).text(),
+    new Blob([line]).stream().pipeTo(channel.writable),
+  ]);
+  assertEquals(reply, line.toUpperCase());
+  await channel.closed;
+}
+
+test("HAProxy passes TLS through, ends it, and ends it for good", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const flags = ["--psk", `${dir}/psk.txt`, "--no-tls"];
+  await using plain = await TestServer.start(flags);
+  await using proxy = await HaProxy.start(dir, [server.port], plain.port);
+  for (const port of [proxy.through, proxy.ending, proxy.endingPlain]) {
+    const { text, stderr } = await run("client", [
+      ...clientFlags(dir, port),
+      "straße",
+    ]);
+    assertEquals([text, stderr], ["STRASSE\n", ""]);
+  }
+});
+
+test("HAProxy ends a handshake that has stalled", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const { descriptors } = await server.usage();
+  await using proxy = await HaProxy.start(dir, [server.port]);
+  const openings = [
+    new Uint8Array(0),
+    Uint8Array.fromHex("16030100f0010000ec"),
+  ];
+  const stalled = await Promise.all(
+    Array.from({ length: 40 }, async (_, i) => {
+      const conn = await Deno.connect({ port: proxy.through });
+      await conn.write(openings[i % openings.length]!);
+      return conn;
+    }),
+  );
+  await say(await dial(dir, proxy.through), "honest");
+  for (const conn of stalled) {
+    const count = await conn.read(new Uint8Array(1)).catch(() => null);
+    assertEquals(count, null);
+    conn.close();
+  }
+  assertEquals((await server.usage()).descriptors <= descriptors + 2, true);
+});
+
+test("four servers, one killed: only its own channels are cut", async (dir) => {
+  const servers = await Promise.all(
+    [1, 2, 3, 4].map(() => TestServer.start(serverFlags(dir))),
+  );
+  await using proxy = await HaProxy.start(dir, servers.map(({ port }) => port));
+  const channels = await Promise.all(
+    Array.from({ length: 16 }, () => dial(dir, proxy.through)),
+  );
+  await Promise.all(channels.map(greet));
+  const killed = servers[2]!;
+  const log = await killed.stop();
+  const lost = log.match(/ connected$/gm)!.length;
+  const outcomes = await Promise.allSettled(
+    channels.map((channel, i) => say(channel, `channel ${i} `.repeat(9999))),
+  );
+  const failures = outcomes.filter(({ status }) => status === "rejected");
+  assertEquals(failures.length, lost);
+  for (const failure of failures) {
+    const { reason } = failure as PromiseRejectedResult;
+    assertEquals((reason as ChannelError).code, "cut");
+  }
+  for (let i = 0; i < 8; i++) await say(await dial(dir, proxy.through), "on");
+  for (const server of servers) await server.stop();
+});
+
+test("four servers, each replaced: no new connection fails", async (dir) => {
+  const servers = await Promise.all(
+    [1, 2, 3, 4].map(() => TestServer.start(serverFlags(dir))),
+  );
+  const ports = servers.map(({ port }) => port);
+  await using proxy = await HaProxy.start(dir, ports);
+  let isOver = false;
+  let count = 0;
+  const load = Array.from({ length: 4 }, async () => {
+    while (!isOver) {
+      await say(await dial(dir, proxy.through), "a line");
+      count++;
+    }
+  });
+  const replacing = (async () => {
+    for (const [i, port] of ports.entries()) {
+      const name = `servers/${["one", "two", "three", "four"][i]}`;
+      await proxy.drain(name);
+      servers[i]!.signal("SIGTERM");
+      assertEquals(await servers[i]!.exitCode(), 0);
+      await servers[i]!.stop();
+      servers[i] = await TestServer.start(serverFlags(dir), port);
+      await proxy.ask(`set server ${name} state ready`);
+    }
+    isOver = true;
+  })();
+  await Promise.all([replacing, ...load]);
+  assertEquals(count > 0, true);
+  for (const server of servers) await server.stop();
+});
+
+test("--reuse-port: two servers share a port", async (dir) => {
+  const flags = [...serverFlags(dir), "--reuse-port"];
+  await using one = await TestServer.start(flags);
+  await using two = await TestServer.start(flags, one.port);
+  const seen = Promise.all([one.logged("connected"), two.logged("connected")]);
+  let isSeen = false;
+  seen.then(() => isSeen = true);
+  // The system deals clients out at random.
+  while (!isSeen) await say(await dial(dir, one.port), "hello");
+}, mayRun);
+
+test("who ends TLS reads nothing but ciphertext", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const cert = await Deno.readTextFile(`${dir}/cert.pem`);
+  const key = await Deno.readTextFile(`${dir}/key.pem`);
+  using listener = Deno.listenTls({ port: 0, cert, key });
+  const read: Uint8Array[] = [];
+  const relay = async (from: Deno.TlsConn, to: Deno.TlsConn) => {
+    for await (const chunk of from.readable) {
+      read.push(chunk);
+      for (let at = 0; at < chunk.length;) {
+        at += await to.write(chunk.subarray(at));
+      }
+    }
+    await to.closeWrite().catch(() => {});
+  };
+  const proxying = (async () => {
+    const client = await listener.accept();
+    const { port } = server;
+    const backend = await Deno.connectTls({ port, caCerts: [cert] });
+    await Promise.all([relay(client, backend), relay(backend, client)]);
+  })();
+  const secret = "A secret that a proxy would like to read. ".repeat(5000);
+  await say(await dial(dir, listener.addr.port), secret);
+  await proxying.catch(() => {});
+  const seen = new TextDecoder("latin1").decode(
+    await new Blob(read as BlobPart[]).bytes(),
+  );
+  assertEquals(seen.length > 2 * secret.length, true);
+  assertMatch(seen, /^..innerlock\/1 default/);
+  for (const said of [secret, secret.toUpperCase()]) {
+    for (let at = 0; at + 8 <= 50; at++) {
+      assertEquals(seen.includes(said.slice(at, at + 8)), false);
+    }
+  }
+}, mayRun);

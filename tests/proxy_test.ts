@@ -1,6 +1,7 @@
 /** Where TLS ends early: HAProxy, with deploy/haproxy.cfg, and one of our own. */
 
 import { assertEquals, assertMatch } from "@std/assert";
+import { toText } from "@std/streams";
 import { text } from "node:stream/consumers";
 import { type Channel, ChannelError, connect } from "../lib/mod.ts";
 import {
@@ -134,7 +135,7 @@ async function greet(channel: Channel): Promise<void> {
 
 async function say(channel: Channel, line: string): Promise<void> {
   const [reply] = await Promise.all([
-    new Response(channel.readable).text(),
+    toText(channel.readable),
     new Blob([line]).stream().pipeTo(channel.writable),
   ]);
   assertEquals(reply, line.toUpperCase());

@@ -45,19 +45,21 @@ Deno.test("idleTimeout: a live peer that says nothing is kept", async () => {
 
 Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
   const [near, far] = duplex();
-  // What the peer sends after the handshake's frame is lost.
-  let passed = 0;
+  // From some time on, what the peer sends is lost.
+  let isLost = false;
   const wire = far.writable.getWriter();
   const writable = new WritableStream<Uint8Array>({
     write: async (chunk) => {
-      if (passed++ === 0) await wire.write(chunk);
+      if (!isLost) await wire.write(chunk);
     },
   });
   const [channel, peer] = await Promise.all([
     connectChannel(near, { psk: PSK, idleTimeout: INTERVAL }),
     acceptChannel({ readable: far.readable, writable }, { psk: PSK }),
   ]);
-  // What came before does not count for ever.
+  await peer.writable.getWriter().write(new TextEncoder().encode("a sign"));
+  await channel.readable.getReader().read();
+  isLost = true;
   const error = await assertRejects(() => channel.closed, ChannelError);
   assertEquals(error.code, "timeout");
   await assertRejects(() => peer.closed, ChannelError);

@@ -1,0 +1,40 @@
+/**
+ * Calls a procedure, which both sides give up when it takes three seconds:
+ * ```sh
+ * deno run -NR examples/rpc.ts serve certs 5001
+ * deno run -NR examples/rpc.ts call certs 5001 add 1 2
+ * ```
+ */
+import { type Channel, connect, listen } from "@innerlock/innerlock";
+import { setTimeout } from "node:timers/promises";
+
+const [command, certs, port, name, ...args] = Deno.args;
+const read = (name: string) => Deno.readTextFile(`${certs}/${name}`);
+const [cert, psk] = [await read("cert.pem"), await read("psk.txt")];
+const common = { port: Number(port), psk };
+
+function run(name: string, args: string[], signal: AbortSignal) {
+  if (name === "add") return Number(args[0]) + Number(args[1]);
+  if (name === "wait") return setTimeout(Number(args[0]), "done", { signal });
+}
+
+async function answer(accepted: Channel) {
+  await using channel = accepted;
+  const gone = new AbortController();
+  channel.closed.catch((error) => gone.abort(error));
+  const { name, args } = await new Response(channel.readable).json();
+  const result = await run(name, args, gone.signal);
+  await Response.json(result).body!.pipeTo(channel.writable);
+}
+
+if (command === "serve") {
+  const listener = listen({ ...common, cert, key: await read("key.pem") });
+  console.error(`listening on port ${listener.addr.port}`);
+  for await (const channel of listener) answer(channel).catch(console.error);
+} else {
+  const signal = AbortSignal.timeout(3000);
+  const options = { ...common, caCerts: [cert], signal };
+  const { readable, writable } = await connect(options);
+  await Response.json({ name, args }).body!.pipeTo(writable, { signal });
+  await readable.pipeTo(Deno.stdout.writable, { signal });
+}

@@ -1,0 +1,233 @@
+/**
+ * What docs/PROTOCOL.md gives as the reason of each choice: an attack that works
+ * where the choice is not made, and fails here.
+ */
+
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { decrypt, encrypt, importKey } from "../lib/aes_gcm.ts";
+import { FrameReader } from "../lib/frame.ts";
+import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
+import {
+  type CipherState,
+  EMPTY,
+  HANDSHAKE_MESSAGE_LENGTH,
+  HandshakeState,
+} from "../lib/noise.ts";
+import { type StreamPair, toTransport } from "../lib/transport.ts";
+import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
+
+const psk = Uint8Array.fromHex(KEY);
+const secret = new TextEncoder().encode("attack at dawn");
+
+/** The attacks, by the names that the page gives them. */
+const attacks: Record<string, () => Promise<void>> = {
+  async "a recorded session, the key stolen later"() {
+    // Under a plain key, whoever steals it reads all that was ever recorded.
+    const nonce = new Uint8Array(12);
+    const plainKey = await importKey(psk);
+    const recorded = await encrypt(plainKey, nonce, EMPTY, secret);
+    assertEquals(
+      await decrypt(await importKey(psk), nonce, EMPTY, recorded),
+      secret,
+    );
+
+    // Here the thief lacks the ephemeral keys, and draws some in vain.
+    const { frames } = await recordSession();
+    const [hello, message1, ping, data] = frames;
+    const thief = await HandshakeState.initialize({ prologue: hello!, psk });
+    await thief.readMessage1(message1!);
+    await thief.writeMessage2();
+    const [cipher] = await thief.split();
+    await assertDoesNotOpen(cipher, ping!);
+    await assertDoesNotOpen(cipher, data!);
+  },
+
+  async "two sessions laid over each other"() {
+    const other = new TextEncoder().encode("attack at noon");
+    // Under a plain key each session begins with the same key and nonce: the
+    // ciphertexts differ by what the plaintexts differ by.
+    const nonce = new Uint8Array(12);
+    const key = await importKey(psk);
+    assertEquals(
+      xor(
+        await encrypt(key, nonce, EMPTY, secret),
+        await encrypt(key, nonce, EMPTY, other),
+        secret.length,
+      ),
+      xor(secret, other, secret.length),
+    );
+
+    // Here no two sessions share a key. (One byte of type comes first.)
+    const [one, two] = [await recordSession(), await recordSession(other)];
+    const apart = xor(
+      one.frames[3]!.subarray(1),
+      two.frames[3]!.subarray(1),
+      secret.length,
+    );
+    assert(apart.toHex() !== xor(secret, other, secret.length).toHex());
+  },
+
+  async "a replayed handshake opens a session"() {
+    const { frames, bytes } = await recordSession();
+    const [hello, message1] = frames;
+    // The key's holder wrote message 1, so it opens: a server that is content
+    // with it serves a client that is not there.
+    const content = await HandshakeState.initialize({ prologue: hello!, psk });
+    assertEquals(await content.readMessage1(message1!), EMPTY);
+
+    // Ours wants a ping under keys that its own, fresh message went into.
+    const [attacker, server] = duplex();
+    const accepting = acceptChannel(server, { psk: PSK });
+    attacker.readable.pipeTo(new WritableStream()).catch(() => {});
+    const writer = attacker.writable.getWriter();
+    writer.write(bytes).catch(() => {});
+    await assertFails(accepting, "refused");
+  },
+
+  async "a stream cut short passes for whole"() {
+    // Without an end of its own, an end of the connection is all there is.
+    const [cut, server] = duplex();
+    const reading = new Response(server.readable).text();
+    const writer = cut.writable.getWriter();
+    await writer.write(new TextEncoder().encode("pay 10"));
+    await writer.close();
+    assertEquals(await reading, "pay 10");
+
+    // Here whoever ends TLS can close it, but cannot say the end.
+    const { client, channel, end } = await sessionThroughAttacker();
+    const writing = client.writable.getWriter();
+    await writing.write(secret);
+    const reader = channel.readable.getReader();
+    assertEquals((await reader.read()).value, secret);
+    end();
+    await assertFails(reader.read(), "cut");
+    client.abort();
+  },
+
+  async "a key stolen late opens what came before"() {
+    const raw = crypto.getRandomValues(new Uint8Array(32));
+    const first = new Uint8Array(12);
+    const recorded = await encrypt(await importKey(raw), first, EMPTY, secret);
+    // Without REKEY a session has one key, and whoever takes it reads all of it.
+    assertEquals(
+      await decrypt(await importKey(raw), first, EMPTY, recorded),
+      secret,
+    );
+
+    // REKEY is one-way: the key that comes after does not open what was before.
+    const rekeyNonce = new Uint8Array(12).fill(0xff, 4);
+    const zeros = new Uint8Array(32);
+    const next = (await encrypt(await importKey(raw), rekeyNonce, EMPTY, zeros))
+      .slice(0, 32);
+    const key = await importKey(next);
+    await assertRejects(
+      () => decrypt(key, first, EMPTY, recorded),
+      DOMException,
+    );
+  },
+
+  async "identities guessed one by one"() {
+    // An answer that differs tells which of them exist.
+    const answer = async (identity: string) => {
+      const [client, server] = duplex();
+      const [accepted, connected] = await Promise.allSettled([
+        acceptChannel(server, { psk: PSK }),
+        connectChannel(client, {
+          psk: `${identity}:${"ee".repeat(32)}`,
+          identity,
+        }),
+      ]);
+      assertEquals(accepted.status, "rejected");
+      assert(connected.status === "rejected");
+      return String(connected.reason).replaceAll(identity, "IDENTITY");
+    };
+    assertEquals(await answer("alice"), await answer("nobody"));
+  },
+};
+
+for (const [name, attack] of Object.entries(attacks)) {
+  Deno.test(`attack: ${name}`, attack);
+}
+
+testUnless(
+  lacksPermissions("read"),
+  "PROTOCOL.md: the attacks it names are those that are tried",
+  async () => {
+    const path = new URL("../docs/PROTOCOL.md", import.meta.url);
+    const page = (await Deno.readTextFile(path)).replaceAll(/\s+/g, " ");
+    const named = [...page.matchAll(/`attack: ([^`]+)`/g)].map(([_, n]) => n!);
+    assertEquals(named.toSorted(), Object.keys(attacks).toSorted());
+  },
+);
+
+/** What a client sent in a session: hello, message 1, ping, data, end. */
+async function recordSession(message = secret) {
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  const record: Wire = (chunk) => {
+    chunks.push(chunk);
+    return whole(chunk);
+  };
+  const [up, down] = duplex(record);
+  const [client, server] = await Promise.all([
+    connectChannel(up, { psk: PSK }),
+    acceptChannel(down, { psk: PSK }),
+  ]);
+  const writer = client.writable.getWriter();
+  await writer.write(message);
+  await Promise.all([
+    writer.close(),
+    server.writable.close(),
+    new Response(server.readable).text(),
+    new Response(client.readable).text(),
+  ]);
+  await Promise.all([client.closed, server.closed]);
+  const bytes = new Uint8Array(await new Blob(chunks).arrayBuffer());
+  const stream = toTransport({
+    readable: new Blob([bytes]).stream(),
+    writable: new WritableStream(),
+  });
+  const reader = new FrameReader(stream);
+  const frames: Uint8Array<ArrayBuffer>[] = [];
+  for (let frame; (frame = await reader.next(0));) frames.push(frame.slice());
+  assertEquals(frames.length, 5);
+  assertEquals(frames[1]!.length, HANDSHAKE_MESSAGE_LENGTH);
+  return { frames, bytes };
+}
+
+/** A session whose connection towards the server somebody else can end. */
+async function sessionThroughAttacker() {
+  const [clientEnd, serverEnd] = duplex();
+  let end!: () => void;
+  const gate = new TransformStream<Uint8Array, Uint8Array>({
+    start: (controller) => {
+      end = () => controller.terminate();
+    },
+  });
+  serverEnd.readable.pipeTo(gate.writable).catch(() => {});
+  const gated: StreamPair = { ...serverEnd, readable: gate.readable };
+  const [client, channel] = await Promise.all([
+    connectChannel(clientEnd, { psk: PSK }),
+    acceptChannel(gated, { psk: PSK }),
+  ]);
+  return { client, channel, end };
+}
+
+async function assertDoesNotOpen(
+  cipher: CipherState,
+  frame: Uint8Array<ArrayBuffer>,
+): Promise<void> {
+  await assertRejects(
+    () => cipher.decryptWithAd(EMPTY, frame),
+    DOMException,
+  );
+}
+
+async function assertFails(promise: Promise<unknown>, code: string) {
+  const error = await assertRejects(() => promise, ChannelError);
+  assertEquals(error.code, code);
+}
+
+function xor(a: Uint8Array, b: Uint8Array, length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => a[i]! ^ b[i]!);
+}

@@ -13,6 +13,7 @@
 
 import { type Bytes, TAG_LENGTH } from "./aes_gcm.ts";
 import { encodedLength, encodeFrames, HEADER_LENGTH } from "./frame.ts";
+import { free } from "./memory.ts";
 import {
   MIN_MESSAGE_LENGTH,
   rekeyIfDue,
@@ -261,15 +262,6 @@ export class Sender {
       this.#rekeying = undefined;
     });
   }
-}
-
-/**
- * Gives a buffer's memory back at once. Left to the collector, tens of megabytes
- * of dead buffers push the live ones out of the CPU's caches: that costs a third
- * of the speed.
- */
-function free(bytes: Bytes): void {
-  bytes.buffer.transfer(0);
 }
 
 /** A message that is being sealed. */

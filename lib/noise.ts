@@ -170,33 +170,43 @@ export interface HandshakeOptions {
  *   -> psk, e
  *   <- e, ee
  * ```
+ *
+ * Each step of WebCrypto wakes a thread, which takes longer than its work: steps
+ * that do not need each other's results are taken side by side.
  */
 export class HandshakeState {
   readonly #symmetric: SymmetricState;
   readonly #psk: Bytes;
   readonly #e: CryptoKeyPair;
+  readonly #ePublic: Bytes;
   #re: CryptoKey | undefined;
 
   private constructor(
     symmetric: SymmetricState,
     psk: Bytes,
     e: CryptoKeyPair,
+    ePublic: Bytes,
   ) {
     this.#symmetric = symmetric;
     this.#psk = psk;
     this.#e = e;
+    this.#ePublic = ePublic;
   }
 
   /** `Initialize(handshake_pattern, initiator, prologue, …)`. */
   static async initialize(options: HandshakeOptions): Promise<HandshakeState> {
     const symmetric = SymmetricState.initializeSymmetric();
-    await symmetric.mixHash(options.prologue);
     const e = options.e ?? await crypto.subtle.generateKey(
       "X25519",
       false,
       ["deriveBits"],
     ) as CryptoKeyPair;
-    return new HandshakeState(symmetric, options.psk, e);
+    const [ePublic] = await Promise.all([
+      crypto.subtle.exportKey("raw", e.publicKey),
+      symmetric.mixHash(options.prologue),
+    ]);
+    const { psk } = options;
+    return new HandshakeState(symmetric, psk, e, new Uint8Array(ePublic));
   }
 
   /** The hash of all that the two sides have said. */
@@ -207,28 +217,32 @@ export class HandshakeState {
   /** Initiator: `-> psk, e`. */
   async writeMessage1(payload: Bytes = EMPTY): Promise<Bytes> {
     await this.#symmetric.mixKeyAndHash(this.#psk);
-    const e = await this.#writeE();
-    return concat(e, await this.#symmetric.encryptAndHash(payload));
+    await this.#mixE(this.#ePublic);
+    return concat(
+      this.#ePublic,
+      await this.#symmetric.encryptAndHash(payload),
+    );
   }
 
   /** Responder: `-> psk, e`. Throws if the initiator has another psk. */
   async readMessage1(message: Bytes): Promise<Bytes> {
     await this.#symmetric.mixKeyAndHash(this.#psk);
-    await this.#readE(message.slice(0, DHLEN));
+    await this.#mixE(await this.#readE(message));
     return await this.#symmetric.decryptAndHash(message.slice(DHLEN));
   }
 
   /** Responder: `<- e, ee`. */
   async writeMessage2(payload: Bytes = EMPTY): Promise<Bytes> {
-    const e = await this.#writeE();
-    await this.#mixEe();
-    return concat(e, await this.#symmetric.encryptAndHash(payload));
+    await this.#mixEAndEe(this.#ePublic);
+    return concat(
+      this.#ePublic,
+      await this.#symmetric.encryptAndHash(payload),
+    );
   }
 
   /** Initiator: `<- e, ee`. Throws if the responder has another psk. */
   async readMessage2(message: Bytes): Promise<Bytes> {
-    await this.#readE(message.slice(0, DHLEN));
-    await this.#mixEe();
+    await this.#mixEAndEe(await this.#readE(message));
     return await this.#symmetric.decryptAndHash(message.slice(DHLEN));
   }
 
@@ -237,30 +251,29 @@ export class HandshakeState {
     return this.#symmetric.split();
   }
 
-  // In a psk handshake an `e` is mixed into the key as well (section 9.2).
-  async #writeE(): Promise<Bytes> {
-    const e = new Uint8Array(
-      await crypto.subtle.exportKey("raw", this.#e.publicKey),
-    );
-    await this.#symmetric.mixHash(e);
-    await this.#symmetric.mixKey(e);
+  /** Takes the peer's public key from the front of its message. */
+  async #readE(message: Bytes): Promise<Bytes> {
+    const e = message.slice(0, DHLEN);
+    this.#re = await crypto.subtle.importKey("raw", e, "X25519", false, []);
     return e;
   }
 
-  async #readE(re: Bytes): Promise<void> {
-    this.#re = await crypto.subtle.importKey("raw", re, "X25519", false, []);
-    await this.#symmetric.mixHash(re);
-    await this.#symmetric.mixKey(re);
+  // In a psk handshake an `e` is mixed into the key as well (section 9.2).
+  async #mixE(e: Bytes): Promise<void> {
+    await Promise.all([this.#symmetric.mixHash(e), this.#symmetric.mixKey(e)]);
   }
 
   // WebCrypto refuses an all-zero shared secret (RFC 7748, section 6.1).
-  async #mixEe(): Promise<void> {
-    const secret = await crypto.subtle.deriveBits(
-      { name: "X25519", public: this.#re! },
-      this.#e.privateKey,
-      DHLEN * 8,
-    );
-    await this.#symmetric.mixKey(new Uint8Array(secret));
+  async #mixEAndEe(e: Bytes): Promise<void> {
+    const [ee] = await Promise.all([
+      crypto.subtle.deriveBits(
+        { name: "X25519", public: this.#re! },
+        this.#e.privateKey,
+        DHLEN * 8,
+      ),
+      this.#mixE(e),
+    ]);
+    await this.#symmetric.mixKey(new Uint8Array(ee));
   }
 }
 

@@ -8,7 +8,9 @@ import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import { initiate, respond, type Session } from "./handshake.ts";
 import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
+import { free } from "./memory.ts";
 import { Type } from "./message.ts";
+import { EMPTY } from "./noise.ts";
 import { parsePsk, type PskMap } from "./psk.ts";
 import { receive, type Sink } from "./receiver.ts";
 import { Sender } from "./sender.ts";
@@ -204,6 +206,10 @@ export class Channel implements AsyncDisposable {
    * meaning. Read on demand: a reader that is slow slows the peer down.
    * Cancelling it gives the whole channel up.
    *
+   * It is a byte stream, as that of a `Deno.Conn`: a reader that brings its own
+   * buffer (`getReader({ mode: "byob" })`) leaves nothing for the collector, so
+   * that memory stays flat whatever comes.
+   *
    * Errors with a {@linkcode ChannelError}: `cut`, `protocol`, `timeout` or
    * `aborted`.
    */
@@ -229,7 +235,7 @@ export class Channel implements AsyncDisposable {
   readonly #sender: Sender;
   readonly #keepalive: Keepalive;
   readonly #closed = Promise.withResolvers<void>();
-  #readableController!: ReadableStreamDefaultController<Bytes>;
+  #readableController!: ReadableByteStreamController;
   #writableController!: WritableStreamDefaultController;
   #demand = Promise.withResolvers<void>();
   #bytesSent = 0;
@@ -267,6 +273,7 @@ export class Channel implements AsyncDisposable {
     this.closed.catch(() => {});
 
     this.readable = new ReadableStream({
+      type: "bytes",
       start: (controller) => {
         this.#readableController = controller;
       },
@@ -357,15 +364,17 @@ export class Channel implements AsyncDisposable {
     return {
       data: async (body) => {
         this.#keepalive.deaf();
-        await this.#demand.promise;
+        for (let rest = body; rest.length > 0;) {
+          await this.#demand.promise;
+          this.#demand = Promise.withResolvers();
+          rest = this.#deliver(rest);
+        }
         this.#keepalive.heard();
-        this.#demand = Promise.withResolvers();
-        this.#bytesReceived += body.length;
-        this.#readableController.enqueue(body);
       },
       end: () => {
         this.#endReceived = true;
         this.#readableController.close();
+        this.#readableController.byobRequest?.respond(0);
         this.#closeIfEnded();
       },
       ping: () => {
@@ -375,6 +384,24 @@ export class Channel implements AsyncDisposable {
       pong: () => this.#keepalive.heard(),
       fail: (error) => this.#fail(error),
     };
+  }
+
+  /** Gives the reader what it takes; returns the rest. */
+  #deliver(body: Bytes): Bytes {
+    const request = this.#readableController.byobRequest;
+    if (!request) {
+      this.#bytesReceived += body.length;
+      this.#readableController.enqueue(body);
+      return EMPTY;
+    }
+    const { buffer, byteOffset, byteLength } = request.view!;
+    const part = body.subarray(0, byteLength);
+    new Uint8Array(buffer, byteOffset).set(part);
+    this.#bytesReceived += part.length;
+    request.respond(part.length);
+    if (part.length < body.length) return body.subarray(part.length);
+    free(body);
+    return EMPTY;
   }
 
   /** After both ends: close_notify, then the peer's, or not for long. */

@@ -53,7 +53,9 @@ export async function receive(
   let ended = false;
   const deliver = (plaintext: Bytes, ciphertext: Bytes) => {
     const type = messageType(plaintext);
-    tracer.message("received", plaintext, ciphertext);
+    // The sink may give the plaintext's memory away.
+    const shown = tracer.active ? plaintext.slice() : plaintext;
+    tracer.message("received", shown, ciphertext);
     switch (type) {
       case Type.data:
         if (ended) throw afterEnd();

@@ -12,12 +12,15 @@
 import { promptSecret } from "@std/cli/prompt-secret";
 import { type NewFile, readPrivateKey, replaceFiles } from "./cli/files.ts";
 import {
-  certificateInfo,
-  checkOpenssl,
+  canonical,
+  type CertificateInfo,
   encryptKey,
+  isKeyOf,
   makeCertificate,
   makeKey,
   makeRequest,
+  parseCertificate,
+  subjectAltName,
 } from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
 import { isIdentity, parsePsk, type PskMap } from "./lib/mod.ts";
@@ -25,11 +28,12 @@ import { isIdentity, parsePsk, type PskMap } from "./lib/mod.ts";
 const USAGE = `
 Usage: deno task certs [flags]
 
-Makes key.pem, cert.pem (by openssl) and psk.txt. What is there and valid stays.
+Makes key.pem, cert.pem (by openssl) and psk.txt. What is there and valid stays,
+but for a certificate of this machine alone that --host is to add to.
 
   --out DIR          where to (certs)
   --host NAME|IP     a name or address of the server; may repeat; localhost,
-                     127.0.0.1 and ::1 are always in
+                     127.0.0.1, ::1 and those of a replaced cert.pem are always in
   --days N           how long the certificate is valid (365)
   --rsa              RSA 4096 instead of EC P-256
   --identity NAME    an identity to make a key for in psk.txt; may repeat (default)
@@ -52,8 +56,12 @@ const FLAGS = {
 const LOCAL_NAMES = ["localhost", "127.0.0.1", "::1"];
 const PSK_LENGTH = 32;
 const MAX_DAYS = 36_500;
-const NAME = /^(?!-)[A-Za-z0-9.*-]{1,253}$/;
-const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$/;
+
+/** What a run is to write, and what it may say once that is written. */
+interface Work {
+  files: NewFile[];
+  notes: string[];
+}
 
 async function main(args: Args): Promise<void> {
   const out = args.text("out")!;
@@ -64,23 +72,38 @@ async function main(args: Args): Promise<void> {
       `--identity takes 1 to 64 letters, digits, '.', '_', '@', '-', not ${identity}`,
     );
   }
-  const hosts = [...new Set([...LOCAL_NAMES, ...args.texts("host")])];
+  const hosts = args.texts("host");
   for (const host of hosts) {
-    if (!NAME.test(host) && !ADDRESS.test(host)) {
-      throw new UsageError(`--host takes a name or an address, not ${host}`);
-    }
+    if (subjectAltName(host) !== undefined) continue;
+    throw new UsageError(
+      `--host takes a name or an IP address, nothing around it, not ${host}`,
+    );
   }
   args.integer("days", 1, MAX_DAYS);
   const revoked = args.texts("revoke");
-  if (revoked.length > 0) return await revoke(`${out}/psk.txt`, revoked);
-  await checkOpenssl();
-  await Deno.mkdir(out, { recursive: true });
-  const force = args.is("force");
-  await makeTlsFiles(args, out, hosts, force);
-  await makeKeyFile(`${out}/psk.txt`, identities, force);
-  const { fingerprint, expires } = await certificateInfo(`${out}/cert.pem`);
-  console.log(`certificate ${fingerprint}, valid until ${expires}`);
+  if (revoked.length > 0) {
+    refuseAllButRevoke(args);
+    return await revoke(`${out}/psk.txt`, revoked);
+  }
+  const keys = await keyWork(`${out}/psk.txt`, identities, args.is("force"));
+  const tls = await tlsWork(args, out, hosts.map(canonical));
+  const files = [...tls.files, ...keys.files];
+  if (files.length > 0) {
+    await makeFolder(out);
+    await replaceFiles(files);
+  }
+  for (const note of [...tls.notes, ...keys.notes]) console.log(note);
   console.log(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
+}
+
+function refuseAllButRevoke(args: Args): void {
+  const other = ["host", "identity", "days"]
+    .find((name) => args.texts(name).length > 0) ??
+    FLAGS.boolean.find(args.is);
+  if (other === undefined) return;
+  throw new UsageError(
+    `--revoke does not go with --${other}: run one after the other`,
+  );
 }
 
 /** Takes identities out of the key file. */
@@ -117,91 +140,170 @@ function readKeys(path: string, text: string): PskMap {
 }
 
 /** Adds the identities that are not there yet. */
-async function makeKeyFile(
+async function keyWork(
   path: string,
   asked: string[],
   force: boolean,
-): Promise<void> {
+): Promise<Work> {
   const old = await readIfThere(path);
   const keys = readKeys(path, old ?? "");
   const wanted = asked.length > 0 ? asked : keys.size > 0 ? [] : ["default"];
+  const notes: string[] = [];
   let text = old ?? "# identity:key, a line each; keep it secret\n";
   if (text !== "" && !text.endsWith("\n")) text += "\n";
   for (const identity of new Set(wanted)) {
     if (keys.has(identity)) {
       if (!force) {
-        console.log(`${path}: ${identity} has a key, kept`);
+        notes.push(`${path}: ${identity} has a key, kept`);
         continue;
       }
       text = withoutKey(text, identity);
     }
     const key = crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
     text += `${identity}:${key.toHex()}\n`;
-    console.log(`${path}: made a key for ${identity}`);
+    notes.push(`${path}: made a key for ${identity}`);
   }
-  if (text !== old) await replaceFiles([{ path, text, mode: 0o600 }]);
+  return { files: text === old ? [] : [{ path, text, mode: 0o600 }], notes };
 }
 
-async function makeTlsFiles(
+/** The files of the outer lock in a folder, and what they hold. */
+interface Pair {
+  keyPath: string;
+  certPath: string;
+  key: string | undefined;
+  cert: string | undefined;
+}
+
+/** Keeps key and certificate, or makes both. */
+async function tlsWork(
   args: Args,
   out: string,
-  hosts: string[],
-  force: boolean,
-): Promise<void> {
+  asked: string[],
+): Promise<Work> {
   const [keyPath, certPath] = [`${out}/key.pem`, `${out}/cert.pem`];
-  const oldKey = await readIfThere(keyPath);
-  const oldCert = await readIfThere(certPath);
-  if (!force && oldKey !== undefined && oldCert !== undefined) {
-    const { expires, isCurrent, names } = await certificateInfo(
-      certPath,
-      hosts,
-    );
-    const missing = hosts.filter((host) => !names.includes(host));
-    if (isCurrent && missing.length > 0) {
-      throw new UsageError(
-        `${certPath} is not made out to ${missing.join(", ")}: ` +
-          "--force replaces it, and every client then needs the new one",
-      );
-    }
-    if (isCurrent && (args.is("passphrase") || args.is("rsa"))) {
-      throw new UsageError(
-        `${keyPath} is there and stays as it is: --force replaces it`,
-      );
-    }
-    if (isCurrent) {
-      console.log(`${certPath}, ${keyPath}: valid until ${expires}, kept`);
-      if (args.is("csr")) {
-        const key = await readPrivateKey(keyPath, {});
-        await replaceFiles([await requestFile(out, key, hosts)]);
-      }
-      return;
-    }
-    console.log(`${certPath}: expired ${expires}, replaced`);
-  } else if (!force && (oldKey ?? oldCert) !== undefined) {
-    const [there, missing] = oldKey === undefined
+  const [key, cert] = [await readIfThere(keyPath), await readIfThere(certPath)];
+  const pair = { keyPath, certPath, key, cert };
+  const kept = args.is("force")
+    ? undefined
+    : keptCertificate(args, pair, asked);
+  const old = parseCertificate(cert ?? "");
+  const hosts = [...new Set([...LOCAL_NAMES, ...old?.names ?? [], ...asked])];
+  if (kept === undefined) return await makePair(args, out, pair, hosts);
+  return {
+    files: args.is("csr")
+      ? [await requestFile(out, await readPrivateKey(keyPath, {}), hosts)]
+      : [],
+    notes: [`${certPath}, ${keyPath}: ${validity(kept)}, kept`, nameOf(kept)],
+  };
+}
+
+/** The certificate that is there and stays, if it does. */
+function keptCertificate(
+  args: Args,
+  { keyPath, certPath, key, cert }: Pair,
+  asked: string[],
+): CertificateInfo | undefined {
+  if (key === undefined && cert === undefined) return undefined;
+  if (key === undefined || cert === undefined) {
+    const [there, missing] = key === undefined
       ? [certPath, keyPath]
       : [keyPath, certPath];
     throw new UsageError(
       `There is ${there} but no ${missing}: --force replaces both`,
     );
   }
-  const passphrase = args.is("passphrase") ? askPassphrase() : undefined;
+  const old = parseCertificate(cert);
+  if (old === undefined) {
+    throw new UsageError(
+      `${certPath} is no certificate: --force replaces it and ${keyPath}, ` +
+        "for the names that --host gives",
+    );
+  }
+  if (!isKeyOf(key, cert)) {
+    throw new UsageError(
+      `${keyPath} is not the key of ${certPath}: --force replaces both`,
+    );
+  }
+  const missing = asked.filter((host) => !isMadeOutTo(old, host));
+  if (mayReplace(old, missing)) {
+    if (!key.includes("ENCRYPTED") || args.is("passphrase")) return undefined;
+    throw new UsageError(
+      `${keyPath} is encrypted and has to be replaced: ` +
+        "--passphrase encrypts the new one, --force leaves it plain",
+    );
+  }
+  if (missing.length > 0) {
+    throw new UsageError(
+      `${certPath} is not made out to ${
+        missing.join(", ")
+      }: --force adds it, ` +
+        "and every client then needs the new one; " +
+        "without --host, --identity makes keys alone",
+    );
+  }
+  if (args.is("passphrase") || args.is("rsa")) {
+    throw new UsageError(
+      `${keyPath} is there and stays as it is: --force replaces it`,
+    );
+  }
+  return old;
+}
+
+/**
+ * Whether a certificate is replaced unasked: one of ours that has expired, or
+ * that lacks a name and is of use on this machine only. A CA's never is.
+ */
+function mayReplace(old: CertificateInfo, missing: string[]): boolean {
+  const isLocal = old.names.every((name) => LOCAL_NAMES.includes(name));
+  return old.isSelfSigned &&
+    (!old.isCurrent || (isLocal && missing.length > 0));
+}
+
+function isMadeOutTo({ names }: CertificateInfo, host: string): boolean {
+  return names.includes(host) || names.includes(host.replace(/^[^.]+/, "*"));
+}
+
+async function makePair(
+  args: Args,
+  out: string,
+  { keyPath, certPath, cert: oldCert }: Pair,
+  hosts: string[],
+): Promise<Work> {
   const key = await makeKey(args.is("rsa"));
+  const passphrase = args.is("passphrase") ? askPassphrase() : undefined;
+  const text = passphrase ? await encryptKey(key, passphrase) : key;
   const days = args.integer("days", 1, MAX_DAYS);
-  await replaceFiles([
-    {
-      path: keyPath,
-      text: passphrase ? await encryptKey(key, passphrase) : key,
-      mode: 0o600,
-    },
-    {
-      path: certPath,
-      text: await makeCertificate(key, hosts, days),
-      mode: 0o644,
-    },
-    ...(args.is("csr") ? [await requestFile(out, key, hosts)] : []),
-  ]);
-  console.log(`${keyPath}, ${certPath}: made, for ${hosts.join(", ")}`);
+  const cert = await makeCertificate(key, hosts, days);
+  const files = [
+    { path: keyPath, text, mode: 0o600 },
+    { path: certPath, text: cert, mode: 0o644 },
+  ];
+  if (args.is("csr")) files.push(await requestFile(out, key, hosts));
+  const notes = [
+    `${keyPath}, ${certPath}: made, for ${hosts.join(", ")}`,
+    nameOf(parseCertificate(cert)!),
+  ];
+  if (oldCert !== undefined) {
+    const old = parseCertificate(oldCert);
+    if (old?.isCurrent === false) {
+      notes.unshift(`${certPath}: ${validity(old)}, replaced`);
+    }
+    notes.push(
+      `every client needs the new ${certPath}; ` +
+        "a running server reads it at SIGHUP",
+    );
+  }
+  return { files, notes };
+}
+
+function nameOf(certificate: CertificateInfo): string {
+  return `certificate ${certificate.fingerprint}, ${validity(certificate)}`;
+}
+
+function validity({ isCurrent, isSelfSigned, expires }: CertificateInfo) {
+  if (isCurrent) return `valid until ${expires}`;
+  return `expired ${expires}` +
+    (isSelfSigned ? "" : ", its CA has to renew it");
 }
 
 async function requestFile(
@@ -227,8 +329,23 @@ async function readIfThere(path: string): Promise<string | undefined> {
     return await Deno.readTextFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw new UsageError(`Cannot read ${path}: ${messageOf(error)}`);
+    throw new UsageError(`Cannot read ${path}: ${reasonOf(error)}`);
   }
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(path, { recursive: true });
+  } catch (error) {
+    throw new UsageError(`Cannot make ${path}: ${reasonOf(error)}`);
+  }
+}
+
+function reasonOf(error: unknown): string {
+  // Of /proc, /dev and the like Deno asks for a flag that a task cannot take.
+  return error instanceof Deno.errors.NotCapable
+    ? "Deno lets no program in there; choose another --out"
+    : messageOf(error);
 }
 
 if (import.meta.main) await run("gen_certs", USAGE, FLAGS, main);

@@ -1,10 +1,29 @@
 /**
- * What `gen_certs.ts` asks of openssl.
+ * What `gen_certs.ts` asks of openssl, and what it reads in a certificate.
  *
  * @module
  */
 
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { isIP, isIPv6 } from "node:net";
 import { UsageError } from "./main.ts";
+
+/** Labels of letters, digits, `-` and `_`; the last not a number, as in 1.2. */
+const NAME =
+  /^(?=.{1,253}$)(\*\.)?(\w([\w-]{0,61}\w)?\.)*(?!\d+$)\w([\w-]{0,61}\w)?$/;
+
+/** `DNS:` a name, `IP:` an address; undefined if a host is neither. */
+export function subjectAltName(host: string): string | undefined {
+  // A zone, as in fe80::1%eth0, means something on one machine only.
+  if (isIP(host) && !host.includes("%")) return `IP:${host}`;
+  return NAME.test(host) ? `DNS:${host}` : undefined;
+}
+
+/** The one way to write a host of the many that an IPv6 address has. */
+export function canonical(host: string): string {
+  if (!isIPv6(host)) return host.toLowerCase();
+  return new URL(`http://[${host}]`).hostname.slice(1, -1);
+}
 
 /** A new private key, PEM: EC P-256, or RSA 4096. */
 export async function makeKey(rsa: boolean): Promise<string> {
@@ -35,9 +54,7 @@ export async function makeRequest(
 }
 
 function request(hosts: string[]): string[] {
-  const names = hosts.map((host) =>
-    `${/^[\d.]+$|:/.test(host) ? "IP" : "DNS"}:${host}`
-  );
+  const names = hosts.map(subjectAltName);
   // The key passes through a pipe: in the clear it is never in a file.
   return [
     ...["req", "-new", "-key", "/dev/stdin", "-subj", `/CN=${hosts[0]}`],
@@ -69,47 +86,53 @@ export interface CertificateInfo {
   expires: string;
   /** Whether it has not expired. */
   isCurrent: boolean;
-  /** Those of the hosts asked for to which it is made out. */
+  /** Whether no CA has signed it. */
+  isSelfSigned: boolean;
+  /** The names and addresses to which it is made out. */
   names: string[];
 }
 
-/** Reads a certificate file. */
-export async function certificateInfo(
-  path: string,
-  hosts: string[] = [],
-): Promise<CertificateInfo> {
-  const text = await openssl([
-    "x509",
-    "-in",
-    path,
-    "-noout",
-    "-fingerprint",
-    "-sha256",
-    "-enddate",
-    "-ext",
-    "subjectAltName",
-  ]);
-  const fingerprint = /Fingerprint=(.*)/.exec(text)?.[1] ?? "";
-  const end = new Date(/notAfter=(.*)/.exec(text)?.[1] ?? NaN);
-  const listed = (text.match(/(?:DNS|IP Address):[^,\s]+/g) ?? [])
-    .map((name) => canonical(name.slice(name.indexOf(":") + 1)));
+/** Reads the first certificate of a PEM text; undefined if there is none. */
+export function parseCertificate(pem: string): CertificateInfo | undefined {
+  const x509 = firstCertificate(pem);
+  if (x509 === undefined) return undefined;
+  const end = new Date(x509.validTo);
+  const listed = (x509.subjectAltName ?? "").matchAll(
+    /(?:DNS|IP Address):([^,\s]+)/g,
+  );
   return {
-    fingerprint: `SHA-256 ${fingerprint}`,
+    fingerprint: `SHA-256 ${x509.fingerprint256}`,
     expires: end.toISOString().slice(0, 10),
     isCurrent: end.getTime() > Date.now(),
-    names: hosts.filter((host) => listed.includes(canonical(host))),
+    isSelfSigned: x509.issuer === x509.subject,
+    names: Array.from(listed, ([, host]) => canonical(host!))
+      .filter((host) => subjectAltName(host) !== undefined),
   };
 }
 
-/** openssl writes IPv6 addresses out; a URL's host is one way to write each. */
-function canonical(host: string): string {
-  if (!host.includes(":")) return host.toLowerCase();
-  return URL.parse(`http://[${host}]`)?.hostname ?? host;
+/** Whether a key is a certificate's; one that is encrypted may be. */
+export function isKeyOf(key: string, cert: string): boolean {
+  const pem = firstBlock(key, "(?:[A-Z]+ )?PRIVATE KEY");
+  if (pem.includes("ENCRYPTED")) return true;
+  try {
+    return firstCertificate(cert)!.checkPrivateKey(createPrivateKey(pem));
+  } catch {
+    return false;
+  }
 }
 
-/** Fails, before anything is written, where there is no openssl. */
-export async function checkOpenssl(): Promise<void> {
-  await openssl(["version"]);
+function firstCertificate(pem: string): X509Certificate | undefined {
+  try {
+    return new X509Certificate(firstBlock(pem, "CERTIFICATE"));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Of a PEM text, which may have others before it. */
+function firstBlock(pem: string, label: string): string {
+  const block = `-----BEGIN (${label})-----.*?-----END \\1-----`;
+  return new RegExp(block, "s").exec(pem)?.[0] ?? "";
 }
 
 async function openssl(args: string[], input = ""): Promise<string> {

@@ -156,3 +156,195 @@ test("--revoke takes an identity out and nothing else", async (dir, read) => {
   }
   assertEquals((await Deno.stat(`${dir}/psk.txt`)).mode! & 0o777, 0o600);
 });
+
+/** The certificate in a folder signed anew by its key, expired yesterday. */
+async function expire(dir: string): Promise<void> {
+  const [cert, key] = [`${dir}/cert.pem`, `${dir}/key.pem`];
+  const signed = ["x509", "-in", cert, "-signkey", key, "-days", "-1"];
+  const passphrase = ["-passin", "pass:x"];
+  await Deno.writeTextFile(cert, await openssl(...signed, ...passphrase));
+}
+
+/** The certificate in a folder signed by a CA, for the names and days given. */
+async function signByCa(dir: string, names: string, days: string) {
+  const ca = `${dir}/ca`;
+  const self = ["-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=CA"];
+  await openssl("req", ...self, "-keyout", `${ca}.key`, "-out", `${ca}.pem`);
+  const request = ["-new", "-key", `${dir}/key.pem`, "-subj", "/CN=x"];
+  await openssl("req", ...request, "-out", `${ca}.csr`);
+  await Deno.writeTextFile(`${ca}.ext`, `subjectAltName=${names}`);
+  await openssl(
+    ...["x509", "-req", "-in", `${ca}.csr`, "-extfile", `${ca}.ext`],
+    ...["-CA", `${ca}.pem`, "-CAkey", `${ca}.key`, "-CAcreateserial"],
+    ...["-days", days, "-out", `${dir}/cert.pem`],
+  );
+}
+
+async function namesOf(dir: string): Promise<string> {
+  const cert = `${dir}/cert.pem`;
+  return await openssl(
+    ...["x509", "-in", cert, "-noout", "-ext", "subjectAltName"],
+  );
+}
+
+test("a certificate made anew keeps its names", async (dir, read) => {
+  const hosts = ["--host", "server.example", "--host", "2001:DB8:0::7"];
+  await run("certs", ["--out", dir, ...hosts]);
+  await expire(dir);
+  const expired = await run("certs", ["--out", dir]);
+  assertEquals([expired.code, expired.stderr], [0, ""]);
+  assertMatch(expired.text, /cert\.pem: expired \d{4}-\d\d-\d\d, replaced/);
+  assertMatch(expired.text, /every client needs the new \S+cert\.pem/);
+  const made = "DNS:localhost, IP Address:127.0.0.1, " +
+    "IP Address:0:0:0:0:0:0:0:1, DNS:server.example, " +
+    "IP Address:2001:DB8:0:0:0:0:0:7";
+  assertEquals((await namesOf(dir)).split("\n")[1]?.trim(), made);
+  const before = await read("cert.pem");
+  const more = ["--host", "new.example", "--host", "2001:db8::7"];
+  const forced = await run("certs", ["--out", dir, "--force", ...more]);
+  assertEquals(forced.code, 0);
+  assertMatch(forced.text, /every client needs the new \S+cert\.pem/);
+  assertNotEquals(await read("cert.pem"), before);
+  assertEquals(
+    (await namesOf(dir)).split("\n")[1]?.trim(),
+    `${made}, DNS:new.example`,
+  );
+});
+
+test("a first certificate asks nothing of the clients", async (dir) => {
+  const { text } = await run("certs", ["--out", dir, "--force"]);
+  assertEquals(text.includes("every client"), false);
+});
+
+test("a certificate for this machine makes room for --host", async (dir) => {
+  await run("certs", ["--out", dir]);
+  const args = ["--out", dir, "--host", "server.example", "--identity", "al"];
+  const { code, text } = await run("certs", args);
+  assertEquals(code, 0);
+  assertMatch(text, /every client needs the new \S+cert\.pem/);
+  assertMatch(await namesOf(dir), /DNS:localhost.* DNS:server\.example/);
+});
+
+test("an encrypted key is not replaced by a plain one", async (dir, read) => {
+  await run("certs", ["--out", dir]);
+  const key = `${dir}/key.pem`;
+  const encrypted = ["-topk8", "-in", key, "-passout", "pass:x"];
+  await Deno.writeTextFile(key, await openssl("pkcs8", ...encrypted));
+  const before = await read("key.pem");
+  const kept = await run("certs", ["--out", dir]);
+  assertEquals([kept.code, kept.stderr], [0, ""]);
+  await expire(dir);
+  const { code, stderr } = await run("certs", ["--out", dir]);
+  assertEquals(code, 2);
+  assertMatch(stderr, /key\.pem is encrypted[^\n]* --passphrase[^\n]*\n$/);
+  assertEquals(await read("key.pem"), before);
+});
+
+test("a CA's certificate takes --identity and stays", async (dir, read) => {
+  for (const days of ["9", "-1"]) {
+    await run("certs", ["--out", dir]);
+    await signByCa(dir, "DNS:*.example", days);
+    const before = [await read("cert.pem"), await read("key.pem")];
+    const identity = ["--identity", `bob${days}`, "--host", "db.example"];
+    const added = await run("certs", ["--out", dir, ...identity]);
+    assertEquals([added.code, added.stderr], [0, ""]);
+    assertMatch(added.text, days === "9" ? /valid until/ : /its CA/);
+    assertEquals(parsePsk(await read("psk.txt")).has(`bob${days}`), true);
+    assertEquals([await read("cert.pem"), await read("key.pem")], before);
+  }
+});
+
+test("a name that is missing makes nothing, and says so", async (dir, read) => {
+  await run("certs", ["--out", dir, "--host", "server.example"]);
+  const before = await Promise.all(files(dir).map(read));
+  const args = ["--host", "new.example", "--identity", "bob"];
+  const { code, text, stderr } = await run("certs", ["--out", dir, ...args]);
+  assertEquals([code, text], [2, ""]);
+  assertMatch(stderr, /new\.example: --force adds .*; without --host/);
+  assertEquals(await Promise.all(files(dir).map(read)), before);
+});
+
+test("a pair that does not fit is not kept", async (dir, read) => {
+  await run("certs", ["--out", dir, "--identity", "alice"]);
+  const [cert, key, psk] = await Promise.all(files(dir).map(read));
+  const other = await openssl("genpkey", "-algorithm", "ED25519");
+  const notKey = /key\.pem is not the key of \S+cert\.pem: --force replaces/;
+  const notCert = /cert\.pem is no certificate: --force replaces/;
+  for (
+    const [file, text, why] of [
+      ["key.pem", "", notKey],
+      ["key.pem", cert!, notKey],
+      ["key.pem", other, notKey],
+      ["cert.pem", "", notCert],
+      ["cert.pem", key!, notCert],
+      ["cert.pem", cert!.slice(0, 300), notCert],
+    ] as const
+  ) {
+    await Deno.writeTextFile(`${dir}/${file}`, text);
+    const args = ["--out", dir, "--identity", "bob"];
+    const { code, stdout, stderr } = await run("certs", args);
+    assertEquals([code, stdout.length], [2, 0], stderr);
+    assertMatch(stderr, why);
+    assertEquals([await read(file), await read("psk.txt")], [text, psk]);
+    await Deno.writeTextFile(`${dir}/cert.pem`, cert!);
+    await Deno.writeTextFile(`${dir}/key.pem`, key!);
+  }
+  await Deno.writeTextFile(`${dir}/cert.pem`, `${key}${cert}`);
+  assertEquals((await run("certs", ["--out", dir])).code, 0);
+});
+
+test("--revoke goes with no other flag", async (dir, read) => {
+  const names = ["--identity", "alice", "--identity", "bob"];
+  await run("certs", ["--out", dir, ...names]);
+  const before = await read("psk.txt");
+  for (
+    const other of [
+      ["--identity", "carol"],
+      ["--host", "server.example"],
+      ["--days", "9"],
+      ["--csr"],
+      ["--force"],
+    ]
+  ) {
+    const args = ["--out", dir, "--revoke", "alice", ...other];
+    const { code, stderr } = await run("certs", args);
+    assertEquals(code, 2);
+    assertMatch(stderr, new RegExp(`--revoke does not go with ${other[0]}:`));
+  }
+  assertEquals(await read("psk.txt"), before);
+});
+
+test("--host takes names and addresses only", async (dir) => {
+  for (
+    const host of [
+      ...["999.1.1.1", "1.2", "https://x", "a b", "x:5001", "a:5001", "*"],
+      ...["a..b", "-a", "a-.b", "fe80::1%eth0", "[::1]", `${"a".repeat(64)}.b`],
+    ]
+  ) {
+    const { code, stderr } = await run("certs", [
+      "--out",
+      dir,
+      `--host=${host}`,
+    ]);
+    assertEquals(code, 2);
+    assertMatch(stderr, /^gen_certs: --host takes [^\n]+\n$/);
+  }
+  const hosts = ["*.a.example", "my_db", "::ffff:1.2.3.4", "1a.b2", "10.0.0.1"];
+  const flags = hosts.flatMap((host) => ["--host", host]);
+  for (let i = 0; i < 2; i++) {
+    const { code, stderr } = await run("certs", ["--out", dir, ...flags]);
+    assertEquals([code, stderr], [0, ""]);
+  }
+});
+
+test("nothing is said to be made before it is", async (dir) => {
+  await Deno.mkdir(`${dir}/psk.txt`);
+  await Deno.writeTextFile(`${dir}/file`, "");
+  for (const out of [dir, `${dir}/file`, `${dir}/file/x`, "/proc/x", "/proc"]) {
+    const { code, text, stderr } = await run("certs", ["--out", out]);
+    assertEquals([code, text], [2, ""]);
+    assertMatch(stderr, new RegExp(`^gen_certs: Cannot [^\n]*${out}[^\n]*\n$`));
+    assertEquals(stderr.includes("--allow-all"), false);
+  }
+  assertEquals(files(dir), ["file", "psk.txt"]);
+});

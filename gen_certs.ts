@@ -237,8 +237,10 @@ function keptCertificate(
       `${certPath} is not made out to ${
         missing.join(", ")
       }: --force adds it, ` +
-        "and every client then needs the new one; " +
-        "without --host, --identity makes keys alone",
+        "and every client then needs the new one" +
+        (args.texts("identity").length > 0
+          ? "; without --host the keys are made"
+          : ""),
     );
   }
   if (args.is("passphrase") || args.is("rsa")) {

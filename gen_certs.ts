@@ -85,13 +85,11 @@ async function main(args: Args): Promise<void> {
     refuseAllButRevoke(args);
     return await revoke(`${out}/psk.txt`, revoked);
   }
+  await makeFolder(out);
   const keys = await keyWork(`${out}/psk.txt`, identities, args.is("force"));
   const tls = await tlsWork(args, out, hosts.map(canonical));
   const files = [...tls.files, ...keys.files];
-  if (files.length > 0) {
-    await makeFolder(out);
-    await replaceFiles(files);
-  }
+  if (files.length > 0) await replaceFiles(files);
   for (const note of [...tls.notes, ...keys.notes]) console.log(note);
   console.log(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
 }

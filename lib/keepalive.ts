@@ -7,6 +7,21 @@
 /** A peer that has been silent for so long is asked for a sign, in milliseconds. */
 export const IDLE_TIMEOUT = 60_000;
 
+type Timer = ReturnType<typeof setTimeout>;
+
+/** Time, in milliseconds. */
+export interface Clock {
+  now(): number;
+  after(time: number, callback: () => void): Timer;
+  clear(timer: Timer | undefined): void;
+}
+
+const CLOCK: Clock = {
+  now: () => performance.now(),
+  after: (time, callback) => setTimeout(callback, time),
+  clear: (timer) => clearTimeout(timer),
+};
+
 /**
  * Pings a peer that has been silent for an interval, and gives it up when it
  * stays silent for another.
@@ -19,42 +34,58 @@ export class Keepalive {
   readonly #interval: number;
   readonly #ping: () => void;
   readonly #giveUp: () => void;
-  #lastHeard = performance.now();
+  readonly #clock: Clock;
+  #lastHeard: number;
   #isPinged = false;
   #isDeaf = false;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer: Timer | undefined;
 
-  /** @param interval In milliseconds; 0 for none of this. */
-  constructor(interval: number, ping: () => void, giveUp: () => void) {
+  /**
+   * @param interval In milliseconds; 0 for none of this.
+   * @param clock Stands in for time in tests.
+   */
+  constructor(
+    interval: number,
+    ping: () => void,
+    giveUp: () => void,
+    clock: Clock = CLOCK,
+  ) {
+    this.#clock = clock;
+    this.#lastHeard = clock.now();
     this.#interval = interval;
     this.#ping = ping;
     this.#giveUp = giveUp;
     if (interval > 0) this.#wait(interval);
   }
 
-  /** The peer has sent something, and this side reads. */
+  /** The peer has sent something, be it a part of a frame. */
   heard(): void {
-    this.#lastHeard = performance.now();
+    this.#lastHeard = this.#clock.now();
     this.#isPinged = false;
-    this.#isDeaf = false;
   }
 
-  /** This side does not read until it has {@linkcode heard} again. */
+  /** This side does not read for now. */
   deaf(): void {
     this.#isDeaf = true;
   }
 
+  /** It reads again. */
+  listens(): void {
+    this.#isDeaf = false;
+    this.heard();
+  }
+
   /** No more of this. */
   stop(): void {
-    clearTimeout(this.#timer);
+    this.#clock.clear(this.#timer);
   }
 
   #wait(time: number): void {
-    this.#timer = setTimeout(() => this.#check(), time);
+    this.#timer = this.#clock.after(time, () => this.#check());
   }
 
   #check(): void {
-    const silence = performance.now() - this.#lastHeard;
+    const silence = this.#clock.now() - this.#lastHeard;
     if (!this.#isDeaf && silence < this.#interval) {
       return this.#wait(this.#interval - silence);
     }

@@ -125,9 +125,13 @@ async function main(args: Args): Promise<number> {
       log("reload", message, { reason: "failed" });
     }
   });
+  let stopAt: number | undefined;
   stopSignal().then(() => {
     log("stopping", `stopping: ${sessions.live.size} clients may finish`);
+    stopAt = performance.now() + grace;
     listener.shutdown();
+    // Nor may handshakes take longer.
+    Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
   if (args.is("no-tls")) {
     log(
@@ -137,9 +141,12 @@ async function main(args: Args): Promise<number> {
   }
   console.log(`listening on ${addressOf(listener.addr)}`);
   for await (const channel of listener) sessions.serve(channel, handler);
-  const cut = await sessions.live.drain(grace);
+  const hasFailed = stopAt === undefined;
+  if (hasFailed) log("stopping", "stopping: the port could not be kept");
+  const left = (stopAt ?? performance.now() + grace) - performance.now();
+  const cut = await sessions.live.drain(Math.max(0, left));
   log("stopped", `stopped: ${cut} clients had to be cut`, { cut });
-  return cut === 0 ? Exit.done : Exit.failed;
+  return cut === 0 && !hasFailed ? Exit.done : Exit.failed;
 }
 
 /** What is said when a limit is reached: once a minute at most. */

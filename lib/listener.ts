@@ -14,7 +14,7 @@ import {
 } from "./channel.ts";
 import { ChannelError } from "./errors.ts";
 import type { PskMap } from "./psk.ts";
-import { ALPN_PROTOCOLS, finishTls } from "./tls.ts";
+import { finishTls } from "./tls.ts";
 
 /** How many channels and handshakes there may be, unless told otherwise. */
 const MAX_CONNECTIONS = 10_000;
@@ -186,7 +186,7 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
    *
    * Deno cannot change a listener's certificate. For another one the listener is
    * closed and opened again on the same port: whoever calls within those few
-   * milliseconds is refused.
+   * milliseconds is refused, and whoever waits to be accepted is reset.
    *
    * @throws {SyntaxError} If the key file's text is malformed.
    * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
@@ -197,7 +197,8 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     const psks = toPskMap(credentials.psk);
     await this.#reopening;
     const { cert, key } = credentials;
-    if (cert !== this.#cert || key !== this.#key) {
+    const isOther = cert !== this.#cert || key !== this.#key;
+    if (isOther && !this.#isClosed) {
       // A pair that Deno refuses must not cost us the port.
       this.#open("127.0.0.1", 0, credentials).close();
       this.#reopening = this.#reopen(credentials);
@@ -230,9 +231,10 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     const { hostname, port } = this.addr;
     this.#listener.close();
     try {
-      for (let tries = 1; !this.#isClosed; tries++) {
+      for (let tries = 1;; tries++) {
         // Deno lets the port go only when the accept under way has ended.
         await new Promise((resolve) => setTimeout(resolve, 1));
+        if (this.#isClosed) break;
         try {
           this.#listener = this.#open(hostname, port, credentials);
           break;
@@ -261,21 +263,20 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     if (cert === undefined || key === undefined) {
       throw new TypeError("Cannot listen without a certificate and its key");
     }
-    return Deno.listenTls({
-      ...where,
-      cert,
-      key,
-      alpnProtocols: ALPN_PROTOCOLS,
-    });
+    // No ALPN: with a protocol of its own it would refuse a proxy that offers
+    // another one only.
+    return Deno.listenTls({ ...where, cert, key });
   }
 
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
-      await this.#room();
-      await this.#reopening;
+      await this.#roomForConnection();
+      // Whoever asked for it is told if it fails.
+      await this.#reopening?.catch(() => {});
       const listener = this.#listener;
       try {
         const conn = await listener.accept();
+        await this.#roomForHandshake();
         if (this.#isClosed) conn.close();
         else this.#shakeHands(conn);
       } catch {
@@ -288,18 +289,25 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     }
   }
 
-  /** Waits until one more may come; drops the oldest handshake for it. */
-  async #room(): Promise<void> {
-    while (!this.#isClosed) {
-      const { size } = this.#handshakes;
-      const isFull = this.#channels.size + size >= this.#maxConnections;
-      if (!isFull && size < this.#maxHandshakes) return;
-      this.#notice(isFull ? "connections" : "handshakes");
+  /** Waits until one more may come. */
+  async #roomForConnection(): Promise<void> {
+    while (
+      !this.#isClosed &&
+      this.#channels.size + this.#handshakes.size >= this.#maxConnections
+    ) {
+      this.#notice("connections");
+      await this.#change.promise;
+    }
+  }
+
+  /** For one that has come: drops the oldest handshake, but not too early. */
+  async #roomForHandshake(): Promise<void> {
+    while (!this.#isClosed && this.#handshakes.size >= this.#maxHandshakes) {
+      this.#notice("handshakes");
       const [oldest] = this.#handshakes;
-      const age = oldest ? performance.now() - oldest.start : -Infinity;
-      if (age < MIN_HANDSHAKE_TIME) {
-        await this.#changeWithin(MIN_HANDSHAKE_TIME - age);
-      } else this.#drop(oldest!);
+      const age = performance.now() - oldest!.start;
+      if (age >= MIN_HANDSHAKE_TIME) this.#drop(oldest!);
+      else await this.#changeWithin(MIN_HANDSHAKE_TIME - age);
     }
   }
 
@@ -323,9 +331,7 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   }
 
   async #changeWithin(time: number): Promise<void> {
-    const timer = time < Infinity
-      ? setTimeout(() => this.#changed(), time)
-      : undefined;
+    const timer = setTimeout(() => this.#changed(), time);
     await this.#change.promise;
     clearTimeout(timer);
   }
@@ -370,6 +376,9 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     this.#ready.push(channel);
     channel.closed.catch(() => {}).finally(() => {
       this.#channels.delete(channel);
+      // One that nobody has taken yet: there is nothing left to take.
+      const index = this.#ready.indexOf(channel);
+      if (index >= 0) this.#ready.splice(index, 1);
       this.#changed();
     });
   }

@@ -1,7 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import {
-  acceptChannel,
   type Channel,
   ChannelError,
   connect,
@@ -118,30 +117,35 @@ test("reload: a client that waits to be accepted meanwhile gets in", async () =>
 });
 
 test("maxConnections: the next waits until one has left", async () => {
-  await using echo = new Echo({ maxConnections: 1 });
-  const first = await echo.dial();
-  let isIn = false;
-  const second = echo.dial().then((channel) => {
-    isIn = true;
-    return channel;
+  let startOfLast = 0;
+  await using echo = new Echo({
+    maxConnections: 1,
+    onHandshake: ({ duration }) => startOfLast = performance.now() - duration,
   });
-  // Others come and go meanwhile; it is the limit that holds this one.
-  const up = new TransformStream<Uint8Array, Uint8Array>();
-  const down = new TransformStream<Uint8Array, Uint8Array>();
-  const [near, far] = await Promise.all([
-    connectChannel({ readable: down.readable, writable: up.writable }, {
-      psk: PSK,
-    }),
-    acceptChannel({ readable: up.readable, writable: down.writable }, {
-      psk: PSK,
-    }),
-  ]);
-  near.abort();
-  far.abort();
-  assertEquals(isIn, false);
-  await say(first, "first");
+  const first = await echo.dial();
+  const second = echo.dial();
+  await first.writable.getWriter().write(new Uint8Array(1));
+  await first.readable.getReader().read();
+  const leaves = performance.now();
+  first.abort();
   await say(await second, "second");
+  assertEquals(startOfLast > leaves, true);
   assertEquals(echo.limits, ["connections"]);
+});
+
+test("maxConnections, maxHandshakes: nobody is dropped for nobody", async () => {
+  for (const limit of ["maxConnections", "maxHandshakes"]) {
+    const timeout = Promise.withResolvers<unknown>();
+    await using echo = new Echo({
+      [limit]: 1,
+      // Longer than a handshake is sure of.
+      handshakeTimeout: 1500,
+      onHandshake: ({ error }) => timeout.resolve(error),
+    });
+    const { port } = echo.listener.addr;
+    using _stalled = await Deno.connect({ port, hostname: "127.0.0.1" });
+    assertEquals((await timeout.promise as ChannelError).code, "timeout");
+  }
 });
 
 test("maxHandshakes: the oldest makes room after its first second", async () => {
@@ -195,4 +199,50 @@ test("tls: false leaves the outer lock out", async () => {
 test("without a certificate it takes an explicit tls: false", () => {
   assertThrows(() => listen({ port: 0, psk: PSK }), TypeError, "certificate");
   return Promise.resolve();
+});
+
+test("a client that offers another ALPN protocol only is let in", async () => {
+  await using echo = new Echo();
+  const { port } = echo.listener.addr;
+  const conn = await Deno.connectTls({
+    hostname: "localhost",
+    port,
+    caCerts: [pair.cert],
+    alpnProtocols: ["h2"],
+  });
+  await conn.handshake();
+  await say(await connectChannel(conn, { psk: PSK }), "through a proxy");
+});
+
+test("shutdown: a reload under way opens nothing any more", async () => {
+  const echo = new Echo();
+  const reloading = echo.listener.reload({ ...otherPair, psk: PSK });
+  // The old port is closed by now, the new one not yet open.
+  for (let i = 0; i < 10; i++) await Promise.resolve();
+  echo.listener.shutdown();
+  await reloading;
+  await assertRejects(() => echo.dial(otherPair.cert), Error);
+  await echo.listener.reload({ ...pair, psk: PSK });
+  await assertRejects(() => echo.dial(), Error);
+  await echo[Symbol.asyncDispose]();
+});
+
+test("reload: a port that is lost is told, and live channels live on", async () => {
+  const echo = new Echo();
+  const live = await echo.dial();
+  const { listenTls } = Deno;
+  Deno.listenTls = (options) => {
+    if (options.port === 0) return listenTls(options);
+    throw new Deno.errors.AddrInUse();
+  };
+  try {
+    await assertRejects(
+      () => echo.listener.reload({ ...otherPair, psk: PSK }),
+      Deno.errors.AddrInUse,
+    );
+  } finally {
+    Deno.listenTls = listenTls;
+  }
+  await say(live, "still here");
+  await echo[Symbol.asyncDispose]();
 });

@@ -85,6 +85,20 @@ test("after --grace live channels are cut, and it exits 1", async (dir) => {
   assertMatch(log, /stopped: 1 clients had to be cut/);
 });
 
+test("--grace counts for those who shake hands too", async (dir) => {
+  const server = await TestServer.start([
+    ...[...serverFlags(dir), "--grace", "1"],
+    ...["--handshake-timeout", "3600"],
+  ]);
+  // It is accepted before the next one, which gets in.
+  using _stalled = await Deno.connect({ port: server.port });
+  const channel = await dial(dir, server.port);
+  channel.abort();
+  server.signal("SIGTERM");
+  assertEquals(await server.exitCode(), 0);
+  await server.stop();
+});
+
 test("a second signal ends it at once", async (dir) => {
   const server = await TestServer.start(serverFlags(dir));
   await using channel = await dial(dir, server.port);

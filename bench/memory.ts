@@ -4,7 +4,7 @@
  */
 
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import { connect, listen } from "../lib/mod.ts";
+import { type Channel, connect, listen } from "../lib/mod.ts";
 import { startHere } from "./servers.ts";
 
 const MIB = 1024 * 1024;
@@ -57,8 +57,10 @@ const MEASUREMENTS = {
       return conn;
     });
   },
-  /** So many MiB from a writer to a reader that pauses: see below. */
-  slowReader: readSlowly,
+  /** So many MiB to a reader that pauses and brings its own buffer. */
+  slowReader: (count: number) => readSlowly(count, intoOneBuffer),
+  /** The same to one that takes each chunk as it comes. */
+  slowIterator: (count: number) => readSlowly(count, (stream) => stream),
   /** Its other half. */
   fastWriter: writeFast,
 };
@@ -67,7 +69,10 @@ const MEASUREMENTS = {
  * Receives so many MiB from another process and pauses now and then: how many
  * MiB are resident at the most above idle, here or there.
  */
-async function readSlowly(count: number): Promise<number> {
+async function readSlowly(
+  count: number,
+  chunks: (stream: Channel["readable"]) => AsyncIterable<Uint8Array>,
+): Promise<number> {
   const key = await makeKey(false);
   const cert = await makeCertificate(key, ["localhost"], 2);
   const psk = `default:${"0f".repeat(32)}`;
@@ -83,7 +88,7 @@ async function readSlowly(count: number): Promise<number> {
   let most = idle;
   let received = 0;
   let pauseAt = PAUSE_EVERY;
-  for await (const chunk of channel!.readable) {
+  for await (const chunk of chunks(channel!.readable)) {
     received += chunk.length;
     if (received < pauseAt) continue;
     pauseAt += PAUSE_EVERY;
@@ -93,6 +98,17 @@ async function readSlowly(count: number): Promise<number> {
   if (received !== count * MIB) throw new Error(`Only ${received} arrived`);
   await channel!.writable.close();
   return Math.max(most - idle, await there);
+}
+
+async function* intoOneBuffer(stream: Channel["readable"]) {
+  const reader = stream.getReader({ mode: "byob" });
+  let buffer = new Uint8Array(CHUNK.length);
+  while (true) {
+    const { done, value } = await reader.read(buffer);
+    if (done) return;
+    yield value;
+    buffer = new Uint8Array(value.buffer);
+  }
 }
 
 async function writeFast(count: number): Promise<number> {

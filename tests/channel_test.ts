@@ -270,6 +270,38 @@ Deno.test("connectChannel: an unknown identity looks like a wrong key", async ()
   assertEquals(messages[0], messages[1]);
 });
 
+Deno.test("acceptChannel: an unknown identity is heard out, as a wrong key is", async () => {
+  for (const identity of ["default", "nobody"]) {
+    const hello = new TextEncoder().encode(`innerlock/1 ${identity}`);
+    const handshake = await HandshakeState.initialize({
+      prologue: hello,
+      psk: new Uint8Array(32),
+    });
+    const says = [
+      encodeFrames([hello]),
+      encodeFrames([await handshake.writeMessage1()]),
+    ];
+    const did: string[] = [];
+    const transport: Transport = {
+      read: (p) => {
+        const said = says.shift();
+        if (said === undefined) return new Promise(() => {});
+        did.push("read");
+        p.set(said);
+        return Promise.resolve(said.length);
+      },
+      write: (p) => {
+        did.push("write");
+        return Promise.resolve(p.length);
+      },
+      closeWrite: () => Promise.resolve(),
+      close: () => did.push("close"),
+    };
+    await assertFails(acceptChannel(transport, { psk: PSK }), "refused");
+    assertEquals(did, ["read", "read", "close"], identity);
+  }
+});
+
 Deno.test("connectChannel: an identity without key is a TypeError", async () => {
   const [client] = duplex();
   const psk = PSK;
@@ -377,7 +409,7 @@ Deno.test("Channel: each ping is answered by a pong", async () => {
   channel.abort();
 });
 
-Deno.test("Channel: it reads on while it cannot write, however many pings came", async () => {
+Deno.test("Channel: it reads on while it cannot write, though pings came", async () => {
   const heard = Promise.withResolvers<void>();
   const channel = await rawClient(async (peer, seal, open) => {
     const next = async () =>

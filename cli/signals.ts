@@ -18,13 +18,21 @@ export function onSignal(
   }
 }
 
-/** Waits for a signal to stop; at a second one the program ends at once. */
+/** Within this time of the first signal another is the same, in milliseconds. */
+const SAME_SIGNAL = 500;
+
+/**
+ * Waits for a signal to stop; at a second one the program ends at once. One
+ * Ctrl-C may come as several: the terminal tells every process, and `deno task`
+ * tells its child once more.
+ */
 export async function stopSignal(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
-  let isStopping = false;
+  let first: number | undefined;
   onSignal(["SIGTERM", "SIGINT"], () => {
-    if (isStopping) Deno.exit(Exit.failed);
-    isStopping = true;
+    const now = performance.now();
+    first ??= now;
+    if (now - first >= SAME_SIGNAL) Deno.exit(Exit.failed);
     resolve();
   });
   await promise;

@@ -9,9 +9,11 @@ import {
   type ClientOptions,
   closeQuietly,
   connectChannel,
+  HANDSHAKE_TIMEOUT,
   withLimit,
 } from "./channel.ts";
 import { ChannelError } from "./errors.ts";
+import { isAlert, tlsError } from "./tls_errors.ts";
 
 /** Offered to the other side; either may do without it. */
 export const ALPN_PROTOCOLS = ["innerlock/1"];
@@ -63,25 +65,56 @@ export interface ConnectOptions extends ClientOptions {
  * @throws {TypeError} If the key file has no such identity.
  */
 export async function connect(options: ConnectOptions): Promise<Channel> {
-  return await withLimit(options, async (signal) => {
-    const conn = await openTls(options, signal);
-    return await connectChannel(conn, { ...options, signal });
-  });
+  const { hostname = "localhost", port } = options;
+  const address = `${
+    hostname.includes(":") ? `[${hostname}]` : hostname
+  }:${port}`;
+  let peer = `the server ${address}`;
+  let step: keyof typeof WAITING = "connect";
+  try {
+    return await withLimit(options, async (signal) => {
+      const conn = await dial(options, signal);
+      step = "tls";
+      const ip = conn.remoteAddr.hostname;
+      if (ip !== hostname) peer += ` (${ip})`;
+      await finishTls(conn, signal, "server", peer);
+      step = "innerlock";
+      return await connectChannel(conn, { ...options, signal });
+    });
+  } catch (error) {
+    if (!(error instanceof ChannelError)) throw error;
+    if (isAlert(error.cause)) throw tlsError(error.cause, "server", peer);
+    if (error.code !== "timeout") throw error;
+    const { handshakeTimeout = HANDSHAKE_TIMEOUT } = options;
+    const limit = `within ${handshakeTimeout / 1000} s`;
+    throw new ChannelError("timeout", WAITING[step](peer, limit));
+  }
 }
 
+/** What a time limit cut short, and why that may be. */
+const WAITING = {
+  connect: (peer: string, limit: string) =>
+    `No answer from ${peer} ${limit}: the address may be wrong, or a firewall ` +
+    "or the name server silent",
+  tls: (peer: string, limit: string) =>
+    `A connection to ${peer}, but no TLS ${limit}; is it innerlock at all?`,
+  innerlock: (peer: string, limit: string) =>
+    `TLS with ${peer}, but nothing of innerlock ${limit}; is it innerlock at all?`,
+};
+
 /**
- * Opens the outer lock. `Deno.connectTls` leaves Nagle's algorithm on, which
- * costs the handshake two delayed ACKs, about 88 ms; its two steps by hand allow
- * `setNoDelay` between them. But only `connectTls` takes a client certificate.
+ * Opens the outer lock's connection, TLS yet to be done. `Deno.connectTls`
+ * leaves Nagle's algorithm on, which costs the handshake two delayed ACKs, about
+ * 88 ms; its two steps by hand allow `setNoDelay` between them. But only
+ * `connectTls` takes a client certificate.
  */
-async function openTls(
+async function dial(
   options: ConnectOptions,
   signal: AbortSignal,
 ): Promise<Deno.TlsConn> {
   const { hostname = "localhost", port, caCerts = [], cert, key } = options;
   const serverName = options.serverName ?? hostname;
   const common = { caCerts, alpnProtocols: ALPN_PROTOCOLS };
-  let conn: Deno.TlsConn;
   if (cert !== undefined && key !== undefined) {
     if (serverName !== hostname) {
       throw new TypeError(
@@ -89,13 +122,11 @@ async function openTls(
           "Deno.connectTls takes one name for both",
       );
     }
-    conn = await Deno.connectTls({ ...common, hostname, port, cert, key });
-  } else {
-    const tcp = await Deno.connect({ hostname, port, signal });
-    tcp.setNoDelay(true);
-    conn = await Deno.startTls(tcp, { ...common, hostname: serverName });
+    return await Deno.connectTls({ ...common, hostname, port, cert, key });
   }
-  return await finishTls(conn, signal, "server", `The server ${serverName}`);
+  const tcp = await Deno.connect({ hostname, port, signal });
+  tcp.setNoDelay(true);
+  return await Deno.startTls(tcp, { ...common, hostname: serverName });
 }
 
 /** Does the TLS handshake; closes the connection if it fails or must stop. */
@@ -110,7 +141,7 @@ export async function finishTls(
   try {
     signal.throwIfAborted();
     await conn.handshake().catch((error) => {
-      throw translate(error, role, peer);
+      throw tlsError(error, role, peer);
     });
     signal.throwIfAborted();
     return conn;
@@ -120,48 +151,4 @@ export async function finishTls(
   } finally {
     signal.removeEventListener("abort", stop);
   }
-}
-
-/** What a failed TLS handshake says, and what it means to a person. */
-const TLS_FAILURES: [RegExp, "untrusted" | "protocol" | "cut", string][] = [
-  [
-    /UnknownIssuer|CaUsedAsEndEntity|BadSignature/,
-    "untrusted",
-    "is of an issuer that is not trusted; give the server's own cert.pem",
-  ],
-  [/Expired/i, "untrusted", "has expired; make a new one, or set the clock"],
-  [
-    /NotValidYet|not valid yet/i,
-    "untrusted",
-    "is not valid yet; set the clock",
-  ],
-  [
-    /NotValidForName|not valid for name/i,
-    "untrusted",
-    "is made out to another name",
-  ],
-  [/peer certificate/, "untrusted", "is not acceptable"],
-  [/InvalidContentType|corrupt message/i, "protocol", "did not speak TLS"],
-];
-
-function translate(
-  cause: unknown,
-  role: "client" | "server",
-  peer: string,
-): unknown {
-  if (!(cause instanceof Error)) return cause;
-  for (const [pattern, code, says] of role === "server" ? TLS_FAILURES : []) {
-    if (!pattern.test(cause.message)) continue;
-    const what = code === "untrusted" ? "'s certificate" : "";
-    return new ChannelError(code, `${peer}${what} ${says}`, { cause });
-  }
-  const isCut = cause instanceof Deno.errors.UnexpectedEof ||
-    cause instanceof Deno.errors.ConnectionReset ||
-    cause instanceof Deno.errors.BrokenPipe;
-  const failure = isCut ? "cut the connection" : `failed: ${cause.message}`;
-  return new ChannelError(
-    isCut ? "cut" : "protocol",
-    `${peer} ${failure} in the TLS handshake`,
-    { cause },
-  );
 }

@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import {
   type Channel,
@@ -8,6 +8,7 @@ import {
   listen,
   type Listener,
 } from "../lib/mod.ts";
+import { tlsError } from "../lib/tls_errors.ts";
 import { PSK } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -103,7 +104,7 @@ test("connect: serverName is what the certificate is checked for", async () => {
   const error = await assertRejects(
     () => dial(listener, { serverName: "other.example" }),
     ChannelError,
-    "another name",
+    "not to other.example",
   );
   assertEquals(error.code, "untrusted");
   listener.close();
@@ -137,8 +138,142 @@ test("connect: a silent server meets the time limit", async () => {
     ChannelError,
   );
   assertEquals(error.code, "timeout");
+  const address = `127.0.0.1:${listener.addr.port}`;
+  const expected = `A connection to the server ${address}, but no TLS within`;
+  assertStringIncludes(error.message, expected);
   (await accepted).close();
   listener.close();
+});
+
+test("connect: a server that is silent inside TLS meets it too", async () => {
+  const listener = Deno.listenTls({ port: 0, cert, key });
+  const serving = (async () => {
+    const conn = await listener.accept();
+    await conn.handshake();
+    return conn;
+  })();
+  const connecting = connect({
+    port: listener.addr.port,
+    caCerts: [cert],
+    psk: PSK,
+    handshakeTimeout: 200,
+  });
+  const error = await assertRejects(() => connecting, ChannelError);
+  assertEquals(error.code, "timeout");
+  assertStringIncludes(error.message, "but nothing of innerlock within 0.2 s");
+  (await serving).close();
+  listener.close();
+});
+
+test("connect: a server of another protocol inside TLS", async () => {
+  const listener = Deno.listenTls({
+    port: 0,
+    cert,
+    key,
+    alpnProtocols: ["h2"],
+  });
+  const serving = (async () => {
+    const conn = await listener.accept();
+    await conn.handshake().catch(() => {});
+    conn.close();
+  })();
+  const port = listener.addr.port;
+  const connecting = connect({ port, caCerts: [cert], psk: PSK });
+  const error = await assertRejects(() => connecting, ChannelError);
+  assertEquals(error.code, "protocol");
+  assertStringIncludes(error.message, "speaks TLS but not innerlock");
+  await serving;
+  listener.close();
+});
+
+Deno.test("tlsError: what rustls says, in words", () => {
+  const { InvalidData, TimedOut, ConnectionReset } = Deno.errors;
+  const bad = "invalid peer certificate: ";
+  const times = "verification time 1795559426 (UNIX), but certificate is not";
+  for (
+    const [cause, role, code, words] of [
+      [
+        new InvalidData(
+          `${bad}certificate not valid for name "x"; certificate is only ` +
+            'valid for DnsName("a.example") or IpAddress(10.0.0.1)',
+        ),
+        "server",
+        "untrusted",
+        "The certificate of the peer is made out to a.example or 10.0.0.1, not to x; use one",
+      ],
+      [
+        new InvalidData(
+          `${bad}certificate not valid for name "x"; certificate is not ` +
+            "valid for any names (according to its subjectAltName extension)",
+        ),
+        "server",
+        "untrusted",
+        "made out to no name, not to x; make one with 'deno task certs --host x",
+      ],
+      [
+        new InvalidData(
+          `${bad}certificate expired: ${times} valid after 1609459200 (1 ` +
+            "seconds ago)",
+        ),
+        "server",
+        "untrusted",
+        "has expired at 2021-01-01T00:00Z, and it is 2026-11-24T22:30Z by",
+      ],
+      [
+        new InvalidData(
+          `${bad}certificate not valid yet: ${times} valid before 2208988800 ` +
+            "(1 seconds in future)",
+        ),
+        "server",
+        "untrusted",
+        "is not valid until 2040-01-01T00:00Z, and it is 2026-11-24T22:30Z by",
+      ],
+      [
+        new InvalidData(`${bad}Other(OtherError(CaUsedAsEndEntity))`),
+        "server",
+        "untrusted",
+        "calls itself a CA, which Deno does not take",
+      ],
+      [new InvalidData(`${bad}Whatever`), "server", "untrusted", "(Whatever)"],
+      [
+        new InvalidData("received fatal alert: HandshakeFailure"),
+        "server",
+        "protocol",
+        "The peer and this side have no version or cipher",
+      ],
+      [
+        new InvalidData("received unexpected handshake message: got Finished"),
+        "server",
+        "protocol",
+        "did not keep to the rules of TLS",
+      ],
+      [
+        new InvalidData("received fatal alert: CertificateRequired"),
+        "server",
+        "refused",
+        "wants a certificate of the client",
+      ],
+      [
+        new InvalidData("received fatal alert: UnknownCA"),
+        "client",
+        "protocol",
+        "The peer does not trust this certificate (UnknownCA); copy cert.pem",
+      ],
+      [
+        new InvalidData("received fatal alert: BadCertificate"),
+        "client",
+        "protocol",
+        "has not the name that was dialled",
+      ],
+      [new InvalidData("no idea"), "client", "protocol", "handshake: no idea"],
+      [new TimedOut("x"), "server", "cut", "cut the connection in the TLS"],
+      [new ConnectionReset("x"), "client", "cut", "cut the connection in the"],
+    ] as const
+  ) {
+    const error = tlsError(cause, role, "the peer") as ChannelError;
+    assertEquals(error.code, code, error.message);
+    assertStringIncludes(error.message, words);
+  }
 });
 
 test("Listener: a client that is silent inside TLS is dropped", async () => {
@@ -239,7 +374,11 @@ test("connect: given up before TCP is connected it leaves nothing open", async (
       return new Promise<Deno.TcpConn>(() => {});
     }) as typeof real;
     const connecting = dial(listener, { handshakeTimeout: 1 });
-    await assertRejects(() => connecting, ChannelError, "within");
+    await assertRejects(
+      () => connecting,
+      ChannelError,
+      `No answer from the server localhost:${listener.addr.port} within 0.001 s`,
+    );
   } finally {
     Deno.connect = real;
     listener.close();

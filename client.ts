@@ -12,14 +12,12 @@
 
 import { TextLineStream } from "@std/streams";
 import { getCACertificates } from "node:tls";
-import {
-  keepWriteOnlyFor,
-  readPsk,
-  readSecret,
-  readText,
-} from "./cli/files.ts";
+import { checkPair } from "./cli/certificates.ts";
+import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { Live } from "./cli/live.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
+import { whyNotConnected } from "./cli/network_errors.ts";
+import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
@@ -47,7 +45,8 @@ server.
                            of unix:/path, a channel for each
   --server-name NAME       the name its certificate has, if it is another
   --ca FILE                certificate to trust, PEM (certs/cert.pem)
-  --system-ca              trust this system's public CAs as well
+  --system-ca              trust this system's public CAs, and of files only
+                           what --ca says
   --psk FILE               key file, identity:hex (certs/psk.txt)
   --identity NAME          whose key to use (default)
   --client-cert FILE       certificate to show to a proxy that wants one
@@ -115,38 +114,60 @@ async function main(args: Args): Promise<number | void> {
   }
 }
 
+/** Where a client gets the files that `deno task certs` makes. */
+const ORIGIN = "copy it from the server, where 'deno task certs' makes it";
+
 async function readOptions(args: Args): Promise<ConnectOptions> {
-  const hostname = args.text("host")!;
+  const hostname = args.host("host")!;
   const port = args.integer("port", 1, 65_535);
   const identity = args.text("identity")!;
   const pskFile = args.text("psk")!;
-  const psk = await readPsk(pskFile);
+  const psk = await readPsk(pskFile, ORIGIN);
   if (!psk.has(identity)) {
-    throw new UsageError(`There is no identity ${identity} in ${pskFile}`);
+    throw new UsageError(
+      `There is no identity ${identity} in ${pskFile}; choose with ` +
+        `--identity: ${[...psk.keys()].join(", ")}`,
+    );
   }
-  const serverName = args.text("server-name");
-  const clientCert = args.text("client-cert");
-  const clientKey = args.text("client-key");
-  if ((clientCert === undefined) !== (clientKey === undefined)) {
-    throw new UsageError("--client-cert and --client-key go together");
-  }
-  if (clientCert && serverName && serverName !== hostname) {
+  const serverName = args.host("server-name");
+  const clientPair = await readClientPair(args);
+  if (clientPair && serverName && serverName !== hostname) {
     throw new UsageError("--server-name does not go with --client-cert");
   }
-  const systemCa = args.is("system-ca") ? getCACertificates("system") : [];
   return {
     hostname,
     port,
     psk,
     identity,
-    caCerts: [await readText(args.text("ca")!), ...systemCa],
+    caCerts: await readCas(args),
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
     idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
     ...(serverName && { serverName }),
-    ...(clientCert && { cert: await readText(clientCert) }),
-    ...(clientKey && { key: await readSecret(clientKey) }),
+    ...clientPair,
     ...(args.is("trace") && { trace: printFrame }),
   };
+}
+
+async function readCas(args: Args): Promise<string[]> {
+  const isSystem = args.is("system-ca");
+  const system = isSystem ? getCACertificates("system") : [];
+  if (isSystem && args.texts("ca").length === 0) return system;
+  return [await readCertificates(args.text("ca")!, ORIGIN), ...system];
+}
+
+async function readClientPair(
+  args: Args,
+): Promise<{ cert: string; key: string } | undefined> {
+  const certPath = args.text("client-cert");
+  const keyPath = args.text("client-key");
+  if (certPath === undefined && keyPath === undefined) return undefined;
+  if (certPath === undefined || keyPath === undefined) {
+    throw new UsageError("--client-cert and --client-key go together");
+  }
+  const cert = await readCertificates(certPath);
+  const key = await readPrivateKey(keyPath, { mayAsk: false });
+  checkPair({ certPath, cert, keyPath, key });
+  return { cert, key };
 }
 
 async function open(options: ConnectOptions): Promise<Channel> {
@@ -154,8 +175,9 @@ async function open(options: ConnectOptions): Promise<Channel> {
     return await connect(options);
   } catch (error) {
     if (error instanceof ChannelError) throw error;
-    const server = `${options.hostname}:${options.port}`;
-    throw new Error(`Cannot connect to ${server}: ${messageOf(error)}`);
+    const { hostname = "localhost", port } = options;
+    const server = format({ host: hostname, port });
+    throw new Error(`Cannot connect to ${server}: ${whyNotConnected(error)}`);
   }
 }
 

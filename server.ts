@@ -11,15 +11,13 @@
  */
 
 import { isPrivateAddress } from "./cli/addresses.ts";
-import {
-  keepWriteOnlyFor,
-  readPrivateKey,
-  readPsk,
-  readText,
-} from "./cli/files.ts";
+import { checkPair, timeWarning } from "./cli/certificates.ts";
+import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
+import { whyNotListening } from "./cli/network_errors.ts";
+import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { onSignal, stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
@@ -32,7 +30,7 @@ import {
   type ListenerCredentials,
   type ListenOptions,
 } from "./lib/mod.ts";
-import { parseAddress } from "./tunnel/address.ts";
+import { format, parseAddress } from "./tunnel/address.ts";
 
 const USAGE = `
 Usage: deno task server [flags]
@@ -105,8 +103,9 @@ async function main(args: Args): Promise<number> {
   keepWriteOnlyFor(args.text("forward"));
   const metrics = new Metrics();
   const sessions = new Sessions(log, metrics);
+  const credentials = await readCredentials(args);
   const listener = open(args, {
-    ...await readCredentials(args),
+    ...credentials,
     onHandshake: ({ remoteAddr, duration, error }) => {
       if (error === undefined) return metrics.accepted(duration);
       const reason = reasonOf(error);
@@ -116,10 +115,16 @@ async function main(args: Args): Promise<number> {
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
+  const warn = ({ cert }: ListenerCredentials) => {
+    const warning = cert && timeWarning(args.text("cert")!, cert);
+    if (warning) log("warning", warning);
+  };
   onSignal("SIGHUP", async () => {
     try {
-      await listener.reload(await readCredentials(args, { mayAsk: false }));
+      const credentials = await readCredentials(args, { mayAsk: false });
+      await listener.reload(credentials);
       log("reload", "certificate and keys read again");
+      warn(credentials);
     } catch (error) {
       const message = `nothing reloaded: ${messageOf(error)}`;
       log("reload", message, { reason: "failed" });
@@ -133,6 +138,7 @@ async function main(args: Args): Promise<number> {
     // Nor may handshakes take longer.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
+  warn(credentials);
   if (args.is("no-tls")) {
     log(
       "warning",
@@ -167,25 +173,33 @@ function handlerOf(args: Args): Handler {
   );
 }
 
+/** Where a server gets its files. */
+const ORIGIN = "'deno task certs' makes one";
+
 async function readCredentials(
   args: Args,
   { mayAsk = true } = {},
 ): Promise<ListenerCredentials> {
-  const psk = await readPsk(args.text("psk")!);
+  const psk = await readPsk(args.text("psk")!, ORIGIN);
   if (args.is("no-tls")) return { psk };
-  const passphrase = { file: args.text("passphrase-file"), mayAsk };
-  return {
-    psk,
-    cert: await readText(args.text("cert")!),
-    key: await readPrivateKey(args.text("key")!, passphrase),
-  };
+  const [certPath, keyPath] = [args.text("cert")!, args.text("key")!];
+  const file = args.text("passphrase-file");
+  const cert = await readCertificates(certPath, ORIGIN);
+  const key = await readPrivateKey(keyPath, {
+    file,
+    mayAsk,
+    advice: "give --passphrase-file FILE",
+    origin: ORIGIN,
+  });
+  checkPair({ certPath, cert, keyPath, key });
+  return { psk, cert, key };
 }
 
 function open(
   args: Args,
   given: Omit<ListenOptions, "port">,
 ): Listener {
-  const hostname = args.text("host")!;
+  const hostname = args.host("host")!;
   const port = args.integer("port", 0, 65_535);
   const tls = !args.is("no-tls");
   if (!tls && !isPrivateAddress(hostname)) {
@@ -209,24 +223,12 @@ function open(
   try {
     return listen(options);
   } catch (error) {
-    if (error instanceof Deno.errors.AddrInUse) {
-      throw new Error(
-        `Cannot listen on ${hostname}:${port}: the port is in use; ` +
-          "stop what uses it or choose another with --port",
-      );
-    }
-    // A key of another certificate is a plain Error.
-    const { name } = error as Error;
-    if (name === "InvalidData" || name === "Error") {
-      throw new UsageError(
-        `Cannot use ${args.text("cert")} with ${args.text("key")}: ${
-          messageOf(error)
-        }`,
-      );
-    }
-    throw new Error(
-      `Cannot listen on ${hostname}:${port}: ${messageOf(error)}`,
-    );
+    const where = format({ host: hostname, port });
+    const message = `Cannot listen on ${where}: ${whyNotListening(error)}`;
+    // Who uses a port may go; all else is wrong until it is changed.
+    throw error instanceof Deno.errors.AddrInUse
+      ? new Error(message)
+      : new UsageError(message);
   }
 }
 

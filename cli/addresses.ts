@@ -1,10 +1,10 @@
 /**
- * Which addresses do not leave a machine or a private network.
+ * What is a host, and which do not leave a machine or a private network.
  *
  * @module
  */
 
-import { BlockList, isIPv6 } from "node:net";
+import { BlockList, isIP, isIPv6 } from "node:net";
 
 const PRIVATE = new BlockList();
 // RFC 1122, 1918, 6598 and 3927; RFC 4291 and 4193.
@@ -22,4 +22,12 @@ PRIVATE.addSubnet("fc00::", 7, "ipv6");
 export function isPrivateAddress(host: string): boolean {
   if (host === "localhost") return true;
   return PRIVATE.check(host, isIPv6(host) ? "ipv6" : "ipv4");
+}
+
+/** Labels of letters, digits, `-` and `_`; a number at the end is no name's. */
+const NAME = /^(?!(.*\.)?\d+\.?$)((?!-)[\w-]{1,63}(?<!-)(\.(?=.)|\.?$))+$/;
+
+/** Whether a text is a name or an address of a machine. */
+export function isHost(text: string): boolean {
+  return isIP(text) !== 0 || NAME.test(text);
 }

@@ -1,6 +1,6 @@
 /**
- * Reads the files that a program is told of: certificates, and secrets, which
- * nobody else may read.
+ * The files that a program is told of: certificates, and secrets, which nobody
+ * else may read. Reads them, and replaces those that are made anew.
  *
  * @module
  */
@@ -8,38 +8,52 @@
 import { createPrivateKey } from "node:crypto";
 import { promptSecret } from "@std/cli/prompt-secret";
 import { parsePsk, type PskMap } from "../lib/mod.ts";
+import { checkCertificates, isEncryptedKey } from "./certificates.ts";
 import { messageOf, UsageError } from "./main.ts";
 
 /** The permission bits that a secret may not have: group's and others'. */
 const OPEN_TO_OTHERS = 0o077;
 
-/** Reads a file that is no secret. */
-export async function readText(path: string): Promise<string> {
+/**
+ * Reads a file that is no secret.
+ *
+ * @param origin Where to get one that is missing.
+ */
+export async function readText(path: string, origin = ""): Promise<string> {
   try {
     return await Deno.readTextFile(path);
   } catch (error) {
     const why = error instanceof Deno.errors.NotFound
-      ? "there is no such file; 'deno task certs' makes one"
+      ? ["there is no such file", origin].filter(Boolean).join("; ")
       : messageOf(error);
     throw new UsageError(`Cannot read ${path}: ${why}`);
   }
 }
 
-/** Reads a file that only its owner may read. */
-export async function readSecret(path: string): Promise<string> {
-  const text = await readText(path);
+/** Reads certificates. */
+export async function readCertificates(
+  path: string,
+  origin?: string,
+): Promise<string> {
+  const text = await readText(path, origin);
+  checkCertificates(path, text);
+  return text;
+}
+
+/** Refuses a file that others than its owner may read. */
+async function checkMode(path: string): Promise<void> {
   const { mode } = await Deno.stat(path);
   if (mode !== null && mode & OPEN_TO_OTHERS) {
     throw new UsageError(
       `Cannot use ${path}: others may read it; run 'chmod 600 ${path}'`,
     );
   }
-  return text;
 }
 
 /** Reads a key file. */
-export async function readPsk(path: string): Promise<PskMap> {
-  const text = await readSecret(path);
+export async function readPsk(path: string, origin?: string): Promise<PskMap> {
+  const text = await readText(path, origin);
+  await checkMode(path);
   try {
     return parsePsk(text);
   } catch (error) {
@@ -47,38 +61,62 @@ export async function readPsk(path: string): Promise<PskMap> {
   }
 }
 
+/** How an encrypted private key may be read. */
+export interface KeyOptions {
+  /** A file with the passphrase. */
+  file?: string | undefined;
+  /** Whether a person may be asked. */
+  mayAsk?: boolean;
+  /** What to do where there is no passphrase. */
+  advice?: string;
+  /** Where to get a file that is missing. */
+  origin?: string;
+}
+
+/** The last one: nobody is asked again as long as the file stays as it is. */
+let decrypted: { pem: string; key: string } | undefined;
+
 /**
  * Reads a private key; one that is encrypted with the passphrase in a file, or
  * asks for it at the terminal if it may.
  */
 export async function readPrivateKey(
   path: string,
-  { file, mayAsk = true }: { file?: string | undefined; mayAsk?: boolean },
+  { file, mayAsk = true, advice, origin }: KeyOptions,
 ): Promise<string> {
-  const pem = await readSecret(path);
-  if (!pem.includes("ENCRYPTED")) return pem;
-  const passphrase = file
-    ? (await readSecret(file)).replace(/\r?\n$/, "")
-    : mayAsk && Deno.stdin.isTerminal()
-    ? promptSecret(`Passphrase of ${path}:`)
-    : null;
-  if (passphrase === null) {
-    throw new UsageError(
-      `Cannot use ${path}: it is encrypted; give --passphrase-file FILE`,
-    );
+  const pem = await readText(path, origin);
+  // Whoever named a wrong file should not be told to close it to others.
+  const isEncrypted = isEncryptedKey(path, pem);
+  await checkMode(path);
+  if (!isEncrypted) return pem;
+  if (decrypted?.pem !== pem) {
+    const passphrase = file
+      ? await readPassphrase(file)
+      : mayAsk && Deno.stdin.isTerminal()
+      ? promptSecret(`Passphrase of ${path}:`)
+      : null;
+    if (passphrase === null) {
+      const what = advice ?? `decrypt it with 'openssl pkey -in ${path}'`;
+      throw new UsageError(`Cannot use ${path}: it is encrypted; ${what}`);
+    }
+    decrypted = { pem, key: decrypt(path, pem, passphrase) };
   }
+  return decrypted.key;
+}
+
+async function readPassphrase(path: string): Promise<string> {
+  const text = await readText(path);
+  await checkMode(path);
+  return text.replace(/\r?\n$/, "");
+}
+
+function decrypt(path: string, pem: string, passphrase: string): string {
   try {
     return createPrivateKey({ key: pem, passphrase })
       .export({ type: "pkcs8", format: "pem" }) as string;
   } catch {
     throw new UsageError(`Cannot decrypt ${path}: the passphrase is wrong`);
   }
-}
-
-/** Gives up the right to write, which only a Unix socket's path takes. */
-export function keepWriteOnlyFor(address: string | undefined): void {
-  if (address?.startsWith("unix:")) return;
-  Deno.permissions.revokeSync({ name: "write" });
 }
 
 /** A file to be. */

@@ -5,6 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { isHost } from "./addresses.ts";
 import { ChannelError } from "../lib/mod.ts";
 import config from "../deno.json" with { type: "json" };
 
@@ -32,6 +33,8 @@ export interface Args {
   texts(name: string): string[];
   /** A flag's whole number. */
   integer(name: string, min: number, max: number): number;
+  /** A flag's name or address of a machine. */
+  host(name: string): string | undefined;
   /** A flag's text, which must be one of these. */
   choice<T extends string>(name: string, choices: readonly T[]): T;
   /** What is not a flag. */
@@ -46,8 +49,12 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
     // All may repeat as far as the parser goes: it would keep the last silently.
     collect: strings,
     boolean: [...flags.boolean ?? [], "help", "version"],
+    alias: { h: "help" },
     unknown: (arg, key) => {
       if (key === undefined && takesWords) return true;
+      if (/^-\d/.test(arg)) {
+        throw new UsageError(`No flag takes a number below 0, as ${arg} is`);
+      }
       const what = key === undefined ? "argument" : "flag";
       throw new UsageError(`Unknown ${what} ${arg}: --help lists the flags`);
     },
@@ -73,6 +80,14 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
       if (/^\d+$/.test(value) && number >= min && number <= max) return number;
       throw new UsageError(
         `--${name} takes a whole number from ${min} to ${max}, not ${value}`,
+      );
+    },
+    host: (name) => {
+      const host = text(name);
+      if (host === undefined || isHost(host)) return host;
+      throw new UsageError(
+        `--${name} takes a name or an address, not ${host}` +
+          (name === "host" ? "; the port goes to --port" : ""),
       );
     },
     choice: (name, choices) => {

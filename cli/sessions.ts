@@ -10,6 +10,7 @@ import {
   ChannelError,
   type ChannelErrorCode,
 } from "../lib/mod.ts";
+import { format } from "../tunnel/address.ts";
 import { SocketError } from "../tunnel/socket.ts";
 import { Live } from "./live.ts";
 import type { Log } from "./log.ts";
@@ -30,7 +31,7 @@ export function reasonOf(error: unknown): Reason {
 
 /** An address as people write it. */
 export function addressOf({ hostname, port }: Deno.NetAddr): string {
-  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+  return format({ host: hostname, port });
 }
 
 /** Serves channels side by side. */

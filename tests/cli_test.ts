@@ -1,6 +1,6 @@
 /** The server and the client as a user meets them: real processes. */
 
-import { makeKey } from "../cli/openssl.ts";
+import { encryptKey, makeKey } from "../cli/openssl.ts";
 import { assertEquals, assertMatch } from "@std/assert";
 import {
   clientFlags,
@@ -110,12 +110,17 @@ test("client: wrong usage exits 2", async (dir, port) => {
     const [args, message] of [
       [["--no-such"], /Unknown flag --no-such/],
       [["--port", "65536"], /whole number from 1 to 65535/],
+      [["--port", "-1"], /No flag takes a number below 0, as -1 is/],
       [["--port"], /--port/],
-      [["--identity", "bob"], /no identity bob in/],
-      [["--psk", `${dir}/none.txt`], /no such file/],
-      [["--ca", `${dir}/none.pem`], /no such file/],
+      [["--identity", "bob"], /no identity bob in .*--identity: default\n/],
+      [["--psk", `${dir}/none.txt`], /no such file; copy it from the server/],
+      [["--ca", `${dir}/none.pem`], /no such file; copy it from the server/],
       [["--client-cert", `${dir}/cert.pem`], /go together/],
       [["--identity", "default", "--identity", "bob"], /more than once/],
+      [["--host", "x:5001"], /name or an address, not x:5001; .* --port/],
+      [["--host", "https://x/"], /not https:\/\/x\/; the port goes to --port/],
+      [["--host", "a b"], /name or an address, not a b/],
+      [["--server-name", "x:1"], /--server-name takes a name .*, not x:1\n/],
     ] as const
   ) {
     const given = flags.filter((_, i) =>
@@ -123,6 +128,58 @@ test("client: wrong usage exits 2", async (dir, port) => {
     );
     assertFails(await run("client", [...given, ...args, "x"]), 2, message);
   }
+});
+
+test("client: a certificate or key that is none exits 2", async (dir, port) => {
+  const cert = await Deno.readTextFile(`${dir}/cert.pem`);
+  const files = {
+    "empty.pem": "",
+    "half.pem": cert.slice(0, 300),
+    "damaged.pem": cert.replace(/\n.{20}/, "\n"),
+    "encrypted.pem": await encryptKey(await makeKey(false), "x"),
+    "other.pem": await makeKey(false),
+  };
+  for (const [name, text] of Object.entries(files)) {
+    await writeKey(`${dir}/${name}`, text);
+  }
+  const client = (cert: string, key: string) => [
+    ...["--client-cert", `${dir}/${cert}`, "--client-key", `${dir}/${key}`],
+  ];
+  const psk = ["--psk", `${dir}/psk.txt`, "--port", String(port)];
+  const ca = ["--ca", `${dir}/cert.pem`];
+  for (
+    const [args, message] of [
+      [["--ca", `${dir}/empty.pem`], /empty\.pem: it has no certificate in/],
+      [["--ca", `${dir}/key.pem`], /key\.pem: .* but a private key/],
+      [["--ca", `${dir}/half.pem`], /half\.pem: it is cut off; copy it/],
+      [["--ca", `${dir}/damaged.pem`], /damaged\.pem: it is damaged; copy/],
+      [
+        [...ca, ...client("key.pem", "cert.pem")],
+        /key\.pem: it has no certificate in it but a private key/,
+      ],
+      [
+        [...ca, ...client("cert.pem", "cert.pem")],
+        /cert\.pem: it has no private key in it but a certificate/,
+      ],
+      [
+        [...ca, ...client("cert.pem", "other.pem")],
+        /other\.pem: it is not the key of .*\/cert\.pem/,
+      ],
+      [
+        [...ca, ...client("cert.pem", "encrypted.pem")],
+        /encrypted\.pem: it is encrypted; decrypt it with/,
+      ],
+      [[...ca, ...client("cert.pem", "no.pem")], /no\.pem: .* no such file\n/],
+    ] as const
+  ) {
+    assertFails(await run("client", [...psk, ...args, "x"]), 2, message);
+  }
+});
+
+test("client: --system-ca needs no file", async (dir, port) => {
+  const flags = ["--psk", `${dir}/psk.txt`, "--port", String(port)];
+  const result = await run("client", [...flags, "--system-ca", "x"]);
+  assertFails(result, 3, /issuer that is not trusted/);
 });
 
 test("client: a bad key file exits 2 and names the line", async (dir, port) => {
@@ -181,7 +238,10 @@ test("client: a certificate that is not trusted exits 3", async (dir, port) => {
   assertFails(
     await run("client", [...clientFlags(dir, port), ...name, "x"]),
     3,
-    /made out to another name/,
+    new RegExp(
+      `server localhost:${port} \\(127\\.0\\.0\\.1\\) is made out to localhost, ` +
+        "127\\.0\\.0\\.1 or \\S+, not to other\\.example; use one of them as --host",
+    ),
   );
 });
 
@@ -198,7 +258,7 @@ test("client: an expired certificate exits 3", async () => {
   assertEquals(success, true);
   await using server = await TestServer.start(serverFlags(old));
   const result = await run("client", [...clientFlags(old, server.port), "x"]);
-  assertFails(result, 3, /has expired/);
+  assertFails(result, 3, /has expired; make a new one/);
   await Deno.remove(old, { recursive: true });
 });
 
@@ -208,7 +268,11 @@ test("client: nobody there, no TLS there, silence there: exit 1", async (dir) =>
   const flags = [...clientFlags(dir, port), "--host", "localhost"];
   const limited = run("client", [...flags, "--handshake-timeout", "1", "x"]);
   const silent = await listener.accept();
-  assertFails(await limited, 1, /did not finish the handshake within 1 s/);
+  assertFails(
+    await limited,
+    1,
+    /A connection to the server localhost:\d+ \(127\.0\.0\.1\), but no TLS within 1 s/,
+  );
   silent.close();
   const plain = run("client", [...flags, "x"]);
   const conn = await listener.accept();
@@ -216,7 +280,16 @@ test("client: nobody there, no TLS there, silence there: exit 1", async (dir) =>
   assertFails(await plain, 1, /did not speak TLS/);
   conn.close();
   listener.close();
-  assertFails(await run("client", [...flags, "x"]), 1, /refused/i);
+  assertFails(
+    await run("client", [...flags, "x"]),
+    1,
+    /Cannot connect to localhost:\d+: connection refused; is the server/,
+  );
+  assertFails(
+    await run("client", [...flags.slice(0, -1), "no.such.invalid", "x"]),
+    1,
+    /no\.such\.invalid:\d+: (there is no such name|the name server does not)/,
+  );
 });
 
 test(
@@ -288,13 +361,64 @@ test("server: a port in use exits 1", async (dir, port) => {
 
 test("server: wrong configuration exits 2", async (dir) => {
   const flags = serverFlags(dir);
+  const [cert, key] = await Promise.all(
+    ["cert.pem", "key.pem"].map((name) => Deno.readTextFile(`${dir}/${name}`)),
+  ) as [string, string];
+  for (
+    const [certText, keyText, message] of [
+      ["", key, /cert\.pem: it has no certificate in it\n/],
+      ["nonsense", key, /cert\.pem: it has no certificate in it\n/],
+      [cert.slice(0, 300), key, /cert\.pem: it is cut off/],
+      [cert.replace(/\n.{20}/, "\n"), key, /cert\.pem: it is damaged/],
+      [key, cert, /cert\.pem: it has no certificate in it but a private key/],
+      [cert, cert, /key\.pem: it has no private key in it but a certificate/],
+      [cert, "", /key\.pem: it has no private key in it\n/],
+      [cert, key.slice(0, 100), /key\.pem: it is cut off/],
+      [cert, key.replace(/\n.{20}/, "\n"), /key\.pem: it is damaged/],
+      [
+        cert,
+        await makeKey(false),
+        /key\.pem: it is not the key of .*cert\.pem/,
+      ],
+    ] as const
+  ) {
+    await Deno.writeTextFile(`${dir}/cert.pem`, certText);
+    await Deno.writeTextFile(`${dir}/key.pem`, keyText);
+    assertFails(await run("server", flags), 2, message);
+  }
+  await Deno.writeTextFile(`${dir}/cert.pem`, cert);
+  await Deno.writeTextFile(`${dir}/key.pem`, key);
   await Deno.chmod(`${dir}/key.pem`, 0o640);
   assertFails(await run("server", flags), 2, /key\.pem: others may read it/);
-  await writeKey(`${dir}/key.pem`, "nonsense");
-  assertFails(await run("server", flags), 2, /Cannot use .*cert\.pem with/);
-  await writeKey(`${dir}/key.pem`, await makeKey(false));
-  assertFails(await run("server", flags), 2, /Cannot use .*cert\.pem with/);
-  assertFails(await run("server", ["word"]), 2, /Unknown argument word/);
+  await Deno.chmod(`${dir}/key.pem`, 0o600);
+  // The certificate is open to others: what is wrong is that it is no key.
+  assertFails(
+    await run("server", [
+      ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/cert.pem`],
+      ...["--psk", `${dir}/psk.txt`],
+    ]),
+    2,
+    /cert\.pem: it has no private key in it but a certificate/,
+  );
+  for (
+    const [args, message] of [
+      [["word"], /Unknown argument word/],
+      [
+        ["--host", "no.such.invalid"],
+        /Cannot listen on no\.such\.invalid:5001: /,
+      ],
+      [["--host", "192.0.2.1"], /192\.0\.2\.1:5001: this machine has no such/],
+      [
+        ["--host", "x:5001"],
+        /name or an address, not x:5001; the port goes to/,
+      ],
+      [["--port", "-1"], /No flag takes a number below 0, as -1 is/],
+      [["--psk", `${dir}/none`], /no such file; 'deno task certs' makes one/],
+    ] as const
+  ) {
+    const given = args[0] === "--psk" ? flags.slice(0, -2) : flags;
+    assertFails(await run("server", [...given, ...args]), 2, message);
+  }
 });
 
 test("server: an encrypted key and its passphrase", async (dir) => {
@@ -330,6 +454,7 @@ test("server: an encrypted key and its passphrase", async (dir) => {
 testUnless(reason, "--help and --version exit 0", async () => {
   for (const program of ["server", "client", "certs"] as const) {
     const help = await run(program, ["--help"]);
+    assertEquals((await run(program, ["-h"])).text, help.text);
     assertMatch(help.text, /^Usage: deno task /);
     const version = await run(program, ["--version"]);
     assertMatch(version.text, /^innerlock \d+\.\d+\.\d+\n$/);
@@ -390,6 +515,22 @@ test(
   },
   terminal,
 );
+
+test("server: SIGHUP needs no passphrase that was typed", async (dir) => {
+  const key = await Deno.readTextFile(`${dir}/key.pem`);
+  await writeKey(`${dir}/key.pem`, await encryptKey(key, "open sesame"));
+  const flags = [...serverFlags(dir), "--port", "0"];
+  const redirect = `< /dev/tty & echo $! > ${dir}/pid; wait`;
+  await using server = new Terminal("server", flags, redirect);
+  await server.expect("assphrase");
+  await server.type("open sesame\n");
+  await server.expect("listening on");
+  const pid = Number(await Deno.readTextFile(`${dir}/pid`));
+  Deno.kill(pid, "SIGHUP");
+  await server.expect("certificate and keys read again");
+  Deno.kill(pid, "SIGTERM");
+  await server.expect("stopped: 0");
+}, terminal);
 
 test("gen_certs: two different passphrases make nothing", async (dir) => {
   const out = `${dir}/new`;

@@ -1,0 +1,100 @@
+/**
+ * Looks at certificates and private keys before they are used: Deno's errors
+ * come late and name no file.
+ *
+ * @module
+ */
+
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { UsageError } from "./main.ts";
+
+const DAY = 86_400_000;
+
+/** A certificate that expires within this time is worth a warning, in days. */
+const WARNING_DAYS = 30;
+
+const BEGIN = "-----BEGIN ";
+const CERTIFICATE =
+  /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g;
+const PRIVATE_KEY = /-----BEGIN ([A-Z ]*PRIVATE KEY)-----[^]*?-----END \1-----/;
+
+/** Refuses a text that is not one or more certificates. */
+export function checkCertificates(path: string, text: string): void {
+  const blocks = text.match(CERTIFICATE) ?? [];
+  if (blocks.length < text.split(`${BEGIN}CERTIFICATE-----`).length - 1) {
+    throw new UsageError(`Cannot use ${path}: it is cut off; copy it again`);
+  }
+  if (blocks.length === 0) {
+    const isKey = text.includes("PRIVATE KEY-----");
+    throw new UsageError(
+      `Cannot use ${path}: it has no certificate in it` +
+        (isKey ? " but a private key" : ""),
+    );
+  }
+  try {
+    for (const block of blocks) new X509Certificate(block);
+  } catch {
+    throw new UsageError(`Cannot use ${path}: it is damaged; copy it again`);
+  }
+}
+
+/** Whether a private key is encrypted; refuses a text that is not one. */
+export function isEncryptedKey(path: string, text: string): boolean {
+  const [key] = PRIVATE_KEY.exec(text) ?? [];
+  if (key !== undefined) return key.includes("ENCRYPTED");
+  const why = text.includes("PRIVATE KEY-----")
+    ? "it is cut off; copy it again"
+    : "it has no private key in it" +
+      (text.includes(`${BEGIN}CERTIFICATE-----`) ? " but a certificate" : "");
+  throw new UsageError(`Cannot use ${path}: ${why}`);
+}
+
+/** A certificate's file and its key's. */
+export interface Pair {
+  certPath: string;
+  cert: string;
+  keyPath: string;
+  /** Not encrypted. */
+  key: string;
+}
+
+/** Refuses a key that is not the one of the first certificate. */
+export function checkPair({ certPath, cert, keyPath, key }: Pair): void {
+  let fits: boolean;
+  try {
+    fits = firstOf(cert).checkPrivateKey(createPrivateKey(key));
+  } catch {
+    throw new UsageError(`Cannot use ${keyPath}: it is damaged; copy it again`);
+  }
+  if (!fits) {
+    throw new UsageError(
+      `Cannot use ${keyPath}: it is not the key of ${certPath}`,
+    );
+  }
+}
+
+/** What people should know of a certificate's time, if anything. */
+export function timeWarning(path: string, cert: string): string | undefined {
+  const { validFrom, validTo } = firstOf(cert);
+  const [start, end] = [new Date(validFrom), new Date(validTo)];
+  const now = Date.now();
+  const days = Math.floor((end.getTime() - now) / DAY);
+  const at = (time: Date) => time.toISOString().slice(0, 16) + "Z";
+  if (start.getTime() > now) {
+    return `${path} is not valid until ${at(start)}: clients refuse it; set ` +
+      "the clock, or wait";
+  }
+  if (days < 0) {
+    return `${path} has expired at ${at(end)}: clients refuse it; set the ` +
+      "clock, or make a new one with 'deno task certs'";
+  }
+  if (days >= WARNING_DAYS) return undefined;
+  return `${path} expires at ${
+    at(end)
+  }, in ${days} days; renew it ('deno task ` +
+    "certs --force' makes a new one, which every client then needs)";
+}
+
+function firstOf(cert: string): X509Certificate {
+  return new X509Certificate(cert.match(CERTIFICATE)![0]);
+}

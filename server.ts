@@ -60,7 +60,7 @@ backend, through TLS and an inner lock.
 
 Prints "listening on HOST:PORT" when ready; the log goes to stderr. SIGHUP reads
 certificate and keys again. SIGTERM or SIGINT: no new clients, and the end when
-the last has gone; a second one: at once.
+the last has gone; a second one, half a second later or more: at once.
 Exit codes: 1 network, or clients cut at the end; 2 usage or configuration.
 `;
 

@@ -37,6 +37,10 @@ const LISTENING: [RegExp, string][] = [
     /EACCES/,
     "this user may not listen on this port; choose one from 1024 on with --port",
   ],
+  [
+    /parse private key/,
+    "Deno takes no key of this kind; make one with 'deno task certs'",
+  ],
 ];
 
 /** Why there is no connection. */

@@ -15,8 +15,8 @@ import {
 import { ChannelError } from "./errors.ts";
 import { isAlert, tlsError } from "./tls_errors.ts";
 
-/** Offered to the other side; either may do without it. */
-export const ALPN_PROTOCOLS = ["innerlock/1"];
+/** Offered to the server, which may do without it. */
+const ALPN_PROTOCOLS = ["innerlock/1"];
 
 /** What {@linkcode connect} takes. */
 export interface ConnectOptions extends ClientOptions {

@@ -479,15 +479,32 @@ test("client: at a terminal, q or Ctrl-D leaves", async (dir, port) => {
   }
 }, terminal);
 
+/** Waits until a terminal, whose name is in a file, shows no more what is typed. */
+async function echoIsOff(file: string): Promise<void> {
+  const script =
+    'until stty -a -F "$(cat "$0")" | grep -q " -echo "; do :; done';
+  await new Deno.Command("sh", {
+    args: ["-c", script, file],
+    stderr: "null",
+  }).output();
+}
+
 test(
   "gen_certs: --passphrase asks twice; the server asks once",
   async (dir) => {
     const out = `${dir}/new`;
     {
-      await using certs = new Terminal("certs", ["--out", out, "--passphrase"]);
+      // Deno asks first and turns the echo off then.
+      await using certs = new Terminal(
+        "certs",
+        ["--out", out, "--passphrase"],
+        `< /dev/tty & tty > ${dir}/tty; wait $!`,
+      );
       await certs.expect("assphrase");
+      await echoIsOff(`${dir}/tty`);
       await certs.type("open sesame\n");
       await certs.expect("Once more");
+      await echoIsOff(`${dir}/tty`);
       await certs.type("open sesame\n");
       const { code, rest } = await certs.end();
       assertEquals(code, 0, rest);

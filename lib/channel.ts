@@ -20,6 +20,9 @@ import { type StreamPair, toTransport, type Transport } from "./transport.ts";
 /** A handshake that takes longer has failed, in milliseconds. */
 export const HANDSHAKE_TIMEOUT = 10_000;
 
+/** How long the peer may take to close after both ends, in milliseconds. */
+const CLOSE_TIMEOUT = 5_000;
+
 /** What both sides of a channel take. */
 export interface ChannelOptions {
   /** The text of a key file, or what {@linkcode parsePsk} made of it. */
@@ -28,8 +31,7 @@ export interface ChannelOptions {
   handshakeTimeout?: number;
   /**
    * A peer that has been silent for so long is pinged, and one that stays silent
-   * for as long again is given up, in milliseconds; 0 for never. So is one that
-   * does not close after both ends, whatever this says.
+   * for as long again is given up, in milliseconds; 0 for never.
    *
    * @default {60000}
    */
@@ -79,32 +81,17 @@ export async function connectChannel(
   duplex: Transport | StreamPair,
   options: ClientOptions,
 ): Promise<Channel> {
-  return await shakeHands(
-    duplex,
-    options,
-    (transport, tracer) => {
-      const { identity, psk } = ownKey(options);
-      return initiate(transport, psk, identity, tracer);
-    },
-    "client",
-  );
-}
-
-/**
- * The key that the client uses.
- *
- * @throws {TypeError} If there is none.
- * @throws {SyntaxError} If the key file's text is malformed.
- */
-export function ownKey(
-  options: Pick<ClientOptions, "psk" | "identity">,
-): { identity: string; psk: Bytes } {
   const { identity = "default" } = options;
   const psk = toPskMap(options.psk).get(identity);
   if (psk === undefined) {
     throw new TypeError(`The key file has no identity ${identity}`);
   }
-  return { identity, psk };
+  return await shakeHands(
+    duplex,
+    options,
+    (transport, tracer) => initiate(transport, psk, identity, tracer),
+    "client",
+  );
 }
 
 /**
@@ -121,10 +108,11 @@ export async function acceptChannel(
   duplex: Transport | StreamPair,
   options: ChannelOptions,
 ): Promise<Channel> {
+  const psks = toPskMap(options.psk);
   return await shakeHands(
     duplex,
     options,
-    (transport, tracer) => respond(transport, toPskMap(options.psk), tracer),
+    (transport, tracer) => respond(transport, psks, tracer),
     "server",
   );
 }
@@ -228,7 +216,7 @@ export class Channel implements AsyncDisposable {
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
 
   /**
-   * What goes to the peer. A write resolves when it is queued, about 1 MiB at
+   * What goes to the peer. A write resolves when it is queued, about 512 KiB at
    * most; `close()` when all is written and the end is said. Aborting it
    * gives the whole channel up.
    *
@@ -245,7 +233,6 @@ export class Channel implements AsyncDisposable {
 
   readonly #transport: Transport;
   readonly #sender: Sender;
-  readonly #idleTimeout: number;
   readonly #keepalive: Keepalive;
   readonly #closed = Promise.withResolvers<void>();
   #readableController!: ReadableByteStreamController;
@@ -271,7 +258,6 @@ export class Channel implements AsyncDisposable {
     this.handshakeHash = session.handshakeHash;
     this.remoteAddr = transport.remoteAddr;
     this.#transport = transport;
-    this.#idleTimeout = idleTimeout;
     this.#sender = new Sender(
       transport,
       session.sendCipher,
@@ -281,7 +267,7 @@ export class Channel implements AsyncDisposable {
     this.#keepalive = new Keepalive(
       idleTimeout,
       () => this.#ping(),
-      () => this.#fail(silent(idleTimeout, "answered no ping")),
+      () => this.#fail(silent(idleTimeout)),
     );
     this.closed = this.#closed.promise;
     this.closed.catch(() => {});
@@ -317,7 +303,6 @@ export class Channel implements AsyncDisposable {
     if (role === "client") this.#sender.sendControl(Type.ping);
     else this.#sender.sendPong();
     const { frames, receiveCipher } = session;
-    frames.onRead = () => this.#heard();
     receive(frames, receiveCipher, tracer, this.#sink()).then(
       () => this.#connectionEnded(),
       (error) => this.#fail(error),
@@ -349,7 +334,7 @@ export class Channel implements AsyncDisposable {
    * so that a block that was left early is never taken for a clean end.
    */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#haveBothEnded) this.abort();
+    if (!(this.#endSent && this.#endReceived)) this.abort();
     await this.closed.catch(() => {});
   }
 
@@ -384,7 +369,7 @@ export class Channel implements AsyncDisposable {
           this.#demand = Promise.withResolvers();
           rest = this.#deliver(rest);
         }
-        this.#keepalive.listens();
+        this.#keepalive.heard();
       },
       end: () => {
         this.#endReceived = true;
@@ -392,9 +377,11 @@ export class Channel implements AsyncDisposable {
         this.#readableController.byobRequest?.respond(0);
         this.#closeIfEnded();
       },
-      // After both ends there is nothing that a pong could go with.
-      ping: () => this.#haveBothEnded ? undefined : this.#sender.sendPong(),
-      pong: () => {},
+      ping: () => {
+        this.#keepalive.heard();
+        return this.#sender.sendPong();
+      },
+      pong: () => this.#keepalive.heard(),
       fail: (error) => this.#fail(error),
     };
   }
@@ -417,33 +404,13 @@ export class Channel implements AsyncDisposable {
     return EMPTY;
   }
 
-  get #haveBothEnded(): boolean {
-    return this.#endSent && this.#endReceived;
-  }
-
-  #heard(): void {
-    this.#keepalive.heard();
-    if (this.#closeTimer !== undefined) this.#awaitClose();
-  }
-
-  /** Gives up a peer that neither closes nor gives a sign that it still reads. */
-  #awaitClose(): void {
-    clearTimeout(this.#closeTimer);
-    const idleTimeout = this.#idleTimeout || IDLE_TIMEOUT;
-    this.#closeTimer = setTimeout(
-      () => this.#fail(silent(idleTimeout, "did not close after both ends")),
-      2 * idleTimeout,
-    );
-  }
-
-  /**
-   * After both ends: close_notify, then the peer's. It may take its time: what we
-   * sent may still be on its way, and closing before would lose it.
-   */
+  /** After both ends: close_notify, then the peer's, or not for long. */
   async #closeIfEnded(): Promise<void> {
-    if (!this.#haveBothEnded || this.#isClosed) return;
-    this.#keepalive.stop();
-    this.#awaitClose();
+    if (!this.#endSent || !this.#endReceived || this.#isClosed) return;
+    this.#closeTimer = setTimeout(
+      () => this.#connectionEnded(),
+      CLOSE_TIMEOUT,
+    );
     try {
       await this.#sender.flush();
       await this.#transport.closeWrite();
@@ -461,9 +428,7 @@ export class Channel implements AsyncDisposable {
     } else if (this.#finish()) this.#closed.resolve();
   }
 
-  /** If our end has gone, all that failed is a ping: what was read still counts. */
   #writeFailed(cause: unknown): void {
-    if (this.#endSent) return;
     this.#fail(
       new ChannelError("cut", "The peer cut the connection", { cause }),
     );
@@ -494,11 +459,11 @@ export class Channel implements AsyncDisposable {
   }
 }
 
-function silent(idleTimeout: number, how: string): ChannelError {
+function silent(idleTimeout: number): ChannelError {
   const seconds = 2 * idleTimeout / 1000;
   return new ChannelError(
     "timeout",
-    `The peer has been silent for ${seconds} s and ${how}`,
+    `The peer has been silent for ${seconds} s and answered no ping`,
   );
 }
 

@@ -43,21 +43,17 @@ export interface Reader {
   read(p: Uint8Array): Promise<number | null>;
 }
 
-// A connection that says little keeps a small buffer only. A busy one reads a
-// TLS record at a time (16 KiB) and has room for two frames.
+// An idle connection keeps a small buffer only. A busy one reads a TLS record
+// at a time (16 KiB) and has room for two frames.
 const IDLE_BUFFER = 2 * 1024;
 const BUSY_BUFFER = 128 * 1024;
 
 /** Takes frames from a byte stream that may split them anywhere. */
 export class FrameReader {
-  /** Is told that bytes have come, be they a part of a frame. */
-  onRead: () => void = () => {};
-
   readonly #source: Reader;
   #buffer = new Uint8Array(IDLE_BUFFER);
   #start = 0;
   #end = 0;
-  #lastCount = 0;
 
   /** @param source Where the bytes come from. */
   constructor(source: Reader) {
@@ -98,22 +94,14 @@ export class FrameReader {
       const count = await this.#source.read(space);
       if (count === null) return false;
       this.#end += count;
-      this.#lastCount = count;
-      this.onRead();
     }
     return true;
   }
 
   /** Sees to it that so many bytes fit from `#start` on, and one more read. */
   #makeRoom(length: number): void {
-    if (this.#start === this.#end) {
-      this.#start = this.#end = 0;
-      const isBusy = Math.max(this.#lastCount, length) > IDLE_BUFFER;
-      if (!isBusy && this.#buffer.length > IDLE_BUFFER) {
-        this.#buffer = new Uint8Array(IDLE_BUFFER);
-      }
-    }
     const { length: size } = this.#buffer;
+    if (this.#start === this.#end) this.#start = this.#end = 0;
     const isFull = this.#end === size;
     if (!isFull && this.#start + length <= size) return;
     if (this.#start > 0 && length <= size) {

@@ -7,21 +7,6 @@
 /** A peer that has been silent for so long is asked for a sign, in milliseconds. */
 export const IDLE_TIMEOUT = 60_000;
 
-type Timer = ReturnType<typeof setTimeout>;
-
-/** Time, in milliseconds. */
-export interface Clock {
-  now(): number;
-  after(time: number, callback: () => void): Timer;
-  clear(timer: Timer | undefined): void;
-}
-
-const CLOCK: Clock = {
-  now: () => performance.now(),
-  after: (time, callback) => setTimeout(callback, time),
-  clear: (timer) => clearTimeout(timer),
-};
-
 /**
  * Pings a peer that has been silent for an interval, and gives it up when it
  * stays silent for another.
@@ -34,58 +19,42 @@ export class Keepalive {
   readonly #interval: number;
   readonly #ping: () => void;
   readonly #giveUp: () => void;
-  readonly #clock: Clock;
-  #lastHeard: number;
+  #lastHeard = performance.now();
   #isPinged = false;
   #isDeaf = false;
-  #timer: Timer | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
-  /**
-   * @param interval In milliseconds; 0 for none of this.
-   * @param clock Stands in for time in tests.
-   */
-  constructor(
-    interval: number,
-    ping: () => void,
-    giveUp: () => void,
-    clock: Clock = CLOCK,
-  ) {
-    this.#clock = clock;
-    this.#lastHeard = clock.now();
+  /** @param interval In milliseconds; 0 for none of this. */
+  constructor(interval: number, ping: () => void, giveUp: () => void) {
     this.#interval = interval;
     this.#ping = ping;
     this.#giveUp = giveUp;
     if (interval > 0) this.#wait(interval);
   }
 
-  /** The peer has sent something, be it a part of a frame. */
+  /** The peer has sent something, and this side reads. */
   heard(): void {
-    this.#lastHeard = this.#clock.now();
+    this.#lastHeard = performance.now();
     this.#isPinged = false;
+    this.#isDeaf = false;
   }
 
-  /** This side does not read for now. */
+  /** This side does not read until it has {@linkcode heard} again. */
   deaf(): void {
     this.#isDeaf = true;
   }
 
-  /** It reads again. */
-  listens(): void {
-    this.#isDeaf = false;
-    this.heard();
-  }
-
   /** No more of this. */
   stop(): void {
-    this.#clock.clear(this.#timer);
+    clearTimeout(this.#timer);
   }
 
   #wait(time: number): void {
-    this.#timer = this.#clock.after(time, () => this.#check());
+    this.#timer = setTimeout(() => this.#check(), time);
   }
 
   #check(): void {
-    const silence = this.#clock.now() - this.#lastHeard;
+    const silence = performance.now() - this.#lastHeard;
     if (!this.#isDeaf && silence < this.#interval) {
       return this.#wait(this.#interval - silence);
     }

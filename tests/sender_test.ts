@@ -82,21 +82,3 @@ Deno.test("Sender: after a failed write flush() fails, and pongs are dropped", a
   for (let i = 0; i < 100; i++) sender.sendPong();
   await assertRejects(() => sender.flush(), Error, "broken");
 });
-
-Deno.test("Sender: with 64 pongs waiting the next ping waits too", async () => {
-  const [transport, sender] = await gatedSender();
-  sender.send(new Uint8Array(1));
-  const first = await transport.nextWrite();
-  const waits: (Promise<void> | undefined)[] = [];
-  for (let i = 0; i < 64; i++) waits.push(sender.sendPong());
-  assertEquals(waits.slice(0, 63).every((wait) => wait === undefined), true);
-  // Eight are being sealed, as many as may be; the others are in the queue.
-  let isOver = false;
-  const over = waits[63]!.then(() => isOver = true);
-  first.release();
-  (async () => {
-    while (!isOver) (await transport.nextWrite()).release();
-  })();
-  await over;
-  sender.stop(new Error("Enough"));
-});

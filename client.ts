@@ -195,19 +195,24 @@ async function carry(
   }
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const log = (message: string) => console.error(`client: ${message}`);
-  const entrance = new Entrance(() => open(options), log);
+  const entrance = new Entrance(
+    (signal) => open({ ...options, signal }),
+    log,
+  );
   const live = new Live();
-  const listening = await listenSocket(
-    address,
-    (socket) => live.add(entrance.carry(socket), () => socket.destroy()),
-  ).catch((error) => {
-    throw new Error(`Cannot listen on ${local}: ${messageOf(error)}`);
+  const listening = await listenSocket(address, (socket) => {
+    const stop = new AbortController();
+    live.add(entrance.carry(socket, stop.signal), () => stop.abort());
+  }).catch((error) => {
+    throw new Error(`${messageOf(error)}; choose another with --listen`);
   });
   console.log(`listening on ${format(listening.address)}`);
   await stopSignal();
   listening.server.close();
   log(`stopping: ${live.size} connections may finish`);
-  return await live.drain(grace) === 0 ? Exit.done : Exit.failed;
+  const cut = await live.drain(grace);
+  log(`stopped: ${cut} connections had to be cut`);
+  return cut === 0 ? Exit.done : Exit.failed;
 }
 
 /** Both directions at once; done when both have ended. */

@@ -12,7 +12,9 @@ import type { Handler } from "./handler.ts";
 /** Dials the backend anew for each channel. */
 export function forward(backend: Address): Handler {
   return async (channel) => {
-    const socket = await connectSocket(backend);
+    const gone = new AbortController();
+    channel.closed.catch((error) => gone.abort(error));
+    const socket = await connectSocket(backend, gone.signal);
     await relay(channel, socket, `The backend ${format(backend)}`);
   };
 }

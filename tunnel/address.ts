@@ -12,7 +12,8 @@ const HOST_AND_PORT = /^(?:(?<host>[^:\s]+|\[[^\]\s]+\]):)?(?<port>\d{1,5})$/;
 /**
  * Parses `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`.
  *
- * @param defaultHost Lets the host be left out.
+ * @param defaultHost For an address to listen on: its host may be left out, and
+ * its port may be 0, which takes a free one.
  * @returns The address, or undefined if the text is none.
  */
 export function parseAddress(
@@ -26,7 +27,9 @@ export function parseAddress(
   const { host, port } = HOST_AND_PORT.exec(text)?.groups ?? {};
   const name = host?.replace(/^\[(.*)\]$/, "$1") ?? defaultHost;
   if (name === undefined || port === undefined) return undefined;
-  return Number(port) > 65_535 ? undefined : { host: name, port: Number(port) };
+  const lowest = defaultHost === undefined ? 1 : 0;
+  const isPort = Number(port) >= lowest && Number(port) <= 65_535;
+  return isPort ? { host: name, port: Number(port) } : undefined;
 }
 
 /** Writes an address as {@linkcode parseAddress} reads it. */

@@ -16,6 +16,8 @@ import { SocketError } from "./socket.ts";
  * a channel is aborted, a socket is reset, so that no cut passes for an end.
  *
  * @param name What the socket is, for the error.
+ * @param signal Breaks both. To abort the channel does the same only while it
+ * is open: it may have ended while the socket still has to take the last of it.
  * @throws {ChannelError} If the channel broke.
  * @throws {SocketError} If the socket broke.
  */
@@ -23,6 +25,7 @@ export async function relay(
   channel: Channel,
   socket: Socket,
   name: string,
+  signal?: AbortSignal,
 ): Promise<void> {
   const broken = Promise.withResolvers<never>();
   broken.promise.catch(() => {});
@@ -30,7 +33,10 @@ export async function relay(
     const why = `${name} broke the connection: ${cause.message}`;
     broken.reject(new SocketError(why, { cause }));
   });
+  const stop = () => broken.reject(signal!.reason);
+  signal?.addEventListener("abort", stop);
   try {
+    signal?.throwIfAborted();
     await Promise.race([
       Promise.all([
         toChannel(socket, channel),
@@ -43,6 +49,8 @@ export async function relay(
     channel.abort(`${name} broke the connection`);
     socket.resetAndDestroy();
     throw error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
   }
 }
 

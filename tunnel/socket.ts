@@ -14,33 +14,55 @@ import {
 } from "node:net";
 import { once } from "node:events";
 import { type Address, format } from "./address.ts";
+import { whyNotListening, whyNotReached } from "./words.ts";
 
 /** A backend that does not answer is given up, after so many milliseconds. */
 const CONNECT_TIMEOUT = 10_000;
 
-/** A plain connection could not be made, or broke. */
+/**
+ * When the next of a name's addresses is tried, in milliseconds: a first packet
+ * that was lost is sent again after one second, and three addresses are tried
+ * within the whole time.
+ */
+const ATTEMPT_TIMEOUT = 3_000;
+
+/** A plain connection or its listener could not be made, or broke. */
 export class SocketError extends Error {}
 
 /**
  * Connects to an address, whose name is looked up now.
  *
+ * @param signal Gives it up, and throws the signal's reason.
  * @throws {SocketError} If nobody answers.
  */
-export async function connectSocket(address: Address): Promise<Socket> {
-  const socket = connect({ ...address, allowHalfOpen: true, noDelay: true });
+export async function connectSocket(
+  address: Address,
+  signal?: AbortSignal,
+): Promise<Socket> {
+  signal?.throwIfAborted();
+  const socket = connect({
+    ...address,
+    allowHalfOpen: true,
+    noDelay: true,
+    autoSelectFamilyAttemptTimeout: ATTEMPT_TIMEOUT,
+  });
   const timer = setTimeout(
     () => socket.destroy(new Error("it did not answer within 10 s")),
     CONNECT_TIMEOUT,
   );
+  const stop = () => socket.destroy(signal!.reason);
+  signal?.addEventListener("abort", stop);
   try {
     await once(socket, "connect");
     return socket;
   } catch (cause) {
     socket.destroy();
-    const why = `Cannot reach ${format(address)}: ${(cause as Error).message}`;
-    throw new SocketError(why, { cause });
+    signal?.throwIfAborted();
+    const why = whyNotReached(address, cause as Error);
+    throw new SocketError(`Cannot reach ${format(address)}: ${why}`, { cause });
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
   }
 }
 
@@ -48,6 +70,7 @@ export async function connectSocket(address: Address): Promise<Socket> {
  * Listens on an address; each connection goes to `onSocket`, not yet read.
  *
  * @returns The server, and its address with the port that was taken.
+ * @throws {SocketError} If the address cannot be had.
  */
 export async function listenSocket(
   address: Address,
@@ -57,7 +80,14 @@ export async function listenSocket(
   const options = { allowHalfOpen: true, noDelay: true, pauseOnConnect: true };
   const server = createServer(options, onSocket);
   server.listen(address);
-  await once(server, "listening");
+  try {
+    await once(server, "listening");
+  } catch (cause) {
+    const why = whyNotListening(address, cause as Error);
+    throw new SocketError(`Cannot listen on ${format(address)}: ${why}`, {
+      cause,
+    });
+  }
   if ("path" in address) return { server, address };
   const { port } = server.address() as AddressInfo;
   return { server, address: { ...address, port } };
@@ -69,7 +99,10 @@ async function removeStale(path: string): Promise<void> {
   if (!info?.isSocket) return;
   try {
     (await connectSocket({ path })).destroy();
-  } catch {
-    await Deno.remove(path);
+  } catch (error) {
+    // Any other failure may be that of one who is there: whose queue is full, or
+    // whom we may not reach.
+    const { code } = (error as SocketError).cause as NodeJS.ErrnoException;
+    if (code === "ECONNREFUSED") await Deno.remove(path);
   }
 }

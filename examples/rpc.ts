@@ -7,13 +7,9 @@
  */
 import { type Channel, connect, listen } from "@innerlock/innerlock";
 import { setTimeout } from "node:timers/promises";
+import { read, run } from "./run.ts";
 
-const [command, certs, port, name, ...args] = Deno.args;
-const read = (name: string) => Deno.readTextFile(`${certs}/${name}`);
-const [cert, psk] = [await read("cert.pem"), await read("psk.txt")];
-const common = { port: Number(port), psk };
-
-function run(name: string, args: string[], signal: AbortSignal) {
+function procedure(name: string, args: string[], signal: AbortSignal) {
   if (name === "add") return Number(args[0]) + Number(args[1]);
   if (name === "wait") return setTimeout(Number(args[0]), "done", { signal });
 }
@@ -23,18 +19,21 @@ async function answer(accepted: Channel) {
   const gone = new AbortController();
   channel.closed.catch((error) => gone.abort(error));
   const { name, args } = await new Response(channel.readable).json();
-  const result = await run(name, args, gone.signal);
+  const result = await procedure(name, args, gone.signal);
   await Response.json(result).body!.pipeTo(channel.writable);
 }
 
-if (command === "serve") {
-  const listener = listen({ ...common, cert, key: await read("key.pem") });
-  console.error(`listening on port ${listener.addr.port}`);
-  for await (const channel of listener) answer(channel).catch(console.error);
-} else {
-  const signal = AbortSignal.timeout(3000);
-  const options = { ...common, caCerts: [cert], signal };
-  const { readable, writable } = await connect(options);
-  await Response.json({ name, args }).body!.pipeTo(writable, { signal });
-  await readable.pipeTo(Deno.stdout.writable, { signal });
-}
+await run({
+  async serve(common, cert) {
+    const listener = listen({ ...common, cert, key: await read("key.pem") });
+    console.error(`listening on port ${listener.addr.port}`);
+    for await (const channel of listener) answer(channel).catch(console.error);
+  },
+  async call(common, cert, name, ...args) {
+    const signal = AbortSignal.timeout(3000);
+    const options = { ...common, caCerts: [cert], signal };
+    const { readable, writable } = await connect(options);
+    await Response.json({ name, args }).body!.pipeTo(writable, { signal });
+    await readable.pipeTo(Deno.stdout.writable, { signal });
+  },
+});

@@ -7,11 +7,26 @@
  */
 import { connect, listen } from "@innerlock/innerlock";
 import { createHash } from "node:crypto";
+import { read, run } from "./run.ts";
 
-const [command, certs, port, path] = Deno.args;
-const read = (name: string) => Deno.readTextFile(`${certs}/${name}`);
-const [cert, psk] = [await read("cert.pem"), await read("psk.txt")];
-const common = { port: Number(port), psk };
+await run({
+  async receive(common, cert, path = "copy.bin") {
+    const listener = listen({ ...common, cert, key: await read("key.pem") });
+    console.error(`listening on port ${listener.addr.port}`);
+    for await (await using channel of listener) {
+      const hash = await copy(channel.readable, Deno.createSync(path).writable);
+      await new Blob([hash]).stream().pipeTo(channel.writable);
+      return;
+    }
+  },
+  async send(common, cert, path = "original.bin") {
+    await using channel = await connect({ ...common, caCerts: [cert] });
+    const hash = await copy(Deno.openSync(path).readable, channel.writable);
+    const written = await new Response(channel.readable).text();
+    if (written !== hash) throw new Error(`The copy of ${path} differs`);
+    console.log(`${hash} arrived`);
+  },
+});
 
 async function copy(from: ReadableStream<Uint8Array>, to: WritableStream) {
   const [hash, writer] = [createHash("sha256"), to.getWriter()];
@@ -21,19 +36,4 @@ async function copy(from: ReadableStream<Uint8Array>, to: WritableStream) {
   }
   await writer.close();
   return hash.digest("hex");
-}
-
-if (command === "receive") {
-  const listener = listen({ ...common, cert, key: await read("key.pem") });
-  console.error(`listening on port ${listener.addr.port}`);
-  for await (await using channel of listener) {
-    const hash = await copy(channel.readable, Deno.createSync(path!).writable);
-    await new Blob([hash]).stream().pipeTo(channel.writable);
-    break;
-  }
-} else {
-  await using channel = await connect({ ...common, caCerts: [cert] });
-  const hash = await copy(Deno.openSync(path!).readable, channel.writable);
-  const written = await new Response(channel.readable).text();
-  console.log(written === hash ? `${hash} arrived` : "The copy differs");
 }

@@ -1,4 +1,6 @@
 import { assertEquals } from "@std/assert";
+import { text } from "node:stream/consumers";
+import { listen } from "../lib/mod.ts";
 import { makeCerts, MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -22,14 +24,18 @@ async function portOf(child: Deno.ChildProcess): Promise<string> {
   return /(\d+)\n$/.exec(new TextDecoder().decode(value))![1]!;
 }
 
-/** What an example prints, until it ends. */
-async function said(child: Deno.ChildProcess, input = ""): Promise<string> {
-  const [text] = await Promise.all([
-    new Response(child.stdout).text(),
+/** What an example prints, and its exit code, when it has ended. */
+async function said(
+  child: Deno.ChildProcess,
+  input = "",
+): Promise<{ code: number; text: string; stderr: string }> {
+  const [said, stderr, { code }] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    child.status,
     new Blob([input]).stream().pipeTo(child.stdin).catch(() => {}),
   ]);
-  await Promise.all([child.status, child.stderr.cancel()]);
-  return text;
+  return { code, text: said, stderr };
 }
 
 const test = (name: string, fn: (dir: string) => Promise<void>) =>
@@ -42,10 +48,12 @@ const test = (name: string, fn: (dir: string) => Promise<void>) =>
 test("a chat", async (dir) => {
   const one = start("chat", ["listen", dir, "0"]);
   const other = start("chat", ["connect", dir, await portOf(one)]);
-  assertEquals(
-    await Promise.all([said(one, "hello\n"), said(other, "hi\n")]),
-    ["hi\n", "hello\n"],
-  );
+  const [hi, hello] = await Promise.all([
+    said(one, "hello\n"),
+    said(other, "hi\n"),
+  ]);
+  assertEquals([hi.code, hi.text], [0, "hi\n"]);
+  assertEquals([hello.code, hello.text], [0, "hello\n"]);
 });
 
 test("a file and its hash", async (dir) => {
@@ -54,16 +62,75 @@ test("a file and its hash", async (dir) => {
   const receiver = start("send_file", ["receive", dir, "0", `${dir}/copy`]);
   const port = await portOf(receiver);
   const sender = start("send_file", ["send", dir, port, `${dir}/file`]);
-  const [, sent] = await Promise.all([said(receiver), said(sender)]);
+  const [received, sent] = await Promise.all([said(receiver), said(sender)]);
   const hash = await crypto.subtle.digest("SHA-256", file);
-  assertEquals(sent, `${new Uint8Array(hash).toHex()} arrived\n`);
+  assertEquals(sent.text, `${new Uint8Array(hash).toHex()} arrived\n`);
+  assertEquals([received.code, sent.code], [0, 0]);
   assertEquals(await Deno.readFile(`${dir}/copy`), file);
 });
 
-test("a remote procedure call", async (dir) => {
+/** A server of these certificates, in this process. */
+async function listenHere(dir: string) {
+  const read = (file: string) => Deno.readTextFile(`${dir}/${file}`);
+  const [cert, key] = [await read("cert.pem"), await read("key.pem")];
+  return listen({ port: 0, cert, key, psk: await read("psk.txt") });
+}
+
+test("a file whose copy differs", async (dir) => {
+  await Deno.writeTextFile(`${dir}/file`, "original");
+  const listener = await listenHere(dir);
+  const port = String(listener.addr.port);
+  const sent = said(start("send_file", ["send", dir, port, `${dir}/file`]));
+  for await (await using channel of listener) {
+    await new Response(channel.readable).text();
+    await new Blob(["another hash"]).stream().pipeTo(channel.writable);
+    break;
+  }
+  const stderr = `The copy of ${dir}/file differs\n`;
+  assertEquals(await sent, { code: 1, text: "", stderr });
+});
+
+test("a remote procedure call, in time and too late", async (dir) => {
   const server = start("rpc", ["serve", dir, "0"]);
   const call = ["call", dir, await portOf(server)];
-  assertEquals(await said(start("rpc", [...call, "add", "1", "2"])), "3");
+  const late = said(start("rpc", [...call, "wait", "3600000"]));
+  const sum = await said(start("rpc", [...call, "add", "1", "2"]));
+  assertEquals([sum.code, sum.text], [0, "3"]);
+  assertEquals(await late, {
+    code: 1,
+    text: "",
+    stderr: "The operation was aborted due to timeout\n",
+  });
+  // The server has given it up too: nothing but the signal's end is waited for.
+  const log = server.stderr.pipeThrough(new TextDecoderStream());
+  let seen = "";
+  for await (const chunk of log.values({ preventCancel: true })) {
+    if ((seen += chunk).includes('code: "cut"')) break;
+  }
   server.kill();
-  await said(server);
+  await Promise.all([server.status, server.stdout.cancel(), log.cancel()]);
+  await server.stdin.close();
+});
+
+test("they exit as the client does", async (dir) => {
+  const listener = await listenHere(dir);
+  const port = String(listener.addr.port);
+  const other = await makeCerts();
+  await Deno.copyFile(`${dir}/cert.pem`, `${other}/cert.pem`);
+  for (
+    const [name, side] of [
+      ["chat", "connect"],
+      ["send_file", "send"],
+      ["rpc", "call"],
+    ] as const
+  ) {
+    const codes = await Promise.all([
+      [],
+      [side, `${dir}/nowhere`, port],
+      [side, other, port],
+    ].map(async (args) => (await said(start(name, args))).code));
+    assertEquals(codes, [2, 2, 3], name);
+  }
+  listener.close();
+  await Deno.remove(other, { recursive: true });
 });

@@ -7,6 +7,21 @@
 /** A peer that has been silent for so long is asked for a sign, in milliseconds. */
 export const IDLE_TIMEOUT = 60_000;
 
+type Timer = ReturnType<typeof setTimeout>;
+
+/** Time, in milliseconds. */
+export interface Clock {
+  now(): number;
+  after(time: number, callback: () => void): Timer;
+  clear(timer: Timer | undefined): void;
+}
+
+const CLOCK: Clock = {
+  now: () => performance.now(),
+  after: (time, callback) => setTimeout(callback, time),
+  clear: (timer) => clearTimeout(timer),
+};
+
 /**
  * Pings a peer that has been silent for an interval, and gives it up when it
  * stays silent for another.
@@ -19,13 +34,24 @@ export class Keepalive {
   readonly #interval: number;
   readonly #ping: () => void;
   readonly #giveUp: () => void;
-  #lastHeard = performance.now();
+  readonly #clock: Clock;
+  #lastHeard: number;
   #isPinged = false;
   #isDeaf = false;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer: Timer | undefined;
 
-  /** @param interval In milliseconds; 0 for none of this. */
-  constructor(interval: number, ping: () => void, giveUp: () => void) {
+  /**
+   * @param interval In milliseconds; 0 for none of this.
+   * @param clock Stands in for time in tests.
+   */
+  constructor(
+    interval: number,
+    ping: () => void,
+    giveUp: () => void,
+    clock: Clock = CLOCK,
+  ) {
+    this.#clock = clock;
+    this.#lastHeard = clock.now();
     this.#interval = interval;
     this.#ping = ping;
     this.#giveUp = giveUp;
@@ -34,7 +60,7 @@ export class Keepalive {
 
   /** The peer has sent something, and this side reads. */
   heard(): void {
-    this.#lastHeard = performance.now();
+    this.#lastHeard = this.#clock.now();
     this.#isPinged = false;
     this.#isDeaf = false;
   }
@@ -46,15 +72,15 @@ export class Keepalive {
 
   /** No more of this. */
   stop(): void {
-    clearTimeout(this.#timer);
+    this.#clock.clear(this.#timer);
   }
 
   #wait(time: number): void {
-    this.#timer = setTimeout(() => this.#check(), time);
+    this.#timer = this.#clock.after(time, () => this.#check());
   }
 
   #check(): void {
-    const silence = performance.now() - this.#lastHeard;
+    const silence = this.#clock.now() - this.#lastHeard;
     if (!this.#isDeaf && silence < this.#interval) {
       return this.#wait(this.#interval - silence);
     }

@@ -1,46 +1,96 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import {
-  acceptChannel,
-  type Channel,
-  ChannelError,
-  connectChannel,
-  type FrameTrace,
-} from "../lib/mod.ts";
+import { type Clock, Keepalive } from "../lib/keepalive.ts";
+import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
 import { duplex, PSK } from "./duplex.ts";
 
-/** Short enough to wait for, in milliseconds. */
-const INTERVAL = 30;
+/** Time that passes when the test says so. */
+class FakeClock implements Clock {
+  #now = 1000;
+  #timer: { at: number; callback: () => void } | undefined;
 
-async function pair(
-  { idleTimeout, peerIdleTimeout, trace }: {
-    idleTimeout: number;
-    peerIdleTimeout: number;
-    trace?: (frame: FrameTrace) => void;
-  },
-): Promise<[Channel, Channel]> {
-  const [near, far] = duplex();
-  return await Promise.all([
-    connectChannel(near, { psk: PSK, idleTimeout, ...(trace && { trace }) }),
-    acceptChannel(far, { psk: PSK, idleTimeout: peerIdleTimeout }),
-  ]);
+  now = () => this.#now;
+  clear = () => this.#timer = undefined;
+
+  after(time: number, callback: () => void): ReturnType<Clock["after"]> {
+    assertEquals(this.#timer, undefined, "one timer at a time");
+    this.#timer = { at: this.#now + time, callback };
+    return 1 as unknown as ReturnType<Clock["after"]>;
+  }
+
+  pass(time: number): void {
+    const end = this.#now + time;
+    while (this.#timer && this.#timer.at <= end) {
+      const { at, callback } = this.#timer;
+      this.#timer = undefined;
+      this.#now = at;
+      callback();
+    }
+    this.#now = end;
+  }
 }
 
-Deno.test("idleTimeout: a live peer that says nothing is kept", async () => {
-  const enough = Promise.withResolvers<void>();
-  let pongs = 0;
-  const [channel, peer] = await pair({
-    idleTimeout: INTERVAL,
-    peerIdleTimeout: 0,
-    trace: ({ direction, type }) => {
-      if (direction === "received" && type === "pong" && ++pongs === 5) {
-        enough.resolve();
-      }
-    },
-  });
-  await Promise.race([enough.promise, channel.closed]);
-  assertEquals(pongs, 5);
-  channel.abort();
-  peer.abort();
+/** A keepalive of 100 ms, and what it did. */
+function keepalive(interval = 100) {
+  const clock = new FakeClock();
+  const did: string[] = [];
+  const subject = new Keepalive(
+    interval,
+    () => did.push(`ping ${clock.now() - 1000}`),
+    () => did.push(`give up ${clock.now() - 1000}`),
+    clock,
+  );
+  return { clock, did, subject };
+}
+
+Deno.test("Keepalive: a silent peer is pinged, then given up", () => {
+  const { clock, did } = keepalive();
+  clock.pass(1000);
+  assertEquals(did, ["ping 100", "give up 200"]);
+});
+
+Deno.test("Keepalive: a peer that answers is pinged again and again", () => {
+  const { clock, did, subject } = keepalive();
+  for (let i = 0; i < 3; i++) {
+    clock.pass(110);
+    subject.heard();
+  }
+  assertEquals(did, ["ping 100", "ping 210", "ping 320"]);
+});
+
+Deno.test("Keepalive: a peer that speaks is not pinged", () => {
+  const { clock, did, subject } = keepalive();
+  for (let i = 0; i < 10; i++) {
+    clock.pass(99);
+    subject.heard();
+  }
+  assertEquals(did, []);
+});
+
+Deno.test("Keepalive: while this side is deaf the peer is pinged, not given up", () => {
+  const { clock, did, subject } = keepalive();
+  subject.deaf();
+  clock.pass(300);
+  assertEquals(did, ["ping 100", "ping 200", "ping 300"]);
+  subject.heard();
+  clock.pass(1000);
+  assertEquals(did.slice(3), ["ping 400", "give up 500"]);
+});
+
+Deno.test("Keepalive: a ping that is out is forgiven while this side is deaf", () => {
+  const { clock, did, subject } = keepalive();
+  clock.pass(100);
+  subject.deaf();
+  clock.pass(100);
+  assertEquals(did, ["ping 100", "ping 200"]);
+});
+
+Deno.test("Keepalive: stopped, or with an interval of 0, it does nothing", () => {
+  const stopped = keepalive();
+  stopped.subject.stop();
+  stopped.clock.pass(1000);
+  const never = keepalive(0);
+  never.clock.pass(1e9);
+  assertEquals([stopped.did, never.did], [[], []]);
 });
 
 Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
@@ -54,7 +104,7 @@ Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
     },
   });
   const [channel, peer] = await Promise.all([
-    connectChannel(near, { psk: PSK, idleTimeout: INTERVAL }),
+    connectChannel(near, { psk: PSK, idleTimeout: 200 }),
     acceptChannel({ readable: far.readable, writable }, { psk: PSK }),
   ]);
   await peer.writable.getWriter().write(new TextEncoder().encode("a sign"));
@@ -65,23 +115,52 @@ Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
   await assertRejects(() => peer.closed, ChannelError);
 });
 
+Deno.test("idleTimeout: a live peer that says nothing answers pings", async () => {
+  const [near, far] = duplex();
+  const ponged = Promise.withResolvers<void>();
+  let pongs = 0;
+  const [channel, peer] = await Promise.all([
+    connectChannel(near, {
+      psk: PSK,
+      idleTimeout: 500,
+      // The first answers the client's first ping, which is no keepalive.
+      trace: ({ direction, type }) => {
+        if (direction === "received" && type === "pong" && ++pongs === 2) {
+          ponged.resolve();
+        }
+      },
+    }),
+    acceptChannel(far, { psk: PSK, idleTimeout: 0 }),
+  ]);
+  await Promise.race([ponged.promise, channel.closed]);
+  channel.abort();
+  peer.abort();
+});
+
 Deno.test("idleTimeout: a peer whose reader is slow is kept", async () => {
-  const [channel, peer] = await pair({
-    idleTimeout: INTERVAL,
-    peerIdleTimeout: INTERVAL,
-  });
+  const [near, far] = duplex();
+  const pinged = Promise.withResolvers<void>();
+  let pings = 0;
+  const [channel, peer] = await Promise.all([
+    connectChannel(near, {
+      psk: PSK,
+      idleTimeout: 500,
+      // Each is an interval in which the peer could read nothing.
+      trace: ({ direction, type }) => {
+        if (direction === "received" && type === "ping" && ++pings === 3) {
+          pinged.resolve();
+        }
+      },
+    }),
+    acceptChannel(far, { psk: PSK, idleTimeout: 500 }),
+  ]);
   const writer = channel.writable.getWriter();
   const writing = (async () => {
     for (let i = 0; i < 200; i++) await writer.write(new Uint8Array(65_536));
     await writer.close();
   })();
-  // Nothing is read for several intervals: no pong can come.
-  let time = 0;
-  while (time < 10 * INTERVAL) {
-    const start = performance.now();
-    await new Promise((resolve) => setTimeout(resolve, INTERVAL));
-    time += performance.now() - start;
-  }
+  writing.catch(() => {});
+  await Promise.race([pinged.promise, channel.closed, peer.closed]);
   let received = 0;
   for await (const chunk of peer.readable) received += chunk.length;
   assertEquals(received, 200 * 65_536);

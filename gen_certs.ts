@@ -11,16 +11,18 @@
 
 import { promptSecret } from "@std/cli/prompt-secret";
 import { type NewFile, readPrivateKey, replaceFiles } from "./cli/files.ts";
+import { canonical } from "./cli/addresses.ts";
 import {
-  canonical,
   type CertificateInfo,
-  encryptKey,
   isKeyOf,
+  parseCertificate,
+  subjectAltName,
+} from "./cli/certificates.ts";
+import {
+  encryptKey,
   makeCertificate,
   makeKey,
   makeRequest,
-  parseCertificate,
-  subjectAltName,
 } from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
 import { isIdentity, parsePsk, type PskMap } from "./lib/mod.ts";

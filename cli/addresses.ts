@@ -27,7 +27,18 @@ export function isPrivateAddress(host: string): boolean {
 /** Labels of letters, digits, `-` and `_`; a number at the end is no name's. */
 const NAME = /^(?!(.*\.)?\d+\.?$)((?!-)[\w-]{1,63}(?<!-)(\.(?=.)|\.?$))+$/;
 
+/** Whether a text is a name of a machine. */
+export function isName(text: string): boolean {
+  return NAME.test(text);
+}
+
 /** Whether a text is a name or an address of a machine. */
 export function isHost(text: string): boolean {
-  return isIP(text) !== 0 || NAME.test(text);
+  return isIP(text) !== 0 || isName(text);
+}
+
+/** The one way to write a host of the many that an IPv6 address has. */
+export function canonical(host: string): string {
+  if (!isIPv6(host)) return host.toLowerCase();
+  return new URL(`http://[${host}]`).hostname.slice(1, -1);
 }

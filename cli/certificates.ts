@@ -1,11 +1,13 @@
 /**
- * Looks at certificates and private keys before they are used: Deno's errors
- * come late and name no file.
+ * Reads certificates and private keys, and looks at them before they are used:
+ * Deno's errors come late and name no file.
  *
  * @module
  */
 
 import { createPrivateKey, X509Certificate } from "node:crypto";
+import { isIP } from "node:net";
+import { canonical, isName } from "./addresses.ts";
 import { UsageError } from "./main.ts";
 
 const DAY = 86_400_000;
@@ -62,7 +64,7 @@ export interface Pair {
 export function checkPair({ certPath, cert, keyPath, key }: Pair): void {
   let fits: boolean;
   try {
-    fits = firstOf(cert).checkPrivateKey(createPrivateKey(key));
+    fits = isKeyOfFirst(key, cert);
   } catch {
     throw new UsageError(`Cannot use ${keyPath}: it is damaged; copy it again`);
   }
@@ -95,6 +97,67 @@ export function timeWarning(path: string, cert: string): string | undefined {
     "certs --force' makes a new one, which every client then needs)";
 }
 
+/** `DNS:` a name, `IP:` an address; undefined if a host is neither. */
+export function subjectAltName(host: string): string | undefined {
+  // A zone, as in fe80::1%eth0, means something on one machine only.
+  if (isIP(host)) return host.includes("%") ? undefined : `IP:${host}`;
+  const isListed = host.length <= 253 && !host.endsWith(".") &&
+    isName(host.replace(/^\*\./, ""));
+  return isListed ? `DNS:${host}` : undefined;
+}
+
+/** What a certificate says. */
+export interface CertificateInfo {
+  /** `SHA-256 AA:BB:…`. */
+  fingerprint: string;
+  /** The day it expires. */
+  expires: string;
+  /** Whether it has not expired. */
+  isCurrent: boolean;
+  /** Whether no CA has signed it. */
+  isSelfSigned: boolean;
+  /** The names and addresses to which it is made out. */
+  names: string[];
+}
+
+/** Reads the first certificate of a PEM text; undefined if there is none. */
+export function parseCertificate(pem: string): CertificateInfo | undefined {
+  let x509: X509Certificate;
+  try {
+    x509 = firstOf(pem);
+  } catch {
+    return undefined;
+  }
+  const end = new Date(x509.validTo);
+  const listed = (x509.subjectAltName ?? "").matchAll(
+    /(?:DNS|IP Address):([^,\s]+)/g,
+  );
+  return {
+    fingerprint: `SHA-256 ${x509.fingerprint256}`,
+    expires: end.toISOString().slice(0, 10),
+    isCurrent: end.getTime() > Date.now(),
+    isSelfSigned: x509.issuer === x509.subject,
+    names: Array.from(listed, ([, host]) => canonical(host!))
+      .filter((host) => subjectAltName(host) !== undefined),
+  };
+}
+
+/** Whether a key is a certificate's; one that is encrypted may be. */
+export function isKeyOf(key: string, cert: string): boolean {
+  const [pem = ""] = PRIVATE_KEY.exec(key) ?? [];
+  if (pem.includes("ENCRYPTED")) return true;
+  try {
+    return isKeyOfFirst(pem, cert);
+  } catch {
+    return false;
+  }
+}
+
+/** Throws if either cannot be read. */
+function isKeyOfFirst(key: string, cert: string): boolean {
+  return firstOf(cert).checkPrivateKey(createPrivateKey(key));
+}
+
 function firstOf(cert: string): X509Certificate {
-  return new X509Certificate(cert.match(CERTIFICATE)![0]);
+  return new X509Certificate(cert.match(CERTIFICATE)?.[0] ?? "");
 }

@@ -1,29 +1,11 @@
 /**
- * What `gen_certs.ts` asks of openssl, and what it reads in a certificate.
+ * What `gen_certs.ts` asks of openssl.
  *
  * @module
  */
 
-import { createPrivateKey, X509Certificate } from "node:crypto";
-import { isIP, isIPv6 } from "node:net";
+import { subjectAltName } from "./certificates.ts";
 import { UsageError } from "./main.ts";
-
-/** Labels of letters, digits, `-` and `_`; the last not a number, as in 1.2. */
-const NAME =
-  /^(?=.{1,253}$)(\*\.)?(\w([\w-]{0,61}\w)?\.)*(?!\d+$)\w([\w-]{0,61}\w)?$/;
-
-/** `DNS:` a name, `IP:` an address; undefined if a host is neither. */
-export function subjectAltName(host: string): string | undefined {
-  // A zone, as in fe80::1%eth0, means something on one machine only.
-  if (isIP(host) && !host.includes("%")) return `IP:${host}`;
-  return NAME.test(host) ? `DNS:${host}` : undefined;
-}
-
-/** The one way to write a host of the many that an IPv6 address has. */
-export function canonical(host: string): string {
-  if (!isIPv6(host)) return host.toLowerCase();
-  return new URL(`http://[${host}]`).hostname.slice(1, -1);
-}
 
 /** A new private key, PEM: EC P-256, or RSA 4096. */
 export async function makeKey(rsa: boolean): Promise<string> {
@@ -76,63 +58,6 @@ export async function encryptKey(
     ["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-passout", "stdin"],
     `${passphrase}\n${key}`,
   );
-}
-
-/** What a certificate says. */
-export interface CertificateInfo {
-  /** `SHA-256 AA:BB:…`. */
-  fingerprint: string;
-  /** The day it expires. */
-  expires: string;
-  /** Whether it has not expired. */
-  isCurrent: boolean;
-  /** Whether no CA has signed it. */
-  isSelfSigned: boolean;
-  /** The names and addresses to which it is made out. */
-  names: string[];
-}
-
-/** Reads the first certificate of a PEM text; undefined if there is none. */
-export function parseCertificate(pem: string): CertificateInfo | undefined {
-  const x509 = firstCertificate(pem);
-  if (x509 === undefined) return undefined;
-  const end = new Date(x509.validTo);
-  const listed = (x509.subjectAltName ?? "").matchAll(
-    /(?:DNS|IP Address):([^,\s]+)/g,
-  );
-  return {
-    fingerprint: `SHA-256 ${x509.fingerprint256}`,
-    expires: end.toISOString().slice(0, 10),
-    isCurrent: end.getTime() > Date.now(),
-    isSelfSigned: x509.issuer === x509.subject,
-    names: Array.from(listed, ([, host]) => canonical(host!))
-      .filter((host) => subjectAltName(host) !== undefined),
-  };
-}
-
-/** Whether a key is a certificate's; one that is encrypted may be. */
-export function isKeyOf(key: string, cert: string): boolean {
-  const pem = firstBlock(key, "(?:[A-Z]+ )?PRIVATE KEY");
-  if (pem.includes("ENCRYPTED")) return true;
-  try {
-    return firstCertificate(cert)!.checkPrivateKey(createPrivateKey(pem));
-  } catch {
-    return false;
-  }
-}
-
-function firstCertificate(pem: string): X509Certificate | undefined {
-  try {
-    return new X509Certificate(firstBlock(pem, "CERTIFICATE"));
-  } catch {
-    return undefined;
-  }
-}
-
-/** Of a PEM text, which may have others before it. */
-function firstBlock(pem: string, label: string): string {
-  const block = `-----BEGIN (${label})-----.*?-----END \\1-----`;
-  return new RegExp(block, "s").exec(pem)?.[0] ?? "";
 }
 
 async function openssl(args: string[], input = ""): Promise<string> {

@@ -317,7 +317,16 @@ test("--revoke goes with no other flag", async (dir, read) => {
 test("--host takes names and addresses only", async (dir) => {
   for (
     const host of [
-      ...["999.1.1.1", "1.2", "https://x", "a b", "x:5001", "a:5001", "*"],
+      ...[
+        "999.1.1.1",
+        "*.::1",
+        "1.2",
+        "https://x",
+        "a b",
+        "x:5001",
+        "a:5001",
+        "*",
+      ],
       ...["a..b", "-a", "a-.b", "fe80::1%eth0", "[::1]", `${"a".repeat(64)}.b`],
     ]
   ) {

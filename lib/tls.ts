@@ -135,7 +135,7 @@ export async function finishTls(
   signal: AbortSignal,
   role: "client" | "server",
   peer: string,
-): Promise<Deno.TlsConn> {
+): Promise<void> {
   const stop = () => closeQuietly(conn);
   signal.addEventListener("abort", stop);
   try {
@@ -144,7 +144,6 @@ export async function finishTls(
       throw tlsError(error, role, peer);
     });
     signal.throwIfAborted();
-    return conn;
   } catch (error) {
     stop();
     throw error;

@@ -1,6 +1,11 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { type Clock, Keepalive } from "../lib/keepalive.ts";
-import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
+import {
+  acceptChannel,
+  ChannelError,
+  connectChannel,
+  type FrameTrace,
+} from "../lib/mod.ts";
 import { duplex, PSK } from "./duplex.ts";
 
 /** Time that passes when the test says so. */
@@ -93,6 +98,17 @@ Deno.test("Keepalive: stopped, or with an interval of 0, it does nothing", () =>
   assertEquals([stopped.did, never.did], [[], []]);
 });
 
+/** A trace that tells when so many messages of a type have been received. */
+function whenReceived(type: FrameTrace["type"], count: number) {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let seen = 0;
+  const trace = (frame: FrameTrace) => {
+    if (frame.direction !== "received" || frame.type !== type) return;
+    if (++seen === count) resolve();
+  };
+  return { promise, trace };
+}
+
 Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
   const [near, far] = duplex();
   // From some time on, what the peer sends is lost.
@@ -117,19 +133,11 @@ Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
 
 Deno.test("idleTimeout: a live peer that says nothing answers pings", async () => {
   const [near, far] = duplex();
-  const ponged = Promise.withResolvers<void>();
-  let pongs = 0;
+  // The first answers the client's first ping, which is no keepalive.
+  const ponged = whenReceived("pong", 2);
+  const { trace } = ponged;
   const [channel, peer] = await Promise.all([
-    connectChannel(near, {
-      psk: PSK,
-      idleTimeout: 500,
-      // The first answers the client's first ping, which is no keepalive.
-      trace: ({ direction, type }) => {
-        if (direction === "received" && type === "pong" && ++pongs === 2) {
-          ponged.resolve();
-        }
-      },
-    }),
+    connectChannel(near, { psk: PSK, idleTimeout: 500, trace }),
     acceptChannel(far, { psk: PSK, idleTimeout: 0 }),
   ]);
   await Promise.race([ponged.promise, channel.closed]);
@@ -139,19 +147,11 @@ Deno.test("idleTimeout: a live peer that says nothing answers pings", async () =
 
 Deno.test("idleTimeout: a peer whose reader is slow is kept", async () => {
   const [near, far] = duplex();
-  const pinged = Promise.withResolvers<void>();
-  let pings = 0;
+  // Each is an interval in which the peer could read nothing.
+  const pinged = whenReceived("ping", 3);
+  const { trace } = pinged;
   const [channel, peer] = await Promise.all([
-    connectChannel(near, {
-      psk: PSK,
-      idleTimeout: 500,
-      // Each is an interval in which the peer could read nothing.
-      trace: ({ direction, type }) => {
-        if (direction === "received" && type === "ping" && ++pings === 3) {
-          pinged.resolve();
-        }
-      },
-    }),
+    connectChannel(near, { psk: PSK, idleTimeout: 500, trace }),
     acceptChannel(far, { psk: PSK, idleTimeout: 500 }),
   ]);
   const writer = channel.writable.getWriter();

@@ -43,8 +43,8 @@ export interface Reader {
   read(p: Uint8Array): Promise<number | null>;
 }
 
-// An idle connection keeps a small buffer only. A busy one reads a TLS record
-// at a time (16 KiB) and has room for two frames.
+// A connection that says little keeps a small buffer only. A busy one reads a
+// TLS record at a time (16 KiB) and has room for two frames.
 const IDLE_BUFFER = 2 * 1024;
 const BUSY_BUFFER = 128 * 1024;
 
@@ -54,6 +54,7 @@ export class FrameReader {
   #buffer = new Uint8Array(IDLE_BUFFER);
   #start = 0;
   #end = 0;
+  #lastCount = 0;
 
   /** @param source Where the bytes come from. */
   constructor(source: Reader) {
@@ -94,14 +95,21 @@ export class FrameReader {
       const count = await this.#source.read(space);
       if (count === null) return false;
       this.#end += count;
+      this.#lastCount = count;
     }
     return true;
   }
 
   /** Sees to it that so many bytes fit from `#start` on, and one more read. */
   #makeRoom(length: number): void {
+    if (this.#start === this.#end) {
+      this.#start = this.#end = 0;
+      const isBusy = Math.max(this.#lastCount, length) > IDLE_BUFFER;
+      if (!isBusy && this.#buffer.length > IDLE_BUFFER) {
+        this.#buffer = new Uint8Array(IDLE_BUFFER);
+      }
+    }
     const { length: size } = this.#buffer;
-    if (this.#start === this.#end) this.#start = this.#end = 0;
     const isFull = this.#end === size;
     if (!isFull && this.#start + length <= size) return;
     if (this.#start > 0 && length <= size) {

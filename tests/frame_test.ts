@@ -59,3 +59,22 @@ Deno.test("FrameReader: a bad length is told before the frame has come", async (
   });
   await assertRejects(() => reader.next(13, 76), ChannelError, "malformed");
 });
+
+Deno.test("FrameReader: the buffer of a burst is given back", async () => {
+  const frames = [65_535, 20, 20, 20].map((length) => new Uint8Array(length));
+  const offered: number[] = [];
+  const queue = frames.map((frame) => encodeFrames([frame]));
+  const reader = new FrameReader({
+    read: (p) => {
+      offered.push(p.length);
+      const part = queue[0]!.subarray(0, p.length);
+      p.set(part);
+      queue[0] = queue[0]!.subarray(part.length);
+      if (queue[0].length === 0) queue.shift();
+      return Promise.resolve(part.length);
+    },
+  });
+  for (const frame of frames) assertEquals(await reader.next(0), frame);
+  const least = offered[0]!;
+  assertEquals([Math.max(...offered) > 65_537, offered.at(-1)], [true, least]);
+});

@@ -31,6 +31,10 @@ declare module "@std/assert" {
   ): Promise<E>;
 }
 
+declare module "@std/async/abortable" {
+  export function abortable<T>(p: Promise<T>, signal: AbortSignal): Promise<T>;
+}
+
 declare module "@std/cli/parse-args" {
   export function parseArgs(args: string[], options: {
     string?: readonly string[];

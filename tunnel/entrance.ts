@@ -4,6 +4,7 @@
  * @module
  */
 
+import { abortable } from "@std/async/abortable";
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Channel, ChannelError } from "../lib/mod.ts";
@@ -85,7 +86,7 @@ export class Entrance {
     // Whoever is told to stop does not let the next one in ahead of its turn.
     this.#turn = before.then(() => mine.promise);
     try {
-      await unlessAborted(before, signal);
+      await abortable(before, signal);
       while (performance.now() < deadline) {
         if (this.#trouble !== undefined) {
           // It dials a last time when its patience ends.
@@ -135,19 +136,4 @@ const GIVEN_UP = new Error("The server cannot be reached");
  */
 function isFinal({ code }: ChannelError): boolean {
   return code === "untrusted";
-}
-
-async function unlessAborted(
-  promise: Promise<unknown>,
-  signal: AbortSignal,
-): Promise<void> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(signal.reason);
-  signal.addEventListener("abort", abort);
-  try {
-    await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
 }

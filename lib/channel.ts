@@ -8,20 +8,20 @@ import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import { initiate, respond, type Session } from "./handshake.ts";
 import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
+import { withLimit } from "./limit.ts";
 import { free } from "./memory.ts";
 import { Type } from "./message.ts";
 import { EMPTY } from "./noise.ts";
-import { parsePsk, type PskMap } from "./psk.ts";
+import { type PskMap, pskOf, toPskMap } from "./psk.ts";
 import { receive, type Sink } from "./receiver.ts";
 import { Sender } from "./sender.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
-import { type StreamPair, toTransport, type Transport } from "./transport.ts";
-
-/** A handshake that takes longer has failed, in milliseconds. */
-export const HANDSHAKE_TIMEOUT = 10_000;
-
-/** How long the peer may take to close after both ends, in milliseconds. */
-const CLOSE_TIMEOUT = 5_000;
+import {
+  closeQuietly,
+  type StreamPair,
+  toTransport,
+  type Transport,
+} from "./transport.ts";
 
 /** What both sides of a channel take. */
 export interface ChannelOptions {
@@ -31,7 +31,8 @@ export interface ChannelOptions {
   handshakeTimeout?: number;
   /**
    * A peer that has been silent for so long is pinged, and one that stays silent
-   * for as long again is given up, in milliseconds; 0 for never.
+   * for as long again is given up, in milliseconds; 0 for never. So is one that
+   * does not close after both ends, whatever this says.
    *
    * @default {60000}
    */
@@ -81,15 +82,14 @@ export async function connectChannel(
   duplex: Transport | StreamPair,
   options: ClientOptions,
 ): Promise<Channel> {
-  const { identity = "default" } = options;
-  const psk = toPskMap(options.psk).get(identity);
-  if (psk === undefined) {
-    throw new TypeError(`The key file has no identity ${identity}`);
-  }
   return await shakeHands(
     duplex,
     options,
-    (transport, tracer) => initiate(transport, psk, identity, tracer),
+    (transport, tracer) => {
+      const { identity = "default" } = options;
+      const psk = pskOf(identity, options.psk);
+      return initiate(transport, psk, identity, tracer);
+    },
     "client",
   );
 }
@@ -108,18 +108,12 @@ export async function acceptChannel(
   duplex: Transport | StreamPair,
   options: ChannelOptions,
 ): Promise<Channel> {
-  const psks = toPskMap(options.psk);
   return await shakeHands(
     duplex,
     options,
-    (transport, tracer) => respond(transport, psks, tracer),
+    (transport, tracer) => respond(transport, toPskMap(options.psk), tracer),
     "server",
   );
-}
-
-/** Parses a key file's text; a map passes through as it is. */
-export function toPskMap(psk: string | PskMap): PskMap {
-  return typeof psk === "string" ? parsePsk(psk) : psk;
 }
 
 async function shakeHands(
@@ -140,43 +134,6 @@ async function shakeHands(
   } catch (error) {
     closeQuietly(transport);
     throw error;
-  }
-}
-
-/**
- * Runs a part of the set-up within the handshake's time limit and signal.
- *
- * @param work Is given a signal that tells it to stop, and is not waited for
- * once it has been told.
- */
-export async function withLimit<T>(
-  options: Pick<ChannelOptions, "handshakeTimeout" | "signal">,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
-  signal?.throwIfAborted();
-  const limit = new AbortController();
-  const aborted = Promise.withResolvers<never>();
-  limit.signal.addEventListener(
-    "abort",
-    () => aborted.reject(limit.signal.reason),
-  );
-  const onAbort = () => limit.abort(signal!.reason);
-  signal?.addEventListener("abort", onAbort);
-  const timer = setTimeout(() => {
-    const seconds = handshakeTimeout / 1000;
-    limit.abort(
-      new ChannelError(
-        "timeout",
-        `The peer did not finish the handshake within ${seconds} s`,
-      ),
-    );
-  }, handshakeTimeout);
-  try {
-    return await Promise.race([work(limit.signal), aborted.promise]);
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", onAbort);
   }
 }
 
@@ -233,6 +190,7 @@ export class Channel implements AsyncDisposable {
 
   readonly #transport: Transport;
   readonly #sender: Sender;
+  readonly #idleTimeout: number;
   readonly #keepalive: Keepalive;
   readonly #closed = Promise.withResolvers<void>();
   #readableController!: ReadableByteStreamController;
@@ -258,6 +216,7 @@ export class Channel implements AsyncDisposable {
     this.handshakeHash = session.handshakeHash;
     this.remoteAddr = transport.remoteAddr;
     this.#transport = transport;
+    this.#idleTimeout = idleTimeout;
     this.#sender = new Sender(
       transport,
       session.sendCipher,
@@ -267,7 +226,7 @@ export class Channel implements AsyncDisposable {
     this.#keepalive = new Keepalive(
       idleTimeout,
       () => this.#ping(),
-      () => this.#fail(silent(idleTimeout)),
+      () => this.#fail(silent(idleTimeout, "answered no ping")),
     );
     this.closed = this.#closed.promise;
     this.closed.catch(() => {});
@@ -334,7 +293,7 @@ export class Channel implements AsyncDisposable {
    * so that a block that was left early is never taken for a clean end.
    */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!(this.#endSent && this.#endReceived)) this.abort();
+    if (!this.#haveBothEnded) this.abort();
     await this.closed.catch(() => {});
   }
 
@@ -378,10 +337,11 @@ export class Channel implements AsyncDisposable {
         this.#closeIfEnded();
       },
       ping: () => {
-        this.#keepalive.heard();
-        return this.#sender.sendPong();
+        this.#heard();
+        // After both ends nothing more can be said.
+        return this.#haveBothEnded ? undefined : this.#sender.sendPong();
       },
-      pong: () => this.#keepalive.heard(),
+      pong: () => this.#heard(),
       fail: (error) => this.#fail(error),
     };
   }
@@ -404,13 +364,33 @@ export class Channel implements AsyncDisposable {
     return EMPTY;
   }
 
-  /** After both ends: close_notify, then the peer's, or not for long. */
-  async #closeIfEnded(): Promise<void> {
-    if (!this.#endSent || !this.#endReceived || this.#isClosed) return;
+  get #haveBothEnded(): boolean {
+    return this.#endSent && this.#endReceived;
+  }
+
+  #heard(): void {
+    this.#keepalive.heard();
+    if (this.#closeTimer !== undefined) this.#awaitClose();
+  }
+
+  /** Gives up a peer that neither closes nor gives a sign that it still reads. */
+  #awaitClose(): void {
+    clearTimeout(this.#closeTimer);
+    const idleTimeout = this.#idleTimeout || IDLE_TIMEOUT;
     this.#closeTimer = setTimeout(
-      () => this.#connectionEnded(),
-      CLOSE_TIMEOUT,
+      () => this.#fail(silent(idleTimeout, "did not close after both ends")),
+      2 * idleTimeout,
     );
+  }
+
+  /**
+   * After both ends: close_notify, then the peer's. It may take its time: what we
+   * sent may still be on its way, and closing before would lose it.
+   */
+  async #closeIfEnded(): Promise<void> {
+    if (!this.#haveBothEnded || this.#isClosed) return;
+    this.#keepalive.stop();
+    this.#awaitClose();
     try {
       await this.#sender.flush();
       await this.#transport.closeWrite();
@@ -428,7 +408,9 @@ export class Channel implements AsyncDisposable {
     } else if (this.#finish()) this.#closed.resolve();
   }
 
+  /** If our end has gone, all that failed is a ping: what was read still counts. */
   #writeFailed(cause: unknown): void {
+    if (this.#endSent) return;
     this.#fail(
       new ChannelError("cut", "The peer cut the connection", { cause }),
     );
@@ -459,19 +441,10 @@ export class Channel implements AsyncDisposable {
   }
 }
 
-function silent(idleTimeout: number): ChannelError {
+function silent(idleTimeout: number, how: string): ChannelError {
   const seconds = 2 * idleTimeout / 1000;
   return new ChannelError(
     "timeout",
-    `The peer has been silent for ${seconds} s and answered no ping`,
+    `The peer has been silent for ${seconds} s and ${how}`,
   );
-}
-
-/** Closes a transport that may be closed already. */
-export function closeQuietly(transport: Pick<Transport, "close">): void {
-  try {
-    transport.close();
-  } catch {
-    // It was.
-  }
 }

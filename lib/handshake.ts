@@ -85,7 +85,7 @@ export async function initiate(
     throw refusedByServer(identity, error);
   }
   if (message2 === null) throw refusedByServer(identity);
-  tracer.noise("received", message2);
+  tracer.noise("received", message2.slice());
   try {
     await handshake.readMessage2(message2);
   } catch (cause) {
@@ -140,7 +140,7 @@ export async function respond(
     HANDSHAKE_MESSAGE_LENGTH,
     HANDSHAKE_MESSAGE_LENGTH,
   );
-  tracer.noise("received", message1);
+  tracer.noise("received", message1.slice());
   const handshake = await HandshakeState.initialize({
     prologue: hello,
     psk,
@@ -164,7 +164,11 @@ export async function respond(
     throw goneInHandshake(cause);
   }
   const [receiveCipher, sendCipher] = await handshake.split();
-  const ping = (await nextFrame(frames, MIN_MESSAGE_LENGTH)).slice();
+  const ping = (await nextFrame(
+    frames,
+    MIN_MESSAGE_LENGTH,
+    MIN_MESSAGE_LENGTH,
+  )).slice();
   let plaintext: Bytes;
   try {
     plaintext = await receiveCipher.decryptWithAd(EMPTY, ping);
@@ -197,7 +201,7 @@ function parseHello(hello: Bytes): string {
 async function nextFrame(
   frames: FrameReader,
   min: number,
-  max?: number,
+  max: number,
 ): Promise<Bytes> {
   let frame: Bytes | null = null;
   try {

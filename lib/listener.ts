@@ -4,17 +4,12 @@
  * @module
  */
 
-import {
-  acceptChannel,
-  type Channel,
-  type ChannelOptions,
-  closeQuietly,
-  toPskMap,
-  withLimit,
-} from "./channel.ts";
+import { acceptChannel, type Channel, type ChannelOptions } from "./channel.ts";
 import { ChannelError } from "./errors.ts";
-import type { PskMap } from "./psk.ts";
+import { withLimit } from "./limit.ts";
+import { type PskMap, toPskMap } from "./psk.ts";
 import { finishTls } from "./tls.ts";
+import { closeQuietly } from "./transport.ts";
 
 /** How many channels and handshakes there may be, unless told otherwise. */
 const MAX_CONNECTIONS = 10_000;

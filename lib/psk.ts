@@ -65,3 +65,22 @@ export function parsePsk(text: string): PskMap {
   }
   return keys;
 }
+
+/** Parses a key file's text; a map passes through as it is. */
+export function toPskMap(psk: string | PskMap): PskMap {
+  return typeof psk === "string" ? parsePsk(psk) : psk;
+}
+
+/**
+ * The key of an identity.
+ *
+ * @throws {TypeError} If there is none.
+ * @throws {SyntaxError} If the key file's text is malformed.
+ */
+export function pskOf(identity: string, psk: string | PskMap): Bytes {
+  const key = toPskMap(psk).get(identity);
+  if (key === undefined) {
+    throw new TypeError(`The key file has no identity ${identity}`);
+  }
+  return key;
+}

@@ -69,15 +69,15 @@ export class Sender {
   #pongTimer: ReturnType<typeof setTimeout> | undefined;
   #rekeying: Promise<void> | undefined;
   #spare: Bytes | undefined;
-  #run: Promise<void> | undefined;
-  #isStopped = false;
+  #run: PromiseWithResolvers<void> | undefined;
+  #stopped: { reason: unknown } | undefined;
   #room = Promise.withResolvers<void>();
-  readonly #failure = Promise.withResolvers<never>();
+  readonly #onFailure: (cause: unknown) => void;
 
   /**
    * The transport is written to by this object alone.
    *
-   * @param onFailure Is told, once, if a write fails: nothing more is sent then.
+   * @param onFailure Is told if a write fails: nothing more is sent then.
    */
   constructor(
     transport: Transport,
@@ -88,7 +88,7 @@ export class Sender {
     this.#transport = transport;
     this.#cipher = cipher;
     this.#tracer = tracer;
-    this.#failure.promise.catch(onFailure);
+    this.#onFailure = onFailure;
   }
 
   /**
@@ -102,6 +102,7 @@ export class Sender {
 
   /** Puts a message without a body behind what waits. */
   sendControl(type: Type): void {
+    if (this.#stopped) return;
     this.#queuePongs();
     this.#queue.push(new Pending(type));
     this.#start();
@@ -113,7 +114,7 @@ export class Sender {
    * that pings and does not read may not fill our memory.
    */
   sendPong(): Promise<void> | undefined {
-    if (this.#isStopped) return undefined;
+    if (this.#stopped) return undefined;
     this.#pongsDue++;
     this.#pongTimer ??= setTimeout(() => this.#queuePongs(), PONG_DELAY);
     if (this.#pongsWaiting < MAX_PONGS_WAITING) return undefined;
@@ -124,17 +125,20 @@ export class Sender {
   /** Resolves when all that was taken has been written. */
   async flush(): Promise<void> {
     this.#queuePongs();
-    while (this.#run) await Promise.race([this.#failure.promise, this.#run]);
+    while (!this.#stopped && this.#run) await this.#run.promise;
+    if (this.#stopped) throw this.#stopped.reason;
   }
 
   /** Gives up: what waits for room, or for a flush, waits in vain. */
   stop(reason: unknown): void {
-    this.#isStopped = true;
+    if (this.#stopped) return;
+    this.#stopped = { reason };
     clearTimeout(this.#pongTimer);
     this.#queue.length = 0;
-    this.#room.promise.catch(() => {});
-    this.#room.reject(reason);
-    this.#failure.reject(reason);
+    for (const waiting of [this.#room, this.#run]) {
+      waiting?.promise.catch(() => {});
+      waiting?.reject(reason);
+    }
   }
 
   get #pongsWaiting(): number {
@@ -186,12 +190,18 @@ export class Sender {
   }
 
   #start(): void {
-    if (this.#isStopped) return;
+    if (this.#stopped) return;
     this.#sealMore();
-    this.#run ??= this.#drain().catch((cause) => this.stop(cause));
+    if (this.#run) return;
+    this.#run = Promise.withResolvers();
+    this.#drain(this.#run).catch((cause) => {
+      if (this.#stopped) return;
+      this.stop(cause);
+      this.#onFailure(cause);
+    });
   }
 
-  async #drain(): Promise<void> {
+  async #drain(run: PromiseWithResolvers<void>): Promise<void> {
     let writing = Promise.resolve();
     let buffer: Bytes = EMPTY;
     while (true) {
@@ -207,6 +217,7 @@ export class Sender {
     }
     this.#spare = undefined;
     this.#run = undefined;
+    run.resolve();
   }
 
   get #isIdle(): boolean {

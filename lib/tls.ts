@@ -4,16 +4,11 @@
  * @module
  */
 
-import {
-  type Channel,
-  type ClientOptions,
-  closeQuietly,
-  connectChannel,
-  HANDSHAKE_TIMEOUT,
-  withLimit,
-} from "./channel.ts";
+import { type Channel, type ClientOptions, connectChannel } from "./channel.ts";
 import { ChannelError } from "./errors.ts";
+import { HANDSHAKE_TIMEOUT, withLimit } from "./limit.ts";
 import { isAlert, tlsError } from "./tls_errors.ts";
+import { closeQuietly } from "./transport.ts";
 
 /** Offered to the server, which may do without it. */
 const ALPN_PROTOCOLS = ["innerlock/1"];

@@ -84,3 +84,12 @@ export async function writeAll(
     written += await transport.write(p.subarray(written));
   }
 }
+
+/** Closes a transport that may be closed already. */
+export function closeQuietly(transport: Pick<Transport, "close">): void {
+  try {
+    transport.close();
+  } catch {
+    // It was.
+  }
+}

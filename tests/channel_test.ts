@@ -5,6 +5,7 @@ import {
   ChannelError,
   connectChannel,
   type FrameTrace,
+  type Transport,
 } from "../lib/mod.ts";
 import { encodeFrames } from "../lib/frame.ts";
 import { Type } from "../lib/message.ts";
@@ -50,12 +51,13 @@ async function assertFails(promise: Promise<unknown>, code: string) {
 async function rawClient(
   say: (peer: RawPeer, seal: CipherState, open: CipherState) => Promise<void>,
   serve: (channel: Channel) => Promise<void> = () => Promise.resolve(),
+  idleTimeout = 0,
 ): Promise<Channel> {
   const [client, server] = duplex();
   const peer = new RawPeer(client);
   const hello = new TextEncoder().encode("innerlock/1 default");
   const [channel] = await Promise.all([
-    acceptChannel(server, { psk: PSK }).then((channel) => {
+    acceptChannel(server, { psk: PSK, idleTimeout }).then((channel) => {
       serve(channel).catch(() => {});
       return channel;
     }),
@@ -270,6 +272,38 @@ Deno.test("connectChannel: an unknown identity looks like a wrong key", async ()
   assertEquals(messages[0], messages[1]);
 });
 
+Deno.test("acceptChannel: an unknown identity is heard out, as a wrong key is", async () => {
+  for (const identity of ["default", "nobody"]) {
+    const hello = new TextEncoder().encode(`innerlock/1 ${identity}`);
+    const handshake = await HandshakeState.initialize({
+      prologue: hello,
+      psk: new Uint8Array(32),
+    });
+    const says = [
+      encodeFrames([hello]),
+      encodeFrames([await handshake.writeMessage1()]),
+    ];
+    const did: string[] = [];
+    const transport: Transport = {
+      read: (p) => {
+        const said = says.shift();
+        if (said === undefined) return new Promise(() => {});
+        did.push("read");
+        p.set(said);
+        return Promise.resolve(said.length);
+      },
+      write: (p) => {
+        did.push("write");
+        return Promise.resolve(p.length);
+      },
+      closeWrite: () => Promise.resolve(),
+      close: () => did.push("close"),
+    };
+    await assertFails(acceptChannel(transport, { psk: PSK }), "refused");
+    assertEquals(did, ["read", "read", "close"], identity);
+  }
+});
+
 Deno.test("connectChannel: an identity without key is a TypeError", async () => {
   const [client] = duplex();
   const psk = PSK;
@@ -361,6 +395,13 @@ Deno.test("acceptChannel: a first message that is no ping is an error", async ()
   }
 });
 
+Deno.test("acceptChannel: a first message that cannot be a ping is not read", async () => {
+  await assertFails(
+    rawClient((peer) => peer.write(new Uint8Array([0, 18]))),
+    "protocol",
+  );
+});
+
 Deno.test("Channel: each ping is answered by a pong", async () => {
   let pongs = 0;
   const channel = await rawClient(async (peer, seal, open) => {
@@ -377,7 +418,7 @@ Deno.test("Channel: each ping is answered by a pong", async () => {
   channel.abort();
 });
 
-Deno.test("Channel: it reads on while it cannot write, however many pings came", async () => {
+Deno.test("Channel: it reads on while it cannot write, though pings came", async () => {
   const heard = Promise.withResolvers<void>();
   const channel = await rawClient(async (peer, seal, open) => {
     const next = async () =>
@@ -420,6 +461,118 @@ Deno.test("Channel: a ping just before the last end is answered", async () => {
   assertEquals(last, Type.pong);
 });
 
+Deno.test("Channel: a ping that cannot be written loses nothing that was read", async () => {
+  const [client, server] = duplex();
+  const transport = toTransport(client);
+  let isBroken = false;
+  const wrote = Promise.withResolvers<void>();
+  const breaking: Transport = {
+    read: (p) => transport.read(p),
+    closeWrite: () => transport.closeWrite(),
+    close: () => transport.close(),
+    write: (p) => {
+      if (!isBroken) return transport.write(p);
+      wrote.resolve();
+      return Promise.reject(new Deno.errors.BrokenPipe());
+    },
+  };
+  const [a, b] = await Promise.all([
+    connectChannel(breaking, { psk: PSK, idleTimeout: 100 }),
+    acceptChannel(server, { psk: PSK, idleTimeout: 0 }),
+  ]);
+  await a.writable.close();
+  const reply = random(100_000);
+  await send(b, [reply]);
+  // Nobody reads at `a`: it pings, in vain.
+  isBroken = true;
+  await wrote.promise;
+  assertEquals(await bytesOf(a.readable), reply);
+  await a.closed;
+  b.abort();
+});
+
+Deno.test("Channel: after both ends a peer that still reads may take its time", async () => {
+  const idleTimeout = 300;
+  let reading: Promise<void>;
+  const channel = await rawClient(
+    async (peer, seal, open) => {
+      await peer.write(await sealed(seal, [ping]));
+      const next = async () =>
+        (await open.decryptWithAd(EMPTY, (await peer.readFrame())!))[0];
+      while (await next() !== Type.end);
+      await peer.write(await sealed(seal, [end]));
+      reading = (async () => {
+        const start = performance.now();
+        // Longer than a silent peer is given.
+        while (performance.now() - start < 3 * idleTimeout) {
+          await new Promise((resolve) => setTimeout(resolve, idleTimeout / 6));
+          await peer.write(await sealed(seal, [ping]));
+        }
+        await peer.close();
+      })();
+    },
+    (server) => server.writable.close(),
+    idleTimeout,
+  );
+  assertEquals((await bytesOf(channel.readable)).length, 0);
+  await channel.closed;
+  await reading!;
+});
+
+Deno.test("Channel: bytes that make no frame are no sign of life", async () => {
+  let dripping: Promise<void>;
+  const channel = await rawClient(
+    async (peer, seal) => {
+      await peer.write(await sealed(seal, [ping]));
+      await peer.write(new Uint8Array([255, 255]));
+      dripping = (async () => {
+        while (true) {
+          await new Promise((resolve) => setTimeout(resolve, 10));
+          await peer.write(new Uint8Array(1));
+        }
+      })();
+    },
+    undefined,
+    100,
+  );
+  await assertFails(channel.closed, "timeout");
+  await dripping!.catch(() => {});
+});
+
+Deno.test("Channel: a peer that never closes after both ends is a timeout", async () => {
+  const [client, server] = duplex();
+  const endless = new TransformStream<Uint8Array, Uint8Array>();
+  client.readable.pipeTo(endless.writable, { preventClose: true })
+    .catch(() => {});
+  const [a, b] = await Promise.all([
+    connectChannel({ ...client, readable: endless.readable }, {
+      psk: PSK,
+      idleTimeout: 100,
+    }),
+    acceptChannel(server, { psk: PSK }),
+  ]);
+  await Promise.all([a.writable.close(), b.writable.close()]);
+  await Promise.all([bytesOf(a.readable), bytesOf(b.readable)]);
+  await assertFails(a.closed, "timeout");
+});
+
+for (
+  const [name, options, ErrorClass] of [
+    ["an unknown identity", { psk: PSK, identity: "nobody" }, TypeError],
+    ["a malformed key", { psk: "nonsense" }, SyntaxError],
+  ] as const
+) {
+  Deno.test(`connectChannel: ${name} closes the transport`, async () => {
+    const [client] = duplex();
+    let isClosed = false;
+    const transport = Object.assign(toTransport(client), {
+      close: () => isClosed = true,
+    });
+    await assertRejects(() => connectChannel(transport, options), ErrorClass);
+    assertEquals(isClosed, true);
+  });
+}
+
 Deno.test("Channel: after both ends a transport that breaks is no cut", async () => {
   const [client, server] = duplex();
   const breaking = Object.assign(toTransport(server), {
@@ -449,11 +602,17 @@ Deno.test("Channel: what a trace was shown stays as it was", async () => {
   const reading = bytesOf(server.readable);
   await send(client, [new Uint8Array(5)]);
   await reading;
-  const data = frames.filter(({ type }) => type === "data");
-  assertEquals(data.map((frame) => frame.direction), ["sent", "received"]);
-  for (const { plaintext, ciphertext } of data) {
+  const of = (name: string) => frames.filter(({ type }) => type === name);
+  assertEquals(of("data").map(({ direction }) => direction), [
+    "sent",
+    "received",
+  ]);
+  for (const { plaintext, ciphertext } of of("data")) {
     assertEquals([plaintext.length, ciphertext.length], [5, 22]);
   }
+  // What one side sent is what the other received, still.
+  const noise = of("noise").map(({ ciphertext }) => ciphertext.toHex());
+  assertEquals([noise.length, new Set(noise).size], [4, 2]);
   client.abort();
   server.abort();
 });

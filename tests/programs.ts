@@ -34,9 +34,18 @@ export function start(
   args: string[],
   env: Record<string, string> = {},
 ): Deno.ChildProcess {
-  const [deno, ...rest] = command(task, args);
-  return new Deno.Command(deno!, {
-    args: rest,
+  return spawn(command(task, args), env);
+}
+
+/** Runs a command line from the project's folder. */
+export function spawn(
+  command: string[],
+  env: Record<string, string> = {},
+): Deno.ChildProcess {
+  const [name, ...args] = command;
+  return new Deno.Command(name!, {
+    args,
+    cwd: ROOT,
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -141,7 +150,12 @@ export class TestServer implements AsyncDisposable {
     port = 0,
     env: Record<string, string> = {},
   ): Promise<TestServer> {
-    const child = start("server", ["--port", String(port), ...args], env);
+    const flags = ["--port", String(port), ...args];
+    return await TestServer.of(start("server", flags, env));
+  }
+
+  /** One that has just been started. */
+  static async of(child: Deno.ChildProcess): Promise<TestServer> {
     await child.stdin.close();
     const reader = child.stdout.getReader();
     const { value } = await reader.read();
@@ -230,10 +244,12 @@ export class TestEntrance implements AsyncDisposable {
   ) {}
 
   static async start(dir: string, port: number, listen = "0") {
-    const child = start("client", [
-      ...clientFlags(dir, port),
-      ...["--listen", listen],
-    ]);
+    const flags = [...clientFlags(dir, port), "--listen", listen];
+    return await TestEntrance.of(start("client", flags));
+  }
+
+  /** One that has just been started. */
+  static async of(child: Deno.ChildProcess): Promise<TestEntrance> {
     await child.stdin.close();
     const log = new Response(child.stderr).text();
     const reader = child.stdout.getReader();

@@ -50,11 +50,19 @@ export class Sessions {
 
   /** Begins to serve a channel. */
   serve(channel: Channel, handler: Handler): void {
-    const end = () => channel.abort("The server stopped");
-    this.live.add(this.#serve(channel, handler), end);
+    const stop = new AbortController();
+    this.live.add(this.#serve(channel, handler, stop.signal), () => {
+      const message = "The server stopped";
+      channel.abort(message);
+      stop.abort(new ChannelError("aborted", message));
+    });
   }
 
-  async #serve(channel: Channel, handler: Handler): Promise<void> {
+  async #serve(
+    channel: Channel,
+    handler: Handler,
+    signal: AbortSignal,
+  ): Promise<void> {
     await using _ = channel;
     const { identity } = channel;
     const address = addressOf(channel.remoteAddr as Deno.NetAddr);
@@ -63,7 +71,7 @@ export class Sessions {
     this.#metrics.began(channel);
     let error: unknown;
     try {
-      await handler(channel);
+      await handler(channel, signal);
     } catch (cause) {
       error = cause ?? new Error("The handler failed");
     }

@@ -11,10 +11,10 @@ import type { Handler } from "./handler.ts";
 
 /** Dials the backend anew for each channel. */
 export function forward(backend: Address): Handler {
-  return async (channel) => {
+  return async (channel, signal) => {
     const gone = new AbortController();
     channel.closed.catch((error) => gone.abort(error));
     const socket = await connectSocket(backend, gone.signal);
-    await relay(channel, socket, `The backend ${format(backend)}`);
+    await relay(channel, socket, `The backend ${format(backend)}`, signal);
   };
 }

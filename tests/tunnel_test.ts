@@ -7,6 +7,8 @@ import {
   ChannelError,
   connectChannel,
 } from "../lib/mod.ts";
+import { Metrics } from "../cli/metrics.ts";
+import { Sessions } from "../cli/sessions.ts";
 import { forward } from "../handlers/forward.ts";
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { Entrance } from "../tunnel/entrance.ts";
@@ -223,9 +225,43 @@ test("forward: a channel that ends while the backend is dialled", async () => {
   // With two in its queue, a third gets no answer.
   using _one = await Deno.connect({ port });
   using _two = await Deno.connect({ port });
-  const handled = forward({ host, port })(t.channel);
+  const handled = forward({ host, port })(t.channel, FOREVER);
   t.channel.abort("The server stopped");
   await assertRejects(() => handled, ChannelError, "The server stopped");
+});
+
+test("forward: a server that stops ends it though the channel has closed", async () => {
+  await using t = await ends();
+  const remoteAddr = { transport: "tcp", hostname: "::1", port: 1 };
+  const accepted = Promise.withResolvers<Socket>();
+  const { server, address } = await listenSocket(
+    { host: "127.0.0.1", port: 0 },
+    (backend) => accepted.resolve(backend.end()),
+  );
+  const { write } = Socket.prototype;
+  // What the backend takes no more of: the channel is done, the session is not.
+  const isFull = Promise.withResolvers<void>();
+  Socket.prototype.write = () => (isFull.resolve(), false);
+  try {
+    const reasons: unknown[] = [];
+    const sessions = new Sessions(
+      (_event, _message, fields) => reasons.push(fields?.reason),
+      new Metrics(),
+    );
+    sessions.serve(Object.assign(t.channel, { remoteAddr }), forward(address));
+    const writer = t.peer.writable.getWriter();
+    await writer.write(bytes("question"));
+    await writer.close();
+    await new Response(t.peer.readable).text();
+    await Promise.all([t.channel.closed, t.peer.closed, isFull.promise]);
+    assertEquals(await sessions.live.drain(0), 1);
+    assertEquals(reasons, [undefined, "aborted"]);
+  } finally {
+    Socket.prototype.write = write;
+  }
+  const backend = await accepted.promise;
+  await assertRejects(() => readAll(backend), Error);
+  await new Promise((resolve) => server.close(resolve));
 });
 
 /** A port that is taken, and where nobody listens: a connection's own. */

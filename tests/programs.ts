@@ -275,6 +275,26 @@ export class TestEntrance implements AsyncDisposable {
   }
 }
 
+const PORTS = { first: 10_000, count: 22_000 };
+let nextPort = Math.floor(Math.random() * PORTS.count);
+
+/**
+ * A port where nobody listens, for who must know it before he does. The system
+ * gives it to none that takes any port: it deals out higher ones.
+ */
+export function freePort(): number {
+  while (true) {
+    const port = PORTS.first + nextPort;
+    nextPort = (nextPort + 1) % PORTS.count;
+    try {
+      Deno.listen({ hostname: "127.0.0.1", port }).close();
+      return port;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+}
+
 /** A folder of keys and certificates, made by the real `gen_certs.ts`. */
 export async function makeCerts(args: string[] = []): Promise<string> {
   const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });

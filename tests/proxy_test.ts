@@ -6,10 +6,12 @@ import { text } from "node:stream/consumers";
 import { type Channel, ChannelError, connect } from "../lib/mod.ts";
 import {
   clientFlags,
+  freePort,
   makeCerts,
   MAY_RUN,
   run,
   serverFlags,
+  TestEntrance,
   TestServer,
 } from "./programs.ts";
 import { connectSocket } from "../tunnel/socket.ts";
@@ -33,9 +35,10 @@ function test(
   });
 }
 
-function freePort(): number {
-  using listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
-  return listener.addr.port;
+/** Of HAProxy's statistics. */
+enum Column {
+  sessions = 4,
+  status = 17,
 }
 
 /** HAProxy, before some servers, in all three ways. */
@@ -43,17 +46,19 @@ class HaProxy implements AsyncDisposable {
   readonly through = freePort();
   readonly ending = freePort();
   readonly endingPlain = freePort();
+  /** Of all three ways. */
+  readonly ports = [this.through, this.ending, this.endingPlain];
   readonly #admin: string;
   readonly #child: Deno.ChildProcess;
 
-  constructor(dir: string, tls: number[], plain = freePort()) {
+  constructor(dir: string, tls: number[], plain: number) {
     this.#admin = `${dir}/admin.sock`;
     const at = (port: number) => `127.0.0.1:${port}`;
     const servers = [0, 1, 2, 3].map((i) =>
       [`INNERLOCK_SERVER_${i + 1}`, at(tls[i % tls.length]!)] as const
     );
     this.#child = new Deno.Command("haproxy", {
-      args: ["-f", CONFIG],
+      args: ["-f", `${dir}/haproxy.cfg`],
       env: {
         ...Object.fromEntries(servers),
         INNERLOCK_THROUGH: at(this.through),
@@ -70,17 +75,31 @@ class HaProxy implements AsyncDisposable {
     }).spawn();
   }
 
-  /** @param dir Its certificate comes from there too. */
-  static async start(dir: string, tls: number[], plain?: number) {
+  /**
+   * @param dir Its certificate comes from there too.
+   * @param limits What takes the place of its times.
+   */
+  static async start(
+    dir: string,
+    tls: number[],
+    plain = freePort(),
+    limits: Record<string, string> = {},
+  ) {
     const read = (file: string) => Deno.readTextFile(`${dir}/${file}`);
     const pem = await read("cert.pem") + await read("key.pem");
     await Deno.writeTextFile(`${dir}/proxy.pem`, pem, { mode: 0o600 });
+    let config = await Deno.readTextFile(CONFIG);
+    for (const [name, time] of Object.entries(limits)) {
+      const [given] = new RegExp(`${name} \\d+\\w+`).exec(config)!;
+      config = config.replace(given, `${name} ${time}`);
+    }
+    await Deno.writeTextFile(`${dir}/haproxy.cfg`, config);
     const proxy = new HaProxy(dir, tls, plain);
     const deadline = performance.now() + 10_000;
     // It says nowhere that it listens.
     while (performance.now() < deadline) {
       try {
-        (await Deno.connect({ port: proxy.endingPlain })).close();
+        await proxy.ask("show info");
         return proxy;
       } catch {
         await new Promise((resolve) => setTimeout(resolve, 20));
@@ -99,13 +118,23 @@ class HaProxy implements AsyncDisposable {
   /** Sends a server no more clients, and waits until it has none. */
   async drain(server: string): Promise<void> {
     await this.ask(`set server ${server} state drain`);
+    await this.#until(server, Column.sessions, "0");
+  }
+
+  /** Waits until none of a backend's servers answers. */
+  async down(backend: string): Promise<void> {
+    await this.#until(`${backend}/BACKEND`, Column.status, "DOWN");
+  }
+
+  /** Waits until its statistics say this. */
+  async #until(server: string, column: Column, value: string): Promise<void> {
     const [backend, name] = server.split("/");
     while (true) {
       const stat = await this.ask("show stat");
       const line = stat.split("\n").find((line) =>
         line.startsWith(`${backend},${name},`)
       );
-      if (line?.split(",")[4] === "0") return;
+      if (line?.split(",")[column] === value) return;
     }
   }
 
@@ -115,8 +144,13 @@ class HaProxy implements AsyncDisposable {
   }
 }
 
-async function dial(dir: string, port: number): Promise<Channel> {
+async function dial(
+  dir: string,
+  port: number,
+  options: { idleTimeout?: number } = {},
+): Promise<Channel> {
   return await connect({
+    ...options,
     port,
     caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
     psk: await Deno.readTextFile(`${dir}/psk.txt`),
@@ -142,12 +176,28 @@ async function say(channel: Channel, line: string): Promise<void> {
   await channel.closed;
 }
 
+/** How a TLS client begins: a whole ClientHello. */
+async function clientHello(): Promise<Uint8Array> {
+  using listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  using client = await Deno.connectTls({ port: listener.addr.port });
+  client.handshake().catch(() => {});
+  using conn = await listener.accept();
+  const buffer = new Uint8Array(16_384);
+  return buffer.subarray(0, (await conn.read(buffer))!);
+}
+
+/** Reads until the other side closes or resets the connection. */
+async function ended(conn: Deno.Conn): Promise<void> {
+  const buffer = new Uint8Array(16_384);
+  while (await conn.read(buffer).catch(() => null));
+}
+
 test("HAProxy passes TLS through, ends it, and ends it for good", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const flags = ["--psk", `${dir}/psk.txt`, "--no-tls"];
   await using plain = await TestServer.start(flags);
   await using proxy = await HaProxy.start(dir, [server.port], plain.port);
-  for (const port of [proxy.through, proxy.ending, proxy.endingPlain]) {
+  for (const port of proxy.ports) {
     const { text, stderr } = await run("client", [
       ...clientFlags(dir, port),
       "straße",
@@ -156,28 +206,103 @@ test("HAProxy passes TLS through, ends it, and ends it for good", async (dir) =>
   }
 });
 
-test("HAProxy ends a handshake that has stalled", async (dir) => {
+test("HAProxy ends a handshake that has stalled, and no quiet channel", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
-  const { descriptors } = await server.usage();
-  await using proxy = await HaProxy.start(dir, [server.port]);
+  const flags = ["--psk", `${dir}/psk.txt`, "--no-tls"];
+  await using plain = await TestServer.start(flags);
+  await using proxy = await HaProxy.start(dir, [server.port], plain.port, {
+    "timeout client": "3s",
+    "inspect-delay": "1s",
+  });
   const openings = [
     new Uint8Array(0),
     Uint8Array.fromHex("16030100f0010000ec"),
   ];
-  const stalled = await Promise.all(
-    Array.from({ length: 40 }, async (_, i) => {
-      const conn = await Deno.connect({ port: proxy.through });
-      await conn.write(openings[i % openings.length]!);
-      return conn;
-    }),
-  );
-  await say(await dial(dir, proxy.through), "honest");
-  for (const conn of stalled) {
-    const count = await conn.read(new Uint8Array(1)).catch(() => null);
-    assertEquals(count, null);
-    conn.close();
+  const descriptors = async () =>
+    (await server.usage()).descriptors + (await plain.usage()).descriptors;
+  for (const port of proxy.ports) {
+    const quiet = await dial(dir, port);
+    await greet(quiet);
+    const before = await descriptors();
+    const stalled = await Promise.all(
+      Array.from({ length: 40 }, async (_, i) => {
+        const conn = await Deno.connect({ port });
+        await conn.write(openings[i % openings.length]!);
+        return conn;
+      }),
+    );
+    await say(await dial(dir, port), "honest");
+    // None of them has reached a server.
+    assertEquals(await descriptors() <= before + 2, true);
+    for (const conn of stalled) {
+      await ended(conn);
+      conn.close();
+    }
+    await say(quiet, "still here");
   }
-  assertEquals((await server.usage()).descriptors <= descriptors + 2, true);
+});
+
+test("HAProxy ends what is silent, and pings keep a channel", async (dir) => {
+  const patient = ["--handshake-timeout", "3600"];
+  await using server = await TestServer.start([
+    ...serverFlags(dir),
+    ...patient,
+  ]);
+  const flags = ["--psk", `${dir}/psk.txt`, "--no-tls"];
+  await using plain = await TestServer.start([...flags, ...patient]);
+  await using proxy = await HaProxy.start(dir, [server.port], plain.port, {
+    "timeout client": "3s",
+    "timeout tunnel": "6s",
+  });
+  const hello = await clientHello();
+  await Promise.all(proxy.ports.map(async (port) => {
+    const quiet = await dial(dir, port, { idleTimeout: 1000 });
+    await greet(quiet);
+    const caCerts = [await Deno.readTextFile(`${dir}/cert.pem`)];
+    using silent = await Deno.connectTls({ port, caCerts });
+    await silent.handshake();
+    using stalled = await Deno.connect({ port });
+    await stalled.write(hello);
+    await Promise.all([ended(silent), ended(stalled)]);
+    await say(quiet, "still here");
+  }));
+});
+
+test("all servers down: --listen waits for one", async (dir) => {
+  const port = freePort();
+  await using proxy = await HaProxy.start(dir, [port], freePort(), {
+    "check inter": "200ms",
+  });
+  await proxy.down("servers");
+  await proxy.down("servers_tls");
+  const words = async (port: number) => {
+    const { code, stderr } = await run("client", [
+      ...clientFlags(dir, port),
+      "hello",
+    ]);
+    return `${code} ${stderr}`;
+  };
+  assertMatch(
+    await words(proxy.through),
+    /^1 .* cut the connection in the TLS/,
+  );
+  // Where TLS ends early it looks like a server that does not know the key.
+  assertMatch(await words(proxy.ending), /^3 .* closed the connection at the/);
+  const entrances = [
+    await TestEntrance.start(dir, proxy.through),
+    await TestEntrance.start(dir, proxy.ending),
+  ];
+  const replies = entrances.map(async ({ address }) => {
+    const caller = await connectSocket(address);
+    caller.end("hello");
+    return await text(caller);
+  });
+  await using _ = await TestServer.start(serverFlags(dir), port);
+  assertEquals(await Promise.all(replies), ["HELLO", "HELLO"]);
+  for (const entrance of entrances) {
+    const { log } = await entrance.stop();
+    assertMatch(log, /trying again[^]*The server is back/);
+  }
 });
 
 test("four servers, one killed: only its own channels are cut", async (dir) => {

@@ -5,6 +5,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import {
   clientFlags,
   command,
+  freePort,
   makeCerts,
   MAY_RUN,
   type Result,
@@ -281,7 +282,7 @@ test("client: nobody there, no TLS there, silence there: exit 1", async (dir) =>
   conn.close();
   listener.close();
   assertFails(
-    await run("client", [...flags, "x"]),
+    await run("client", [...clientFlags(dir, freePort()), "x"]),
     1,
     /Cannot connect to localhost:\d+: connection refused; is the server/,
   );

@@ -331,10 +331,10 @@ test("four servers, one killed: only its own channels are cut", async (dir) => {
 });
 
 test("four servers, each replaced: no new connection fails", async (dir) => {
+  const ports = [1, 2, 3, 4].map(freePort);
   const servers = await Promise.all(
-    [1, 2, 3, 4].map(() => TestServer.start(serverFlags(dir))),
+    ports.map((port) => TestServer.start(serverFlags(dir), port)),
   );
-  const ports = servers.map(({ port }) => port);
   await using proxy = await HaProxy.start(dir, ports);
   let isOver = false;
   let count = 0;

@@ -2,6 +2,7 @@
 
 import { assertEquals, assertMatch } from "@std/assert";
 import {
+  freePort,
   makeCerts,
   MAY_RUN,
   serverFlags,
@@ -98,10 +99,8 @@ class Service implements AsyncDisposable {
   }
 }
 
-/** Nobody listens there, for now. */
 function freePlace(): Place {
-  using listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
-  return { host: "127.0.0.1", port: listener.addr.port };
+  return { host: "127.0.0.1", port: freePort() };
 }
 
 /** The SHA-256 of what a command prints. */

@@ -18,6 +18,7 @@ import { whyNotReached } from "../tunnel/words.ts";
 import { duplex, PSK } from "./duplex.ts";
 import {
   clientFlags,
+  freePort,
   makeCerts,
   MAY_RUN,
   run,
@@ -264,15 +265,8 @@ test("forward: a server that stops ends it though the channel has closed", async
   await new Promise((resolve) => server.close(resolve));
 });
 
-/** A port that is taken, and where nobody listens: a connection's own. */
-async function nowhere(): Promise<Deno.TcpConn> {
-  using listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
-  return await Deno.connect({ port: listener.addr.port });
-}
-
 test("connectSocket: nobody there is a SocketError", async () => {
-  using taken = await nowhere();
-  const { port } = taken.localAddr;
+  const port = freePort();
   await assertRejects(
     () => connectSocket({ host: "127.0.0.1", port }),
     SocketError,
@@ -286,8 +280,7 @@ test("connectSocket: nobody there is a SocketError", async () => {
 });
 
 test("whyNotReached: each of a name's addresses", async () => {
-  using taken = await nowhere();
-  const { port } = taken.localAddr;
+  const port = freePort();
   const socket = connect({
     host: "db.example",
     port,
@@ -560,10 +553,7 @@ testPrograms("--listen: the server may come later, and go", async () => {
     ...serverFlags(dir),
     ...["--forward", `127.0.0.1:${port}`],
   ];
-  // Its port is its own again when it comes back.
-  const first = await TestServer.start(flags);
-  const exitPort = first.port;
-  await first.stop();
+  const exitPort = freePort();
   await using entrance = await TestEntrance.start(dir, exitPort);
   const ask = async (text: string) => {
     const socket = await connectSocket(entrance.address);

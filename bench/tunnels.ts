@@ -1,7 +1,7 @@
 /** Tunnels: ours and others, each an entrance and an exit, of real programs. */
 
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import { command } from "../tests/programs.ts";
+import { command, freePort } from "../tests/programs.ts";
 
 /** Where to connect, to be carried to the backend. */
 export interface Tunnel {
@@ -172,9 +172,4 @@ function stunnelFile(
 
 function pipe(from: number, to: number): string[] {
   return ["-s", `[127.0.0.1]:${from}`, "-t", `[127.0.0.1]:${to}`];
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }

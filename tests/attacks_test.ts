@@ -6,13 +6,26 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { decrypt, encrypt, importKey } from "../lib/aes_gcm.ts";
 import { FrameReader, HEADER_LENGTH } from "../lib/frame.ts";
-import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
+import { REKEY_INTERVAL, Type } from "../lib/message.ts";
 import {
+  acceptChannel,
+  ChannelError,
+  connectChannel,
+  type FrameTrace,
+} from "../lib/mod.ts";
+import {
+  CipherState,
   EMPTY,
   HANDSHAKE_MESSAGE_LENGTH,
   HandshakeState,
 } from "../lib/noise.ts";
-import { type StreamPair, toTransport } from "../lib/transport.ts";
+import { Sender } from "../lib/sender.ts";
+import { Tracer } from "../lib/trace.ts";
+import {
+  type StreamPair,
+  toTransport,
+  type Transport,
+} from "../lib/transport.ts";
 import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import { importPrivateKey, importPublicKey } from "./x25519.ts";
@@ -24,11 +37,10 @@ const secret = new TextEncoder().encode("attack at dawn");
 const attacks: Record<string, () => Promise<void>> = {
   async "a recorded session, the key stolen later"() {
     // Under a plain key, whoever steals it reads all that was ever recorded.
-    const nonce = new Uint8Array(12);
     const plainKey = await importKey(psk);
-    const recorded = await encrypt(plainKey, nonce, EMPTY, secret);
+    const recorded = await encrypt(plainKey, nonce(0n), EMPTY, secret);
     assertEquals(
-      await decrypt(await importKey(psk), nonce, EMPTY, recorded),
+      await decrypt(await importKey(psk), nonce(0n), EMPTY, recorded),
       secret,
     );
 
@@ -47,12 +59,11 @@ const attacks: Record<string, () => Promise<void>> = {
     const other = new TextEncoder().encode("attack at noon");
     // Under a plain key each session begins with the same key and nonce: the
     // ciphertexts differ by what the plaintexts differ by.
-    const nonce = new Uint8Array(12);
     const key = await importKey(psk);
     assertEquals(
       xor(
-        await encrypt(key, nonce, EMPTY, secret),
-        await encrypt(key, nonce, EMPTY, other),
+        await encrypt(key, nonce(0n), EMPTY, secret),
+        await encrypt(key, nonce(0n), EMPTY, other),
         secret.length,
       ),
       xor(secret, other, secret.length),
@@ -107,23 +118,42 @@ const attacks: Record<string, () => Promise<void>> = {
   },
 
   async "a key stolen late opens what came before"() {
-    const raw = crypto.getRandomValues(new Uint8Array(32));
-    const first = new Uint8Array(12);
-    const recorded = await encrypt(await importKey(raw), first, EMPTY, secret);
     // Without REKEY a session has one key, and whoever takes it reads all of it.
+    const raw = crypto.getRandomValues(new Uint8Array(32));
+    const sealed = await encrypt(
+      await importKey(raw),
+      nonce(0n),
+      EMPTY,
+      secret,
+    );
     assertEquals(
-      await decrypt(await importKey(raw), first, EMPTY, recorded),
+      await decrypt(await importKey(raw), nonce(0n), EMPTY, sealed),
       secret,
     );
 
-    // REKEY is one-way: the key that comes after does not open what was before.
-    const rekeyNonce = new Uint8Array(12).fill(0xff, 4);
-    const zeros = new Uint8Array(32);
-    const next = (await encrypt(await importKey(raw), rekeyNonce, EMPTY, zeros))
-      .slice(0, 32);
-    const key = await importKey(next);
+    // Here the key in memory is another by then. The thief needs no raw bytes:
+    // what WebCrypto is called with is the key.
+    using thief = new KeyThief();
+    const frames: Uint8Array<ArrayBuffer>[] = [];
+    const cipher = await CipherState.initializeKey(raw);
+    const trace = ({ ciphertext }: FrameTrace) => {
+      frames.push(ciphertext.slice());
+    };
+    const sender = new Sender(SINK, cipher, new Tracer(trace), fail);
+    sender.send(secret);
+    for (let n = 1n; n < REKEY_INTERVAL; n++) sender.sendControl(Type.ping);
+    sender.send(secret);
+    await sender.flush();
+    const key = thief.loot!;
+    const opened = await decrypt(
+      key,
+      nonce(REKEY_INTERVAL),
+      EMPTY,
+      frames.at(-1)!,
+    );
+    assertEquals(opened.subarray(1), secret);
     await assertRejects(
-      () => decrypt(key, first, EMPTY, recorded),
+      () => decrypt(key, nonce(0n), EMPTY, frames[0]!),
       DOMException,
     );
   },
@@ -161,6 +191,41 @@ testUnless(
     assertEquals(named.toSorted(), Object.keys(attacks).toSorted());
   },
 );
+
+/** Takes the key with which WebCrypto has sealed last. */
+class KeyThief implements Disposable {
+  loot: CryptoKey | undefined;
+  readonly #encrypt = crypto.subtle.encrypt;
+
+  constructor() {
+    crypto.subtle.encrypt = (algorithm, key, data) => {
+      this.loot = key;
+      return this.#encrypt.call(crypto.subtle, algorithm, key, data);
+    };
+  }
+
+  [Symbol.dispose](): void {
+    crypto.subtle.encrypt = this.#encrypt;
+  }
+}
+
+const SINK: Transport = {
+  read: () => Promise.resolve(null),
+  write: (p) => Promise.resolve(p.length),
+  closeWrite: () => Promise.resolve(),
+  close: () => {},
+};
+
+function fail(cause: unknown): never {
+  throw cause;
+}
+
+/** A transport message's, by its number. */
+function nonce(n: bigint): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(12);
+  new DataView(bytes.buffer).setBigUint64(4, n);
+  return bytes;
+}
 
 /** What a client sent in a session: hello, message 1, ping, data, end. */
 async function recordSession(message = secret) {

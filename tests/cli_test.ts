@@ -177,6 +177,28 @@ test("client: a certificate or key that is none exits 2", async (dir, port) => {
   }
 });
 
+test(
+  "client: its task trusts --ca alone, --system-ca adds to it",
+  async (dir, port) => {
+    const other = await makeCerts();
+    const flags = [
+      ...["--port", String(port), "--psk", `${dir}/psk.txt`],
+      ...["--ca", `${other}/cert.pem`],
+    ];
+    // Deno would take this system's CAs, and the server's certificate is one.
+    const system = {
+      DENO_TLS_CA_STORE: "system",
+      SSL_CERT_FILE: `${dir}/cert.pem`,
+    };
+    const client = (...args: string[]) =>
+      run("client", [...flags, ...args, "hi"], "", system);
+    assertFails(await client(), 3, /issuer that is not trusted/);
+    const { text, code } = await client("--system-ca");
+    assertEquals([text, code], ["HI\n", 0]);
+    await Deno.remove(other, { recursive: true });
+  },
+);
+
 test("client: --system-ca needs no file", async (dir, port) => {
   const flags = ["--psk", `${dir}/psk.txt`, "--port", String(port)];
   const result = await run("client", [...flags, "--system-ca", "x"]);

@@ -21,6 +21,14 @@ function permissions(task: Task): string[] {
   ) ?? [];
 }
 
+/** The variables that a program's task sets. */
+function environment(task: Task): Record<string, string> {
+  const assignments = config.tasks[task].matchAll(
+    /(\w+)=(\S+) (?=.*deno run)/g,
+  );
+  return Object.fromEntries(Array.from(assignments, ([_, ...pair]) => pair));
+}
+
 type Task = "server" | "client" | "certs";
 
 /** A program's command line, with the permissions of its task. */
@@ -34,7 +42,7 @@ export function start(
   args: string[],
   env: Record<string, string> = {},
 ): Deno.ChildProcess {
-  return spawn(command(task, args), env);
+  return spawn(command(task, args), { ...env, ...environment(task) });
 }
 
 /** Runs a command line from the project's folder. */
@@ -68,7 +76,7 @@ export class Terminal implements AsyncDisposable {
       args: ["-qec", `${quoted} ${redirect}`, "/dev/null"],
       stdin: "piped",
       stdout: "piped",
-      env: { NO_COLOR: "1" },
+      env: { NO_COLOR: "1", ...environment(task) },
     }).spawn();
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream())

@@ -130,6 +130,12 @@ async function readOptions(args: Args): Promise<ConnectOptions> {
     );
   }
   const serverName = args.host("server-name");
+  if (hostname.includes("%") && serverName === undefined) {
+    throw new UsageError(
+      `No certificate has the zone of ${hostname}: give the name that it has ` +
+        "as --server-name",
+    );
+  }
   const clientPair = await readClientPair(args);
   if (clientPair && serverName && serverName !== hostname) {
     throw new UsageError("--server-name does not go with --client-cert");
@@ -221,15 +227,20 @@ async function talk(
   input: ReadableStream<Uint8Array<ArrayBuffer>>,
   prompt = "",
 ): Promise<void> {
-  await Promise.all([
-    // Not aborted on failure: the first error is the one to tell.
-    input.pipeTo(channel.writable, { preventAbort: true }).catch((error) => {
-      if (error instanceof ChannelError) throw error;
-      throw new Error(`Cannot read stdin: ${messageOf(error)}`);
-    }),
-    print(channel.readable, prompt),
-  ]);
-  await channel.closed;
+  try {
+    await Promise.all([
+      // Not aborted on failure: the first error is the one to tell.
+      input.pipeTo(channel.writable, { preventAbort: true }).catch((error) => {
+        if (error instanceof ChannelError) throw error;
+        throw new Error(`Cannot read stdin: ${messageOf(error)}`);
+      }),
+      print(channel.readable, prompt),
+    ]);
+    await channel.closed;
+  } catch (error) {
+    if (!(error instanceof ChannelError && error.code === "cut")) throw error;
+    throw new Error(`${error.message}; the server's log may say why`);
+  }
 }
 
 /** Writes what comes to stdout, and a prompt where a line may be typed. */

@@ -18,6 +18,9 @@ PRIVATE.addAddress("::1", "ipv6");
 PRIVATE.addSubnet("fe80::", 10, "ipv6");
 PRIVATE.addSubnet("fc00::", 7, "ipv6");
 
+const LINK_LOCAL = new BlockList();
+LINK_LOCAL.addSubnet("fe80::", 10, "ipv6");
+
 /** Whether an address is a loopback or private one; of names, `localhost`. */
 export function isPrivateAddress(host: string): boolean {
   if (host === "localhost") return true;
@@ -35,6 +38,11 @@ export function isName(text: string): boolean {
 /** Whether a text is a name or an address of a machine. */
 export function isHost(text: string): boolean {
   return isIP(text) !== 0 || isName(text);
+}
+
+/** Whether an address means something on one link only, and does not say which. */
+export function lacksZone(host: string): boolean {
+  return isIPv6(host) && !host.includes("%") && LINK_LOCAL.check(host, "ipv6");
 }
 
 /** The one way to write a host of the many that an IPv6 address has. */

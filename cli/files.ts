@@ -53,12 +53,15 @@ async function checkMode(path: string): Promise<void> {
 /** Reads a key file. */
 export async function readPsk(path: string, origin?: string): Promise<PskMap> {
   const text = await readText(path, origin);
-  await checkMode(path);
+  let psk: PskMap;
   try {
-    return parsePsk(text);
+    psk = parsePsk(text);
   } catch (error) {
     throw new UsageError(`${messageOf(error)} (${path})`);
   }
+  // After that: whoever named a wrong file need not close it to others.
+  await checkMode(path);
+  return psk;
 }
 
 /** How an encrypted private key may be read. */
@@ -85,7 +88,6 @@ export async function readPrivateKey(
   { file, mayAsk = true, advice, origin }: KeyOptions,
 ): Promise<string> {
   const pem = await readText(path, origin);
-  // Whoever named a wrong file should not be told to close it to others.
   const isEncrypted = isEncryptedKey(path, pem);
   await checkMode(path);
   if (!isEncrypted) return pem;

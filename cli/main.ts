@@ -5,7 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { isHost } from "./addresses.ts";
+import { isHost, lacksZone } from "./addresses.ts";
 import { ChannelError } from "../lib/mod.ts";
 import config from "../deno.json" with { type: "json" };
 
@@ -33,7 +33,7 @@ export interface Args {
   texts(name: string): string[];
   /** A flag's whole number. */
   integer(name: string, min: number, max: number): number;
-  /** A flag's name or address of a machine. */
+  /** A flag's name or address of a machine; that of `--host` can be dialled. */
   host(name: string): string | undefined;
   /** A flag's text, which must be one of these. */
   choice<T extends string>(name: string, choices: readonly T[]): T;
@@ -84,6 +84,11 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
     },
     host: (name) => {
       const host = text(name);
+      if (name === "host" && host && lacksZone(host)) {
+        throw new UsageError(
+          `--host ${host} lacks its zone, as in ${host}%eth0`,
+        );
+      }
       if (host === undefined || isHost(host)) return host;
       throw new UsageError(
         `--${name} takes a name or an address, not ${host}` +

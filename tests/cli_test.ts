@@ -122,6 +122,11 @@ test("client: wrong usage exits 2", async (dir, port) => {
       [["--host", "https://x/"], /not https:\/\/x\/; the port goes to --port/],
       [["--host", "a b"], /name or an address, not a b/],
       [["--server-name", "x:1"], /--server-name takes a name .*, not x:1\n/],
+      [["--host", "fe80::1"], /fe80::1 lacks its zone, as in fe80::1%eth0\n/],
+      [
+        ["--host", "fe80::1%lo"],
+        /No certificate has the zone of .*--server-name/,
+      ],
     ] as const
   ) {
     const given = flags.filter((_, i) =>
@@ -213,6 +218,8 @@ test("client: a bad key file exits 2 and names the line", async (dir, port) => {
       [`a:${KEY}\nb:12\n`, 0o600, /line 2 has no key/],
       ["nonsense\n", 0o600, /line 1 has no colon/],
       ["", 0o600, /no key in it/],
+      // That it is no key file comes first: others may need to read it.
+      ["-----BEGIN CERTIFICATE-----\n", 0o644, /line 1 has no colon/],
       [`default:${KEY}\n`, 0o644, /others may read it; run 'chmod 600/],
     ] as const
   ) {
@@ -327,7 +334,10 @@ test(
     assertEquals(new TextDecoder().decode(value), "PARTIAL\n");
     await server.stop();
     assertEquals((await child.status).code, 1);
-    assertEquals(await stderr, "client: The peer cut the connection\n");
+    assertEquals(
+      await stderr,
+      "client: The peer cut the connection; the server's log may say why\n",
+    );
     await reader.cancel();
     await writer.abort().catch(() => {});
   },
@@ -435,6 +445,7 @@ test("server: wrong configuration exits 2", async (dir) => {
         ["--host", "x:5001"],
         /name or an address, not x:5001; the port goes to/,
       ],
+      [["--host", "fe80::1"], /fe80::1 lacks its zone, as in fe80::1%eth0\n/],
       [["--port", "-1"], /No flag takes a number below 0, as -1 is/],
       [["--psk", `${dir}/none`], /no such file; 'deno task certs' makes one/],
     ] as const

@@ -94,6 +94,9 @@ const FLAGS = {
 
 const PROMPT = "-> ";
 
+/** Of the reply, what is read at a time, in bytes. */
+const BUFFER_LENGTH = 65_536;
+
 async function main(args: Args): Promise<number | void> {
   const options = await readOptions(args);
   const local = args.text("listen");
@@ -257,10 +260,13 @@ async function print(
       );
     });
   if (prompt) await write(promptBytes);
-  // Nor cancelled, for the same reason.
-  for await (const chunk of replies.values({ preventCancel: true })) {
-    await write(chunk);
-    if (prompt && chunk.at(-1) === 0x0a) await write(promptBytes);
+  const reader = replies.getReader({ mode: "byob" });
+  for (let buffer = new Uint8Array(BUFFER_LENGTH);;) {
+    const { value, done } = await reader.read(buffer);
+    if (done) return;
+    await write(value);
+    if (prompt && value.at(-1) === 0x0a) await write(promptBytes);
+    buffer = new Uint8Array(value.buffer);
   }
 }
 

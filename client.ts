@@ -52,10 +52,10 @@ server.
   --client-cert FILE       certificate to show to a proxy that wants one
   --client-key FILE        its private key
   --handshake-timeout S    seconds the server has to prove its key (10)
-  --grace S                with --listen: at SIGTERM, seconds for connections to
-                           finish (30)
   --idle-timeout S         silent for so long, the server is pinged, and given up
                            after as long again; 0 for never (60)
+  --grace S                with --listen: at SIGTERM, seconds for connections to
+                           finish (30)
   --quiet                  no progress of a transfer at a terminal
   --trace                  show each frame on stderr, plaintext included
   --help, --version

@@ -10,7 +10,13 @@
  */
 
 import { promptSecret } from "@std/cli/prompt-secret";
-import { type NewFile, readPrivateKey, replaceFiles } from "./cli/files.ts";
+import {
+  type NewFile,
+  readIfThere,
+  readPrivateKey,
+  replaceFiles,
+  whyNot,
+} from "./cli/files.ts";
 import { canonical } from "./cli/addresses.ts";
 import {
   type CertificateInfo,
@@ -326,28 +332,12 @@ function askPassphrase(): string {
   return passphrase;
 }
 
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw new UsageError(`Cannot read ${path}: ${reasonOf(error)}`);
-  }
-}
-
 async function makeFolder(path: string): Promise<void> {
   try {
     await Deno.mkdir(path, { recursive: true });
   } catch (error) {
-    throw new UsageError(`Cannot make ${path}: ${reasonOf(error)}`);
+    throw new UsageError(`Cannot make ${path}: ${whyNot(error)}`);
   }
-}
-
-function reasonOf(error: unknown): string {
-  // Of /proc, /dev and the like Deno asks for a flag that a task cannot take.
-  return error instanceof Deno.errors.NotCapable
-    ? "Deno lets no program in there; choose another --out"
-    : messageOf(error);
 }
 
 if (import.meta.main) await run("gen_certs", USAGE, FLAGS, main);

@@ -14,20 +14,33 @@ import { messageOf, UsageError } from "./main.ts";
 /** The permission bits that a secret may not have: group's and others'. */
 const OPEN_TO_OTHERS = 0o077;
 
-/**
- * Reads a file that is no secret.
- *
- * @param origin Where to get one that is missing.
- */
-export async function readText(path: string, origin = ""): Promise<string> {
+/** What the system says of a file or a folder, in words for people. */
+export function whyNot(error: unknown): string {
+  const { errors } = Deno;
+  if (error instanceof errors.IsADirectory) return "it is a folder";
+  if (error instanceof errors.PermissionDenied) return "this user may not";
+  // Of /proc, /dev and the like Deno asks for a flag that a task cannot take.
+  return error instanceof errors.NotCapable
+    ? "Deno lets no program in there; choose another place"
+    : messageOf(error);
+}
+
+/** Reads a file; undefined if there is none. */
+export async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await Deno.readTextFile(path);
   } catch (error) {
-    const why = error instanceof Deno.errors.NotFound
-      ? ["there is no such file", origin].filter(Boolean).join("; ")
-      : messageOf(error);
-    throw new UsageError(`Cannot read ${path}: ${why}`);
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw new UsageError(`Cannot read ${path}: ${whyNot(error)}`);
   }
+}
+
+/** @param origin Where to get one that is missing. */
+async function readText(path: string, origin = ""): Promise<string> {
+  const text = await readIfThere(path);
+  if (text !== undefined) return text;
+  const why = ["there is no such file", origin].filter(Boolean).join("; ");
+  throw new UsageError(`Cannot read ${path}: ${why}`);
 }
 
 /** Reads certificates. */
@@ -140,9 +153,7 @@ export async function replaceFiles(files: NewFile[]): Promise<void> {
     }
     for (const { path } of files) await Deno.rename(temporary(path), path);
   } catch (error) {
-    throw new UsageError(
-      `Cannot write ${files[0]!.path}: ${messageOf(error)}`,
-    );
+    throw new UsageError(`Cannot write ${files[0]!.path}: ${whyNot(error)}`);
   } finally {
     for (const { path } of files) {
       await Deno.remove(temporary(path)).catch(() => {});

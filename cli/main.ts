@@ -131,7 +131,7 @@ export async function run(
 }
 
 /** The exit code that tells of an error. */
-export function exitCodeOf(error: unknown): number {
+function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError || error instanceof Deno.errors.NotCapable) {
     return Exit.usage;
   }

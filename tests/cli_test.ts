@@ -116,6 +116,8 @@ test("client: wrong usage exits 2", async (dir, port) => {
       [["--identity", "bob"], /no identity bob in .*--identity: default\n/],
       [["--psk", `${dir}/none.txt`], /no such file; copy it from the server/],
       [["--ca", `${dir}/none.pem`], /no such file; copy it from the server/],
+      [["--ca", dir], /Cannot read \S+: it is a folder\n/],
+      [["--psk", "/dev/stdin"], /Deno lets no program in there; choose ano/],
       [["--client-cert", `${dir}/cert.pem`], /go together/],
       [["--identity", "default", "--identity", "bob"], /more than once/],
       [["--host", "x:5001"], /name or an address, not x:5001; .* --port/],

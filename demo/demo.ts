@@ -16,7 +16,6 @@ import { TextLineStream } from "@std/streams";
 const LINES = ["hello", "straße", "the proxy cannot read this"];
 const TIME_LIMIT = 20_000;
 const ROOT = `${import.meta.dirname}/..`;
-const READ_NET = ["--allow-net", "--allow-read"];
 
 /** The frame that is forged: after the hello, the Noise message and the ping. */
 const FORGED_FRAME = 4;
@@ -45,37 +44,25 @@ async function main(): Promise<void> {
 }
 
 async function show(dir: string, cleanUp: AsyncDisposableStack): Promise<void> {
-  const run = (args: string[], env = {}) => cleanUp.use(new Program(args, env));
+  const run = (task: string, ...args: string[]) =>
+    cleanUp.use(new Program(task, args));
 
   title("Two locks", "made by gen_certs.ts for this demo only");
-  const makeCerts = ["--allow-read", "--allow-write", "--allow-run=openssl"];
-  const gen = (out: string) =>
-    run([...makeCerts, "gen_certs.ts", "--out", `${dir}/${out}`]);
-  const made = gen("certs");
-  const wrong = gen("wrong");
-  // The client's modules are cached while no CA is trusted but --ca.
-  const cached = run(["client.ts"], { cache: true });
-  await Promise.all([made.done(), wrong.done(), cached.done()]);
+  const made = run("certs", "--out", `${dir}/certs`);
+  const wrong = run("certs", "--out", `${dir}/wrong`);
+  await Promise.all([made.done(), wrong.done()]);
   expect("certificate, TLS key and inner key are made", made.code === 0);
 
   const file = (name: string) => `${dir}/certs/${name}`;
   const [cert, key, psk] = ["cert.pem", "key.pem", "psk.txt"].map(file);
-  const server = run([
-    ...[...READ_NET, "server.ts", "--port", "0"],
-    ...["--cert", cert!, "--key", key!, "--psk", psk!],
-  ]);
+  const files = ["--cert", cert!, "--key", key!, "--psk", psk!];
+  const server = run("server", "--port", "0", ...files);
   const port = Number(
     (await server.stdout.find(/^listening on .*:\d+$/))
       .split(":").at(-1),
   );
   const client = (port: number, psk: string, ...rest: string[]) =>
-    run(
-      [
-        ...["--cached-only", ...READ_NET, "--allow-sys", "client.ts"],
-        ...["--port", String(port), "--ca", cert!, "--psk", psk, ...rest],
-      ],
-      { DENO_TLS_CA_STORE: "," },
-    );
+    run("client", "--port", `${port}`, "--ca", cert!, "--psk", psk, ...rest);
 
   title("A conversation", "server.ts and client.ts --trace");
   await converse(client(port, psk!, "--trace"));
@@ -141,7 +128,7 @@ async function converse(client: Program): Promise<void> {
   expect("both directions ended, exit code 0", client.code === 0);
 }
 
-/** A program of this project, as a process. */
+/** A program of this project, as its task runs it. */
 class Program implements AsyncDisposable {
   readonly stdout: Lines;
   readonly stderr: Lines;
@@ -150,12 +137,11 @@ class Program implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #stdin: WritableStreamDefaultWriter<Uint8Array>;
 
-  constructor(args: string[], { cache, ...env }: Record<string, unknown>) {
-    const run = ["run", "--no-prompt"];
+  constructor(task: string, args: string[]) {
     this.#child = new Deno.Command(Deno.execPath(), {
-      args: [...cache ? ["cache", "--quiet"] : run, ...args],
+      args: ["task", "--quiet", task, ...args],
       cwd: ROOT,
-      env: { NO_COLOR: "1", ...env as Record<string, string> },
+      env: { NO_COLOR: "1" },
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",

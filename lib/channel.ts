@@ -173,7 +173,7 @@ export class Channel implements AsyncDisposable {
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
 
   /**
-   * What goes to the peer. A write resolves when it is queued, about 512 KiB at
+   * What goes to the peer. A write resolves when it is queued, about 1 MiB at
    * most; `close()` when all is written and the end is said. Aborting it
    * gives the whole channel up.
    *

@@ -91,10 +91,8 @@ export function timeWarning(path: string, cert: string): string | undefined {
       "clock, or make a new one with 'deno task certs'";
   }
   if (days >= WARNING_DAYS) return undefined;
-  return `${path} expires at ${
-    at(end)
-  }, in ${days} days; renew it ('deno task ` +
-    "certs --force' makes a new one, which every client then needs)";
+  return `${path} expires at ${at(end)}; renew it ('deno task certs --force' ` +
+    "makes a new one, which every client then needs)";
 }
 
 /** `DNS:` a name, `IP:` an address; undefined if a host is neither. */

@@ -421,11 +421,7 @@ export class Channel implements AsyncDisposable {
     if (!this.#finish(error)) return;
     this.#demand.promise.catch(() => {});
     this.#demand.reject(error);
-    try {
-      this.#readableController.error(error);
-    } catch {
-      // It had ended.
-    }
+    this.#readableController.error(error);
     this.#writableController.error(error);
     this.#closed.reject(error);
   }

@@ -491,6 +491,86 @@ Deno.test("Channel: a ping that cannot be written loses nothing that was read", 
   b.abort();
 });
 
+Deno.test("Channel: a write that fails is a cut, and the cause is told", async () => {
+  const [client, server] = duplex();
+  let isBroken = false;
+  const transport = toTransport(client);
+  const write = transport.write.bind(transport);
+  const breaking: Transport = Object.assign(transport, {
+    write: (p: Uint8Array) =>
+      isBroken ? Promise.reject(new Deno.errors.BrokenPipe()) : write(p),
+  });
+  const [a, b] = await Promise.all([
+    connectChannel(breaking, { psk: PSK }),
+    acceptChannel(server, { psk: PSK }),
+  ]);
+  isBroken = true;
+  const writer = a.writable.getWriter();
+  writer.write(new Uint8Array(1)).catch(() => {});
+  const error = await assertRejects(() => a.closed, ChannelError);
+  assertEquals(error.code, "cut");
+  assertEquals(error.cause instanceof Deno.errors.BrokenPipe, true);
+  await assertFails(writer.closed, "cut");
+  await assertFails(b.closed, "cut");
+});
+
+Deno.test("Channel: no ping joins one that the peer does not take", async () => {
+  const [client, server] = duplex();
+  const transport = toTransport(server);
+  const write = transport.write.bind(transport);
+  let gate: Promise<void> | undefined;
+  const held: Transport = Object.assign(transport, {
+    write: async (p: Uint8Array) => {
+      await gate;
+      return await write(p);
+    },
+  });
+  const idleTimeout = 1_000_000;
+  const received = Promise.withResolvers<void>();
+  let pings = 0;
+  const { setTimeout } = globalThis;
+  const callbacks: (() => void)[] = [];
+  globalThis.setTimeout = ((callback: () => void, time: number) => {
+    if (time !== idleTimeout) return setTimeout(callback, time);
+    callbacks.push(callback);
+    return 0;
+  }) as typeof setTimeout;
+  try {
+    const [a, b] = await Promise.all([
+      connectChannel(client, {
+        psk: PSK,
+        trace: ({ direction, type }) => {
+          if (direction === "received" && type === "ping") pings++;
+        },
+      }),
+      acceptChannel(held, {
+        psk: PSK,
+        idleTimeout,
+        trace: ({ direction, type }) => {
+          if (direction === "received" && type === "data") received.resolve();
+        },
+      }),
+    ]);
+    await a.writable.getWriter().write(new Uint8Array(1));
+    // What nobody reads makes it deaf: it pings once in each interval.
+    await received.promise;
+    const open = Promise.withResolvers<void>();
+    gate = open.promise;
+    for (let i = 0; i < 5; i++) callbacks.shift()!();
+    open.resolve();
+    const ended = b.writable.close();
+    await bytesOf(a.readable);
+    await ended;
+    assertEquals([pings, callbacks.length], [1, 1]);
+    // Once that is gone, the next may go.
+    callbacks.shift()!();
+    a.abort();
+    b.abort();
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+});
+
 Deno.test("Channel: after both ends a peer that still reads may take its time", async () => {
   const idleTimeout = 300;
   let reading: Promise<void>;

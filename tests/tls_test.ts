@@ -93,6 +93,23 @@ test("connect: by way of connectTls, with a client certificate", async () => {
   await serving;
 });
 
+test("connect: a server name does not go with a client certificate", async () => {
+  const { listener } = listenHere();
+  const serving = echo(listener);
+  const serverName = "other.example";
+  await assertRejects(
+    () => dial(listener, { cert, key, serverName }),
+    TypeError,
+    "A server name cannot go with a client certificate",
+  );
+  // The same name is no other.
+  const same = { cert, key, serverName: "localhost" };
+  await using channel = await dial(listener, same);
+  assertEquals(await roundTrip(channel, "hello"), "hello");
+  listener.close();
+  await serving;
+});
+
 test("connect: serverName is what the certificate is checked for", async () => {
   const { listener } = listenHere();
   const serving = echo(listener);
@@ -234,7 +251,25 @@ Deno.test("tlsError: what rustls says, in words", () => {
         "untrusted",
         "calls itself a CA, which Deno does not take",
       ],
+      [
+        new InvalidData(`${bad}Expired`),
+        "server",
+        "untrusted",
+        "The certificate of the peer has expired; make a new one",
+      ],
+      [
+        new InvalidData(`${bad}UnknownIssuer`),
+        "server",
+        "untrusted",
+        "is of an issuer that is not trusted; copy cert.pem",
+      ],
       [new InvalidData(`${bad}Whatever`), "server", "untrusted", "(Whatever)"],
+      [
+        new InvalidData("received corrupt message of type InvalidContentType"),
+        "client",
+        "protocol",
+        "The peer did not speak TLS",
+      ],
       [
         new InvalidData("received fatal alert: HandshakeFailure"),
         "server",
@@ -254,6 +289,12 @@ Deno.test("tlsError: what rustls says, in words", () => {
         "wants a certificate of the client",
       ],
       [
+        new InvalidData("received fatal alert: CertificateRevoked"),
+        "server",
+        "refused",
+        "not take the certificate of --client-cert (CertificateRevoked)",
+      ],
+      [
         new InvalidData("received fatal alert: UnknownCA"),
         "client",
         "protocol",
@@ -265,6 +306,18 @@ Deno.test("tlsError: what rustls says, in words", () => {
         "protocol",
         "has not the name that was dialled",
       ],
+      [
+        new InvalidData("received fatal alert: CertificateExpired"),
+        "client",
+        "protocol",
+        "The peer finds this certificate out of date",
+      ],
+      [
+        new InvalidData("received fatal alert: UnsupportedCertificate"),
+        "client",
+        "protocol",
+        "does not take this certificate (UnsupportedCertificate)",
+      ],
       [new InvalidData("no idea"), "client", "protocol", "handshake: no idea"],
       [new TimedOut("x"), "server", "cut", "cut the connection in the TLS"],
       [new ConnectionReset("x"), "client", "cut", "cut the connection in the"],
@@ -274,6 +327,10 @@ Deno.test("tlsError: what rustls says, in words", () => {
     assertEquals(error.code, code, error.message);
     assertStringIncludes(error.message, words);
   }
+});
+
+Deno.test("tlsError: what is no error is passed on", () => {
+  assertEquals(tlsError("given up", "server", "the peer"), "given up");
 });
 
 test("Listener: a client that is silent inside TLS is dropped", async () => {

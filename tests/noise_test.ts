@@ -1,0 +1,49 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { CipherState, EMPTY } from "../lib/noise.ts";
+
+for (const [delta, length] of [[-1, 31], [0, 32], [1, 33]] as const) {
+  Deno.test(`CipherState: a key of ${length} bytes (limit ${delta})`, async () => {
+    const making = CipherState.initializeKey(new Uint8Array(length));
+    if (delta === 0) assertEquals((await making).n, 0n);
+    else {
+      const message = `Cannot import AES-256 key: ${length} bytes`;
+      await assertRejects(() => making, RangeError, message);
+    }
+  });
+}
+
+Deno.test("CipherState: calls that overlap take their nonces in order", async () => {
+  const key = new Uint8Array(32);
+  const [sender, receiver] = await Promise.all([
+    CipherState.initializeKey(key),
+    CipherState.initializeKey(key),
+  ]);
+  const texts = Array.from({ length: 50 }, (_, i) => new Uint8Array([i]));
+  const sealed = await Promise.all(
+    texts.map((text) => sender.encryptWithAd(EMPTY, text)),
+  );
+  assertEquals(new Set(sealed.map((bytes) => bytes.toHex())).size, 50);
+  const opened = await Promise.all(
+    sealed.map((bytes) => receiver.decryptWithAd(EMPTY, bytes)),
+  );
+  assertEquals(opened, texts);
+  assertEquals([sender.n, receiver.n], [50n, 50n]);
+});
+
+Deno.test("CipherState: a frame that does not open costs its nonce too", async () => {
+  const cipher = await CipherState.initializeKey(new Uint8Array(32));
+  const forged = new Uint8Array(17);
+  await assertRejects(() => cipher.decryptWithAd(EMPTY, forged), DOMException);
+  assertEquals(cipher.n, 1n);
+});
+
+Deno.test("CipherState: after a rekey the old key opens nothing", async () => {
+  const make = () => CipherState.initializeKey(new Uint8Array(32));
+  const [sender, stale, fresh] = [await make(), await make(), await make()];
+  await Promise.all([sender.rekey(), fresh.rekey()]);
+  // The counter goes on.
+  assertEquals(sender.n, 0n);
+  const sealed = await sender.encryptWithAd(EMPTY, new Uint8Array([7]));
+  await assertRejects(() => stale.decryptWithAd(EMPTY, sealed), DOMException);
+  assertEquals([...await fresh.decryptWithAd(EMPTY, sealed)], [7]);
+});

@@ -14,10 +14,12 @@ export const HANDSHAKE_TIMEOUT = 10_000;
  *
  * @param work Is given a signal that tells it to stop, and is not waited for
  * once it has been told.
+ * @param abandon Is given what the work brought when it was too late.
  */
 export async function withLimit<T>(
   options: { handshakeTimeout?: number; signal?: AbortSignal },
   work: (signal: AbortSignal) => Promise<T>,
+  abandon: (late: T) => void = () => {},
 ): Promise<T> {
   const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
   signal?.throwIfAborted();
@@ -38,8 +40,13 @@ export async function withLimit<T>(
       ),
     );
   }, handshakeTimeout);
+  let working: Promise<T> | undefined;
   try {
-    return await Promise.race([work(limit.signal), aborted.promise]);
+    working = work(limit.signal);
+    return await Promise.race([working, aborted.promise]);
+  } catch (error) {
+    working?.then(abandon, () => {});
+    throw error;
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);

@@ -362,7 +362,7 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
         await finishTls(conn, signal, "client", "The client");
       } else conn.setNoDelay(true);
       return await acceptChannel(conn, { ...options, psk: this.#psks, signal });
-    });
+    }, (late) => late.abort());
   }
 
   #keep(channel: Channel): void {

@@ -75,7 +75,7 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
       await finishTls(conn, signal, "server", peer);
       step = "innerlock";
       return await connectChannel(conn, { ...options, signal });
-    });
+    }, (late) => late.abort());
   } catch (error) {
     if (!(error instanceof ChannelError)) throw error;
     if (isAlert(error.cause)) throw tlsError(error.cause, "server", peer);

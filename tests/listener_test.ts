@@ -246,3 +246,152 @@ test("reload: a port that is lost is told, and live channels live on", async () 
   await say(live, "still here");
   await echo[Symbol.asyncDispose]();
 });
+
+/** Deno's `listenTls` while it is stood in for, told which listener it opens. */
+async function withAccept(
+  accept: (
+    real: () => Promise<Deno.TlsConn>,
+    opened: number,
+  ) => Promise<Deno.TlsConn>,
+  work: () => Promise<void>,
+): Promise<void> {
+  const { listenTls } = Deno;
+  let count = 0;
+  Deno.listenTls = ((options) => {
+    const listener = listenTls(options);
+    const real = listener.accept.bind(listener);
+    const opened = count++;
+    listener.accept = () => accept(real, opened);
+    return listener;
+  }) as typeof listenTls;
+  try {
+    await work();
+  } finally {
+    Deno.listenTls = listenTls;
+  }
+}
+
+test("when descriptors run out it says so once, and accepts again", async () => {
+  let failures = 0;
+  await withAccept(async (real) => {
+    if (failures++ < 2) throw new Error("Too many open files (os error 24)");
+    return await real();
+  }, async () => {
+    await using echo = new Echo();
+    await say(await echo.dial(), "hello");
+    assertEquals(echo.limits, ["descriptors"]);
+    assertEquals(failures > 2, true);
+  });
+});
+
+test("reload: an accept that fails late is of the listener before", async () => {
+  const late = Promise.withResolvers<void>();
+  await withAccept(async (real, opened) => {
+    try {
+      return await real();
+    } catch (error) {
+      if (opened === 0) await late.promise;
+      throw error;
+    }
+  }, async () => {
+    await using echo = new Echo();
+    await say(await echo.dial(), "before");
+    await echo.listener.reload({ ...otherPair, psk: PSK });
+    late.resolve();
+    await say(await echo.dial(otherPair.cert), "after");
+    assertEquals(echo.limits, []);
+  });
+});
+
+test("reload: with the same pair the port stays open", async () => {
+  let accepting = 0;
+  await withAccept((real, opened) => {
+    accepting = Math.max(accepting, opened);
+    return real();
+  }, async () => {
+    await using echo = new Echo();
+    await echo.listener.reload({ ...pair, psk: `alice:${KEY}` });
+    const refusal = await assertRejects(() => echo.dial(), ChannelError);
+    assertEquals(refusal.code, "refused");
+  });
+  assertEquals(accepting, 0);
+});
+
+test("close: one that waits for room of a handshake is closed too", async () => {
+  const told = Promise.withResolvers<void>();
+  const echo = new Echo({
+    // Deno keeps what is stalled inside TLS open until its peer goes.
+    tls: false,
+    maxHandshakes: 1,
+    onLimit: () => told.resolve(),
+    handshakeTimeout: 60_000,
+  });
+  const { port } = echo.listener.addr;
+  const conns = await Promise.all(
+    [1, 2].map(() => Deno.connect({ port, hostname: "127.0.0.1" })),
+  );
+  await told.promise;
+  await echo[Symbol.asyncDispose]();
+  for (const conn of conns) {
+    assertEquals(await conn.read(new Uint8Array(1)).catch(() => null), null);
+    conn.close();
+  }
+  // Of those that the close dropped nothing is told.
+  assertEquals(echo.reports, []);
+});
+
+test("close: at no moment of a handshake it leaves a channel behind", async () => {
+  for (let moment = 0; moment < 40; moment++) {
+    const closed = Promise.withResolvers<void>();
+    const listener = listen({
+      port: 0,
+      tls: false,
+      psk: PSK,
+      trace: async ({ direction, type }) => {
+        if (direction !== "received" || type !== "ping") return;
+        for (let i = 0; i < moment; i++) await Promise.resolve();
+        listener.close();
+        closed.resolve();
+      },
+    });
+    const conn = await Deno.connect({ ...listener.addr, transport: "tcp" });
+    const client = await connectChannel(conn, { psk: PSK });
+    await closed.promise;
+    // What finished before is there, and what did not is gone.
+    for await (const channel of listener) channel.abort();
+    const forgotten = setTimeout(() => client.abort(), 5000);
+    const error = await assertRejects(() => client.closed, ChannelError);
+    assertEquals(error.code, "cut", `at moment ${moment}`);
+    clearTimeout(forgotten);
+  }
+});
+
+test("using: leaving the block closes it", async () => {
+  let port: number;
+  {
+    using listener = listen({ port: 0, ...pair, psk: PSK });
+    port = listener.addr.port;
+  }
+  await assertRejects(
+    () => Deno.connect({ port, hostname: "127.0.0.1" }),
+    Deno.errors.ConnectionRefused,
+  );
+});
+
+test("idleTimeout, trace: are those of its channels", async () => {
+  const pinged = Promise.withResolvers<void>();
+  const seen = new Set<string>();
+  await using echo = new Echo({
+    idleTimeout: 100,
+    trace: ({ direction, type }) => {
+      seen.add(`${direction} ${type}`);
+      if (direction === "sent" && type === "ping") pinged.resolve();
+    },
+  });
+  const channel = await echo.dial();
+  await pinged.promise;
+  await say(channel, "hello");
+  for (const what of ["received hello", "sent noise", "sent data"]) {
+    assertEquals(seen.has(what), true, what);
+  }
+});

@@ -339,6 +339,34 @@ Deno.test("acceptChannel: a replayed handshake is refused", async () => {
   for (const channel of first) channel.abort();
 });
 
+Deno.test("handshake: a signal that was given before stops it at once", async () => {
+  for (const start of [connectChannel, acceptChannel]) {
+    const [mine, other] = duplex();
+    const signal = AbortSignal.abort(new RangeError("changed my mind"));
+    await assertRejects(
+      () => start(mine, { psk: PSK, signal }),
+      RangeError,
+      "changed my mind",
+    );
+    assertEquals(await new RawPeer(other).readFrame(), undefined);
+  }
+});
+
+Deno.test("handshakeTimeout, idleTimeout: 10 s and a minute unless told", async () => {
+  const { setTimeout } = globalThis;
+  const times = new Set<number>();
+  globalThis.setTimeout = ((callback: () => void, time: number) => {
+    times.add(time);
+    return setTimeout(callback, time);
+  }) as typeof setTimeout;
+  try {
+    for (const channel of await channels()) channel.abort();
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+  assertEquals([times.has(10_000), times.has(60_000)], [true, true]);
+});
+
 Deno.test("handshake: a silent peer meets the time limit", async () => {
   for (const start of [connectChannel, acceptChannel]) {
     const [mine] = duplex();
@@ -369,6 +397,12 @@ for (
     ["no identity", "\0\x0cinnerlock/1 ", "protocol"],
     ["an empty frame", "\0\0", "protocol"],
     ["a short message 1", "\0\x13innerlock/1 default\0\x2f", "protocol"],
+    ["the length of a hello too short", "\0\x0c", "protocol"],
+    ["that of the shortest hello", "\0\x0d", "cut"],
+    ["that of the longest", "\0\x4c", "cut"],
+    ["that of one too long", "\0\x4d", "protocol"],
+    ["half of message 1", "\0\x13innerlock/1 default\0\x30", "cut"],
+    ["a long message 1", "\0\x13innerlock/1 default\0\x31", "protocol"],
     ["half a hello", "\0\x13inner", "cut"],
     ["nothing", "", "cut"],
   ] as const
@@ -633,7 +667,11 @@ Deno.test("Channel: a peer that never closes after both ends is a timeout", asyn
   ]);
   await Promise.all([a.writable.close(), b.writable.close()]);
   await Promise.all([bytesOf(a.readable), bytesOf(b.readable)]);
-  await assertFails(a.closed, "timeout");
+  const error = await assertRejects(() => a.closed, ChannelError);
+  assertEquals([error.code, error.message], [
+    "timeout",
+    "The peer has been silent for 0.2 s and did not close after both ends",
+  ]);
 });
 
 for (
@@ -672,27 +710,81 @@ Deno.test("Channel: after both ends a transport that breaks is no cut", async ()
   a.abort();
 });
 
-Deno.test("Channel: what a trace was shown stays as it was", async () => {
-  const frames: FrameTrace[] = [];
+Deno.test("Channel: a trace is shown each frame, and what it was stays", async () => {
+  const shown = { client: [] as FrameTrace[], server: [] as FrameTrace[] };
+  const [near, far] = duplex();
+  const [client, server] = await Promise.all([
+    connectChannel(near, {
+      psk: PSK,
+      trace: (frame) => shown.client.push(frame),
+    }),
+    acceptChannel(far, {
+      psk: PSK,
+      trace: (frame) => shown.server.push(frame),
+    }),
+  ]);
+  const echo = server.readable.pipeTo(server.writable);
+  const writer = client.writable.getWriter();
+  const reader = client.readable.getReader();
+  for (const text of [[1, 2, 3], [4, 5], [6]]) {
+    await writer.write(new Uint8Array(text));
+    assertEquals([...(await reader.read()).value!], text);
+  }
+  await writer.close();
+  await reader.read();
+  await Promise.all([echo, client.closed, server.closed]);
+  const list = (who: FrameTrace[], way: string) =>
+    who.filter(({ direction }) => direction === way).map((frame) =>
+      [
+        frame.number,
+        frame.type,
+        frame.plaintext.toHex(),
+        frame.ciphertext.toHex(),
+      ].join(" ")
+    );
+  const up = list(shown.client, "sent");
+  const down = list(shown.server, "sent");
+  // What one side sent is what the other received, still.
+  assertEquals(up, list(shown.server, "received"));
+  assertEquals(down, list(shown.client, "received"));
+  const hello = new TextEncoder().encode("innerlock/1 default").toHex();
+  assertEquals(up.map((text) => text.split(" ").slice(0, 3).join(" ")), [
+    `1 hello ${hello}`,
+    "2 noise ",
+    "3 ping ",
+    "4 data 010203",
+    "5 data 0405",
+    "6 data 06",
+    "7 end ",
+  ]);
+  assertEquals(down.map((text) => text.split(" ")[1]), [
+    "noise",
+    "pong",
+    "data",
+    "data",
+    "data",
+    "end",
+  ]);
+  const ciphertexts = shown.client.map(({ ciphertext }) => ciphertext.toHex());
+  // All but the hello's, which is plain, differ.
+  assertEquals(new Set(ciphertexts).size, up.length + down.length);
+});
+
+Deno.test("Channel: nothing is read ahead of the reader", async () => {
+  const arrived = Promise.withResolvers<void>();
   const [client, server] = await channels(
     undefined,
     undefined,
-    (frame) => frames.push(frame),
+    ({ direction, type }) => {
+      if (direction === "received" && type === "data") arrived.resolve();
+    },
   );
-  const reading = bytesOf(server.readable);
-  await send(client, [new Uint8Array(5)]);
-  await reading;
-  const of = (name: string) => frames.filter(({ type }) => type === name);
-  assertEquals(of("data").map(({ direction }) => direction), [
-    "sent",
-    "received",
-  ]);
-  for (const { plaintext, ciphertext } of of("data")) {
-    assertEquals([plaintext.length, ciphertext.length], [5, 22]);
-  }
-  // What one side sent is what the other received, still.
-  const noise = of("noise").map(({ ciphertext }) => ciphertext.toHex());
-  assertEquals([noise.length, new Set(noise).size], [4, 2]);
+  await client.writable.getWriter().write(new Uint8Array(5));
+  await arrived.promise;
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals([client.bytesSent, server.bytesReceived], [5, 0]);
+  await server.readable.getReader().read();
+  assertEquals(server.bytesReceived, 5);
   client.abort();
   server.abort();
 });

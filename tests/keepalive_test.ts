@@ -127,7 +127,10 @@ Deno.test("idleTimeout: a peer that answers no ping is given up", async () => {
   await channel.readable.getReader().read();
   isLost = true;
   const error = await assertRejects(() => channel.closed, ChannelError);
-  assertEquals(error.code, "timeout");
+  assertEquals([error.code, error.message], [
+    "timeout",
+    "The peer has been silent for 0.4 s and answered no ping",
+  ]);
   await assertRejects(() => peer.closed, ChannelError);
 });
 

@@ -197,7 +197,14 @@ test("tls: false leaves the outer lock out", async () => {
 });
 
 test("without a certificate it takes an explicit tls: false", () => {
-  assertThrows(() => listen({ port: 0, psk: PSK }), TypeError, "certificate");
+  const { cert, key } = pair;
+  for (const half of [{}, { cert }, { key }]) {
+    assertThrows(
+      () => listen({ port: 0, psk: PSK, ...half }),
+      TypeError,
+      "without a certificate and its key",
+    );
+  }
   return Promise.resolve();
 });
 
@@ -364,6 +371,26 @@ test("close: at no moment of a handshake it leaves a channel behind", async () =
     assertEquals(error.code, "cut", `at moment ${moment}`);
     clearTimeout(forgotten);
   }
+});
+
+test("a channel that is gone before it is taken is not given", async () => {
+  const listener = listen({ port: 0, ...pair, psk: PSK, maxConnections: 1 });
+  const dial = (identity: string) =>
+    connect({
+      port: listener.addr.port,
+      caCerts: [pair.cert],
+      psk: PSK,
+      identity,
+    });
+  (await dial("default")).abort();
+  // There is room for this one when the first has gone.
+  const second = await dial("alice");
+  for await (const channel of listener) {
+    assertEquals(channel.identity, "alice");
+    channel.abort();
+    break;
+  }
+  await assertRejects(() => second.closed, ChannelError);
 });
 
 test("using: leaving the block closes it", async () => {

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import type { Bytes } from "../lib/aes_gcm.ts";
 import { Type } from "../lib/message.ts";
 import { CipherState } from "../lib/noise.ts";
-import { Sender } from "../lib/sender.ts";
+import { MAX_BODY_LENGTH, Sender } from "../lib/sender.ts";
 import { Tracer } from "../lib/trace.ts";
 import type { Transport } from "../lib/transport.ts";
 
@@ -183,4 +183,94 @@ Deno.test("Sender: a write that fails after the stop is not told", async () => {
   await turn();
   assertEquals(told, []);
   await assertRejects(() => sender.flush(), RangeError, "enough");
+});
+
+/** What waits before `send` asks for patience, in pieces. */
+function fill(sender: Sender): number {
+  const piece = new Uint8Array(MAX_BODY_LENGTH);
+  for (let count = 1;; count++) {
+    const room = sender.send(piece);
+    if (!room) continue;
+    room.catch(() => {});
+    return count;
+  }
+}
+
+Deno.test("Sender: what may wait does not grow with what has gone", async () => {
+  const counts = [];
+  for (const before of [0, 40_000]) {
+    const transport = new GatedTransport();
+    const sender = new Sender(transport, instant(), new Tracer(), () => {});
+    let isHeld = false;
+    transport.onWrite = () => {
+      if (!isHeld) transport.writes.shift()!.release();
+    };
+    for (let i = 0; i < before; i++) sender.sendControl(Type.ping);
+    await sender.flush();
+    isHeld = true;
+    counts.push(fill(sender));
+    sender.stop(new Error("enough"));
+  }
+  assertEquals(counts[1], counts[0]);
+  // About 512 KiB, and what is being sealed.
+  assertEquals(counts[0]! * MAX_BODY_LENGTH < 1024 * 1024, true);
+});
+
+Deno.test("Sender: what grows in the queue keeps what it had", async () => {
+  for (const lengths of [[1023, 1], [1023, 2], [600, 600, 70_000, 3]]) {
+    const written: number[] = [];
+    const first = Promise.withResolvers<void>();
+    const transport: Transport = {
+      read: () => Promise.resolve(null),
+      write: async (p) => {
+        for (const byte of p) written.push(byte);
+        await first.promise;
+        return p.length;
+      },
+      closeWrite: () => Promise.resolve(),
+      close: () => {},
+    };
+    const sender = new Sender(transport, instant(), new Tracer(), () => {});
+    // While this one is on its way, the others share frames.
+    sender.send(new Uint8Array([99]));
+    lengths.forEach((length, i) => {
+      sender.send(new Uint8Array(length).fill(i + 1));
+    });
+    first.resolve();
+    await sender.flush();
+    // Frames of length, type, body and tag.
+    const bodies: number[] = [];
+    for (let at = 0; at < written.length;) {
+      const length = written[at]! << 8 | written[at + 1]!;
+      assertEquals(written[at + 2], Type.data);
+      for (const byte of written.slice(at + 3, at + 2 + length - 16)) {
+        bodies.push(byte);
+      }
+      at += 2 + length;
+    }
+    const expected = lengths.flatMap((length, i) => Array(length).fill(i + 1));
+    assertEquals(bodies, [99, ...expected]);
+  }
+});
+
+Deno.test("Sender: a message that cannot be sealed is told once", async () => {
+  const first = Promise.withResolvers<Bytes>();
+  const sealing = [first.promise, Promise.reject(new RangeError("used up"))];
+  const cipher = { n: 1n, encryptWithAd: () => sealing.shift() };
+  const told: unknown[] = [];
+  const sender = new Sender(
+    Object.assign(new GatedTransport(), {
+      write: (p: Uint8Array) => Promise.resolve(p.length),
+    }),
+    cipher as unknown as CipherState,
+    new Tracer(),
+    (cause) => told.push(cause),
+  );
+  sender.sendControl(Type.ping);
+  sender.sendControl(Type.end);
+  // The second has failed while the first is still being sealed.
+  await turn();
+  first.resolve(new Uint8Array(17));
+  await assertRejects(() => sender.flush(), RangeError, "used up");
+  assertEquals(told.length, 1);
 });

@@ -674,6 +674,30 @@ Deno.test("Channel: a peer that never closes after both ends is a timeout", asyn
   ]);
 });
 
+for (const [idleTimeout, time] of [[0, 120_000], [1234, 2468]] as const) {
+  Deno.test(`Channel: with an idle timeout of ${idleTimeout} the close may take ${time} ms`, async () => {
+    const { setTimeout } = globalThis;
+    const times: number[] = [];
+    globalThis.setTimeout = ((callback: () => void, time: number) => {
+      times.push(time);
+      return setTimeout(callback, time);
+    }) as typeof setTimeout;
+    const [client, server] = duplex();
+    const [a, b] = await Promise.all([
+      connectChannel(client, { psk: PSK, idleTimeout }),
+      acceptChannel(server, { psk: PSK, idleTimeout }),
+    ]);
+    try {
+      await Promise.all([a.writable.close(), b.writable.close()]);
+      await Promise.all([bytesOf(a.readable), bytesOf(b.readable)]);
+      await Promise.all([a.closed, b.closed]);
+    } finally {
+      globalThis.setTimeout = setTimeout;
+    }
+    assertEquals(times.includes(time), true);
+  });
+}
+
 for (
   const [name, options, ErrorClass] of [
     ["an unknown identity", { psk: PSK, identity: "nobody" }, TypeError],

@@ -157,6 +157,23 @@ Deno.test("Sender: stopped, it sends nothing more and says why", async () => {
   assertEquals(transport.writes, []);
 });
 
+Deno.test("Sender: a stop gives up what waits in the queue", async () => {
+  const transport = new GatedTransport();
+  const sender = new Sender(transport, instant(), new Tracer(), () => {});
+  const queued = fill(sender);
+  const first = await transport.nextWrite();
+  sender.stop(new Error("enough"));
+  let written = 1;
+  transport.onWrite = () => {
+    written++;
+    transport.writes.shift()!.release();
+  };
+  first.release();
+  await turn();
+  // What was being sealed may go still.
+  assertEquals(written < queued, true, `${written} of ${queued}`);
+});
+
 Deno.test("Sender: a write that fails after the stop is not told", async () => {
   const broken = Promise.withResolvers<number>();
   const writes = Promise.withResolvers<void>();

@@ -8,6 +8,7 @@ import {
   listen,
   type Listener,
 } from "../lib/mod.ts";
+import { finishTls } from "../lib/tls.ts";
 import { tlsError } from "../lib/tls_errors.ts";
 import { PSK } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
@@ -443,4 +444,47 @@ test("connect: given up before TCP is connected it leaves nothing open", async (
     listener.close();
   }
   assertEquals(given.map(({ signal }) => signal?.aborted), [true]);
+});
+
+Deno.test("finishTls: a connection that comes too late is closed", async () => {
+  let isClosed = false;
+  const silent = {
+    handshake: () => new Promise(() => {}),
+    close: () => isClosed = true,
+  } as unknown as Deno.TlsConn;
+  const signal = AbortSignal.abort(new RangeError("changed my mind"));
+  await assertRejects(
+    () => finishTls(silent, signal, "server", "the server"),
+    RangeError,
+    "changed my mind",
+  );
+  assertEquals(isClosed, true);
+});
+
+test("connect: an alert after the handshake is told in words", async () => {
+  // TLS 1.3 judges a client's certificate when the client has finished.
+  const { listener } = listenHere();
+  const { startTls } = Deno;
+  try {
+    Deno.startTls = (async (...args: Parameters<typeof startTls>) => {
+      const conn = await startTls(...args);
+      conn.read = () =>
+        Promise.reject(
+          new Deno.errors.InvalidData(
+            "received fatal alert: CertificateRequired",
+          ),
+        );
+      return conn;
+    }) as typeof startTls;
+    const error = await assertRejects(() => dial(listener), ChannelError);
+    assertEquals(error.code, "refused");
+    const { port } = listener.addr;
+    assertStringIncludes(
+      error.message,
+      `The server localhost:${port} (127.0.0.1) wants a certificate`,
+    );
+  } finally {
+    Deno.startTls = startTls;
+    listener.close();
+  }
 });

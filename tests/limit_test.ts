@@ -1,0 +1,52 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { withLimit } from "../lib/limit.ts";
+
+Deno.test("withLimit: a signal that lives on keeps nothing of it", async () => {
+  const { signal } = new AbortController();
+  const listeners = new Set<unknown>();
+  signal.addEventListener = (_: string, listener: unknown) => {
+    listeners.add(listener);
+  };
+  signal.removeEventListener = (_: string, listener: unknown) => {
+    listeners.delete(listener);
+  };
+  let during = 0;
+  const work = () => {
+    during = listeners.size;
+    return Promise.resolve("done");
+  };
+  assertEquals(await withLimit({ signal }, work), "done");
+  assertEquals([during, listeners.size], [1, 0]);
+  const fail = () => {
+    throw new RangeError("broken");
+  };
+  await assertRejects(() => withLimit({ signal }, fail), RangeError, "broken");
+  assertEquals(listeners.size, 0);
+});
+
+Deno.test("withLimit: what comes too late is abandoned, what comes in time is not", async () => {
+  const late = Promise.withResolvers<string>();
+  const abandoned: string[] = [];
+  const controller = new AbortController();
+  const working = withLimit(
+    { signal: controller.signal },
+    (signal) => {
+      assertEquals(signal.aborted, false);
+      return late.promise;
+    },
+    (value) => abandoned.push(value),
+  );
+  controller.abort(new RangeError("changed my mind"));
+  await assertRejects(() => working, RangeError, "changed my mind");
+  late.resolve("late");
+  await late.promise;
+  assertEquals(abandoned, ["late"]);
+
+  const inTime = withLimit(
+    {},
+    () => Promise.resolve("in time"),
+    (value) => abandoned.push(value),
+  );
+  assertEquals(await inTime, "in time");
+  assertEquals(abandoned, ["late"]);
+});

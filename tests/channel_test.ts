@@ -561,12 +561,13 @@ Deno.test("Channel: no ping joins one that the peer does not take", async () => 
   });
   const idleTimeout = 1_000_000;
   const received = Promise.withResolvers<void>();
+  let pinged = Promise.withResolvers<void>();
   let pings = 0;
   const { setTimeout } = globalThis;
-  const callbacks: (() => void)[] = [];
+  const intervals: (() => void)[] = [];
   globalThis.setTimeout = ((callback: () => void, time: number) => {
     if (time !== idleTimeout) return setTimeout(callback, time);
-    callbacks.push(callback);
+    intervals.push(callback);
     return 0;
   }) as typeof setTimeout;
   try {
@@ -574,7 +575,9 @@ Deno.test("Channel: no ping joins one that the peer does not take", async () => 
       connectChannel(client, {
         psk: PSK,
         trace: ({ direction, type }) => {
-          if (direction === "received" && type === "ping") pings++;
+          if (direction !== "received" || type !== "ping") return;
+          pings++;
+          pinged.resolve();
         },
       }),
       acceptChannel(held, {
@@ -585,21 +588,28 @@ Deno.test("Channel: no ping joins one that the peer does not take", async () => 
         },
       }),
     ]);
-    await a.writable.getWriter().write(new Uint8Array(1));
-    // What nobody reads makes it deaf: it pings once in each interval.
+    const writer = a.writable.getWriter();
+    await writer.write(new Uint8Array(1));
+    // What nobody reads makes it deaf: it pings in each interval.
     await received.promise;
     const open = Promise.withResolvers<void>();
     gate = open.promise;
-    for (let i = 0; i < 5; i++) callbacks.shift()!();
+    for (let i = 0; i < 5; i++) intervals.shift()!();
     open.resolve();
-    const ended = b.writable.close();
-    await bytesOf(a.readable);
-    await ended;
-    assertEquals([pings, callbacks.length], [1, 1]);
-    // Once that is gone, the next may go.
-    callbacks.shift()!();
-    a.abort();
-    b.abort();
+    await pinged.promise;
+    assertEquals(pings, 1);
+    // That one is gone, so the next may go.
+    pinged = Promise.withResolvers();
+    intervals.shift()!();
+    await pinged.promise;
+    await Promise.all([
+      writer.close(),
+      b.writable.close(),
+      bytesOf(a.readable),
+      bytesOf(b.readable),
+    ]);
+    await Promise.all([a.closed, b.closed]);
+    assertEquals(pings, 2);
   } finally {
     globalThis.setTimeout = setTimeout;
   }

@@ -42,6 +42,15 @@ async function send(channel: Channel, chunks: Uint8Array[]): Promise<void> {
   await ReadableStream.from(chunks).pipeTo(channel.writable);
 }
 
+/** Ends what has been written: a test leaves nothing under way. */
+async function endAll(...channels: Channel[]): Promise<void> {
+  await Promise.all(channels.flatMap(({ readable, writable }) => [
+    writable.locked ? undefined : writable.close(),
+    readable.locked ? undefined : readable.pipeTo(new WritableStream()),
+  ]));
+  await Promise.all(channels.map(({ closed }) => closed));
+}
+
 async function assertFails(promise: Promise<unknown>, code: string) {
   const error = await assertRejects(() => promise, ChannelError);
   assertEquals(error.code, code);
@@ -220,8 +229,9 @@ Deno.test("Channel: a reader with its own buffer may ask for a minimum", async (
   }
   const { value } = await reading;
   assertEquals([...value!.subarray(0, 7)], [1, 2, 3, 4, 5, 6, 7]);
-  client.abort();
-  server.abort();
+  reader.releaseLock();
+  await writer.close();
+  await endAll(client, server);
 });
 
 Deno.test("Channel: a cut is an error for a reader with its own buffer", async () => {
@@ -242,8 +252,7 @@ Deno.test("Channel: a buffer may be used again after a write", async () => {
   await writer.close();
   const received = await bytesOf(server.readable);
   assertEquals(received.every((byte, i) => byte === Math.floor(i / 10)), true);
-  client.abort();
-  server.abort();
+  await endAll(client, server);
 });
 
 Deno.test("connectChannel: a wrong key is refused", async () => {
@@ -360,7 +369,7 @@ Deno.test("handshakeTimeout, idleTimeout: 10 s and a minute unless told", async 
     return setTimeout(callback, time);
   }) as typeof setTimeout;
   try {
-    for (const channel of await channels()) channel.abort();
+    await endAll(...await channels());
   } finally {
     globalThis.setTimeout = setTimeout;
   }
@@ -813,14 +822,15 @@ Deno.test("Channel: nothing is read ahead of the reader", async () => {
       if (direction === "received" && type === "data") arrived.resolve();
     },
   );
-  await client.writable.getWriter().write(new Uint8Array(5));
+  const writer = client.writable.getWriter();
+  await writer.write(new Uint8Array(5));
   await arrived.promise;
   await new Promise((resolve) => setTimeout(resolve));
   assertEquals([client.bytesSent, server.bytesReceived], [5, 0]);
-  await server.readable.getReader().read();
+  await writer.close();
+  assertEquals((await bytesOf(server.readable)).length, 5);
   assertEquals(server.bytesReceived, 5);
-  client.abort();
-  server.abort();
+  await endAll(client, server);
 });
 
 for (
@@ -916,8 +926,7 @@ Deno.test("Channel: writes that overlap never share a nonce", async () => {
   // The same plaintext under the same key and nonce is the same ciphertext.
   assertEquals(seen.size, frames);
   assertEquals(frames >= 44, true);
-  client.abort();
-  server.abort();
+  await endAll(client, server);
 });
 
 Deno.test("writable: aborting it gives the channel up", async () => {
@@ -963,4 +972,33 @@ Deno.test("acceptChannel: a client that goes before its answer is a cut", async 
     assertRejects(() => connecting, ChannelError),
   ]);
   assertEquals(error.code, "cut");
+});
+
+Deno.test("Channel: streams beneath that fail are a cut, and nobody is left with it", async () => {
+  const [near, far] = duplex();
+  let breakIt!: () => void;
+  const readable = near.readable.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      start: (controller) => {
+        breakIt = () => controller.error(new Error("broken"));
+      },
+    }),
+  );
+  const [a, b] = await Promise.all([
+    connectChannel({ ...near, readable }, { psk: PSK }),
+    acceptChannel(far, { psk: PSK }),
+  ]);
+  breakIt();
+  await assertFails(a.closed, "cut");
+  await assertFails(b.closed, "cut");
+
+  const broken = {
+    readable: new ReadableStream<Uint8Array>({
+      start: (controller) => controller.error(new Error("broken")),
+    }),
+    writable: new WritableStream<Uint8Array>({
+      start: (controller) => controller.error(new Error("broken")),
+    }),
+  };
+  await assertFails(acceptChannel(broken, { psk: PSK }), "cut");
 });

@@ -165,6 +165,34 @@ test("maxHandshakes: the oldest makes room after its first second", async () => 
   for (const conn of stalled) conn.close();
 });
 
+test("maxHandshakes: one that finishes while the next waits is kept", async () => {
+  const told = Promise.withResolvers<void>();
+  await using echo = new Echo({
+    tls: false,
+    maxHandshakes: 1,
+    onLimit: () => told.resolve(),
+  });
+  const { port } = echo.listener.addr;
+  const dial = () => Deno.connect({ port, hostname: "127.0.0.1" });
+  const [first, second] = [await dial(), await dial()];
+  await told.promise;
+  await say(await connectChannel(first, { psk: PSK }), "first");
+  await say(await connectChannel(second, { psk: PSK }), "second");
+  assertEquals(echo.reports.map(({ error }) => error), [undefined, undefined]);
+});
+
+test("maxHandshakes: 256 unless told", async () => {
+  const told = Promise.withResolvers<string>();
+  await using echo = new Echo({ tls: false, onLimit: told.resolve });
+  const { port } = echo.listener.addr;
+  const conns: Deno.TcpConn[] = [];
+  for (let i = 0; i < 257; i++) {
+    conns.push(await Deno.connect({ port, hostname: "127.0.0.1" }));
+  }
+  assertEquals(await told.promise, "handshakes");
+  for (const conn of conns) conn.close();
+});
+
 test("onHandshake: is told of those that succeed too", async () => {
   await using echo = new Echo();
   await say(await echo.dial(), "hello");
@@ -311,17 +339,32 @@ test("reload: an accept that fails late is of the listener before", async () => 
 });
 
 test("reload: with the same pair the port stays open", async () => {
-  let accepting = 0;
+  const accepting = new Set<number>();
   await withAccept((real, opened) => {
-    accepting = Math.max(accepting, opened);
+    accepting.add(opened);
     return real();
   }, async () => {
     await using echo = new Echo();
-    await echo.listener.reload({ ...pair, psk: `alice:${KEY}` });
+    const psk = `alice:${KEY}`;
+    await echo.listener.reload({ ...pair, psk });
     const refusal = await assertRejects(() => echo.dial(), ChannelError);
     assertEquals(refusal.code, "refused");
+    assertEquals(accepting.size, 1);
+    // Another pair opens it anew, and is the same the next time.
+    for (const psk of [PSK, `alice:${KEY}`, PSK]) {
+      await echo.listener.reload({ ...otherPair, psk });
+    }
+    await say(await echo.dial(otherPair.cert), "the other");
+    assertEquals(accepting.size, 2);
+    // So is one of which a half is another.
+    await echo.listener.reload({
+      ...otherPair,
+      cert: otherPair.cert + "\n",
+      psk: PSK,
+    });
+    await say(await echo.dial(otherPair.cert), "the other");
+    assertEquals(accepting.size, 3);
   });
-  assertEquals(accepting, 0);
 });
 
 test("close: one that waits for room of a handshake is closed too", async () => {

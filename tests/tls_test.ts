@@ -446,19 +446,29 @@ test("connect: given up before TCP is connected it leaves nothing open", async (
   assertEquals(given.map(({ signal }) => signal?.aborted), [true]);
 });
 
-Deno.test("finishTls: a connection that comes too late is closed", async () => {
-  let isClosed = false;
-  const silent = {
-    handshake: () => new Promise(() => {}),
-    close: () => isClosed = true,
-  } as unknown as Deno.TlsConn;
-  const signal = AbortSignal.abort(new RangeError("changed my mind"));
-  await assertRejects(
-    () => finishTls(silent, signal, "server", "the server"),
-    RangeError,
-    "changed my mind",
-  );
-  assertEquals(isClosed, true);
+Deno.test("finishTls: told to stop, it closes the connection", async () => {
+  for (const when of ["before", "during"]) {
+    const controller = new AbortController();
+    const handshake = Promise.withResolvers<never>();
+    let closed = 0;
+    const silent = {
+      handshake: () => {
+        assertEquals(when, "during");
+        return handshake.promise;
+      },
+      close: () => {
+        closed++;
+        handshake.reject(new Deno.errors.Interrupted());
+      },
+    } as unknown as Deno.TlsConn;
+    handshake.promise.catch(() => {});
+    const stop = () => controller.abort(new RangeError("changed my mind"));
+    if (when === "before") stop();
+    const finishing = finishTls(silent, controller.signal, "server", "it");
+    stop();
+    await assertRejects(() => finishing, Error);
+    assertEquals(closed > 0, true, when);
+  }
 });
 
 test("connect: an alert after the handshake is told in words", async () => {

@@ -42,9 +42,6 @@ class StreamTransport implements Transport {
   constructor(pair: StreamPair) {
     this.#reader = pair.readable.getReader();
     this.#writer = pair.writable.getWriter();
-    // A failure is told by read() and write().
-    this.#reader.closed.catch(() => {});
-    this.#writer.closed.catch(() => {});
   }
 
   async read(p: Uint8Array): Promise<number | null> {

@@ -5,6 +5,7 @@ import {
   ChannelError,
   connectChannel,
   type FrameTrace,
+  type StreamPair,
   type Transport,
 } from "../lib/mod.ts";
 import { encodeFrames } from "../lib/frame.ts";
@@ -24,6 +25,22 @@ async function channels(
     connectChannel(client, { psk: PSK, ...(trace && { trace }) }),
     acceptChannel(server, { psk: PSK, ...(trace && { trace }) }),
   ]);
+}
+
+/** Two channels between which all is quiet: the first pong has come. */
+async function quietChannels(
+  [near, far]: [Transport | StreamPair, Transport | StreamPair] = duplex(),
+): Promise<[Channel, Channel]> {
+  const ponged = Promise.withResolvers<void>();
+  const trace = ({ type }: FrameTrace) => {
+    if (type === "pong") ponged.resolve();
+  };
+  const pair = await Promise.all([
+    connectChannel(near, { psk: PSK, trace }),
+    acceptChannel(far, { psk: PSK }),
+  ]);
+  await ponged.promise;
+  return pair;
 }
 
 async function bytesOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>) {
@@ -49,6 +66,26 @@ async function endAll(...channels: Channel[]): Promise<void> {
     readable.locked ? undefined : readable.pipeTo(new WritableStream()),
   ]));
   await Promise.all(channels.map(({ closed }) => closed));
+}
+
+/** Sees each timer's time, and holds those of one time for the test to fire. */
+function watchTimers(holds?: number) {
+  const { setTimeout } = globalThis;
+  const times: number[] = [];
+  const held: (() => void)[] = [];
+  globalThis.setTimeout = ((callback: () => void, time: number) => {
+    times.push(time);
+    if (time !== holds) return setTimeout(callback, time);
+    held.push(callback);
+    return 0;
+  }) as typeof setTimeout;
+  return {
+    times,
+    held,
+    [Symbol.dispose]: () => {
+      globalThis.setTimeout = setTimeout;
+    },
+  };
 }
 
 async function assertFails(promise: Promise<unknown>, code: string) {
@@ -235,7 +272,7 @@ Deno.test("Channel: a reader with its own buffer may ask for a minimum", async (
 });
 
 Deno.test("Channel: a cut is an error for a reader with its own buffer", async () => {
-  const [client, server] = await channels();
+  const [client, server] = await quietChannels();
   const reader = server.readable.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(10));
   client.abort();
@@ -345,7 +382,7 @@ Deno.test("acceptChannel: a replayed handshake is refused", async () => {
       await peer.write(firstPing!);
     })(),
   ]);
-  for (const channel of first) channel.abort();
+  await endAll(...first);
 });
 
 Deno.test("handshake: a signal that was given before stops it at once", async () => {
@@ -362,27 +399,28 @@ Deno.test("handshake: a signal that was given before stops it at once", async ()
 });
 
 Deno.test("handshakeTimeout, idleTimeout: 10 s and a minute unless told", async () => {
-  const { setTimeout } = globalThis;
-  const times = new Set<number>();
-  globalThis.setTimeout = ((callback: () => void, time: number) => {
-    times.add(time);
-    return setTimeout(callback, time);
-  }) as typeof setTimeout;
-  try {
-    await endAll(...await channels());
-  } finally {
-    globalThis.setTimeout = setTimeout;
+  using timers = watchTimers();
+  await endAll(...await channels());
+  for (const time of [10_000, 60_000]) {
+    assertEquals(timers.times.includes(time), true, `${time}`);
   }
-  assertEquals([times.has(10_000), times.has(60_000)], [true, true]);
 });
 
 Deno.test("handshake: a silent peer meets the time limit", async () => {
   for (const start of [connectChannel, acceptChannel]) {
-    const [mine] = duplex();
-    await assertFails(
-      start(mine, { psk: PSK, handshakeTimeout: 1 }),
+    using timers = watchTimers(1234);
+    const [mine, other] = duplex();
+    const starting = assertFails(
+      start(mine, { psk: PSK, handshakeTimeout: 1234 }),
       "timeout",
     );
+    // A client has made its hello and message 1 first.
+    const peer = new RawPeer(other);
+    if (start === connectChannel) {
+      for (let i = 0; i < 2; i++) await peer.readFrame();
+    }
+    timers.held.shift()!();
+    await starting;
   }
 });
 
@@ -543,10 +581,7 @@ Deno.test("Channel: a write that fails is a cut, and the cause is told", async (
     write: (p: Uint8Array) =>
       isBroken ? Promise.reject(new Deno.errors.BrokenPipe()) : write(p),
   });
-  const [a, b] = await Promise.all([
-    connectChannel(breaking, { psk: PSK }),
-    acceptChannel(server, { psk: PSK }),
-  ]);
+  const [a, b] = await quietChannels([breaking, server]);
   isBroken = true;
   const writer = a.writable.getWriter();
   writer.write(new Uint8Array(1)).catch(() => {});
@@ -561,10 +596,11 @@ Deno.test("Channel: no ping joins one that the peer does not take", async () => 
   const [client, server] = duplex();
   const transport = toTransport(server);
   const write = transport.write.bind(transport);
-  let gate: Promise<void> | undefined;
+  let isHeld = false;
+  const open = Promise.withResolvers<void>();
   const held: Transport = Object.assign(transport, {
     write: async (p: Uint8Array) => {
-      await gate;
+      if (isHeld) await open.promise;
       return await write(p);
     },
   });
@@ -572,56 +608,45 @@ Deno.test("Channel: no ping joins one that the peer does not take", async () => 
   const received = Promise.withResolvers<void>();
   let pinged = Promise.withResolvers<void>();
   let pings = 0;
-  const { setTimeout } = globalThis;
-  const intervals: (() => void)[] = [];
-  globalThis.setTimeout = ((callback: () => void, time: number) => {
-    if (time !== idleTimeout) return setTimeout(callback, time);
-    intervals.push(callback);
-    return 0;
-  }) as typeof setTimeout;
-  try {
-    const [a, b] = await Promise.all([
-      connectChannel(client, {
-        psk: PSK,
-        trace: ({ direction, type }) => {
-          if (direction !== "received" || type !== "ping") return;
-          pings++;
-          pinged.resolve();
-        },
-      }),
-      acceptChannel(held, {
-        psk: PSK,
-        idleTimeout,
-        trace: ({ direction, type }) => {
-          if (direction === "received" && type === "data") received.resolve();
-        },
-      }),
-    ]);
-    const writer = a.writable.getWriter();
-    await writer.write(new Uint8Array(1));
-    // What nobody reads makes it deaf: it pings in each interval.
-    await received.promise;
-    const open = Promise.withResolvers<void>();
-    gate = open.promise;
-    for (let i = 0; i < 5; i++) intervals.shift()!();
-    open.resolve();
-    await pinged.promise;
-    assertEquals(pings, 1);
-    // That one is gone, so the next may go.
-    pinged = Promise.withResolvers();
-    intervals.shift()!();
-    await pinged.promise;
-    await Promise.all([
-      writer.close(),
-      b.writable.close(),
-      bytesOf(a.readable),
-      bytesOf(b.readable),
-    ]);
-    await Promise.all([a.closed, b.closed]);
-    assertEquals(pings, 2);
-  } finally {
-    globalThis.setTimeout = setTimeout;
-  }
+  using timers = watchTimers(idleTimeout);
+  const [a, b] = await Promise.all([
+    connectChannel(client, {
+      psk: PSK,
+      trace: ({ direction, type }) => {
+        if (direction !== "received" || type !== "ping") return;
+        pings++;
+        pinged.resolve();
+      },
+    }),
+    acceptChannel(held, {
+      psk: PSK,
+      idleTimeout,
+      trace: ({ direction, type }) => {
+        if (direction === "received" && type === "data") received.resolve();
+      },
+    }),
+  ]);
+  const writer = a.writable.getWriter();
+  await writer.write(new Uint8Array(1));
+  // What nobody reads makes it deaf: it pings in each interval.
+  await received.promise;
+  isHeld = true;
+  for (let i = 0; i < 5; i++) timers.held.shift()!();
+  open.resolve();
+  await pinged.promise;
+  assertEquals(pings, 1);
+  // That one is gone, so the next may go.
+  pinged = Promise.withResolvers();
+  timers.held.shift()!();
+  await pinged.promise;
+  await Promise.all([
+    writer.close(),
+    b.writable.close(),
+    bytesOf(a.readable),
+    bytesOf(b.readable),
+  ]);
+  await Promise.all([a.closed, b.closed]);
+  assertEquals(pings, 2);
 });
 
 Deno.test("Channel: after both ends a peer that still reads may take its time", async () => {
@@ -695,25 +720,14 @@ Deno.test("Channel: a peer that never closes after both ends is a timeout", asyn
 
 for (const [idleTimeout, time] of [[0, 120_000], [1234, 2468]] as const) {
   Deno.test(`Channel: with an idle timeout of ${idleTimeout} the close may take ${time} ms`, async () => {
-    const { setTimeout } = globalThis;
-    const times: number[] = [];
-    globalThis.setTimeout = ((callback: () => void, time: number) => {
-      times.push(time);
-      return setTimeout(callback, time);
-    }) as typeof setTimeout;
+    using timers = watchTimers();
     const [client, server] = duplex();
     const [a, b] = await Promise.all([
       connectChannel(client, { psk: PSK, idleTimeout }),
       acceptChannel(server, { psk: PSK, idleTimeout }),
     ]);
-    try {
-      await Promise.all([a.writable.close(), b.writable.close()]);
-      await Promise.all([bytesOf(a.readable), bytesOf(b.readable)]);
-      await Promise.all([a.closed, b.closed]);
-    } finally {
-      globalThis.setTimeout = setTimeout;
-    }
-    assertEquals(times.includes(time), true);
+    await endAll(a, b);
+    assertEquals(timers.times.includes(time), true);
   });
 }
 
@@ -882,7 +896,7 @@ Deno.test("Channel: each flipped bit of a frame is detected", async () => {
 });
 
 Deno.test("Channel: abort is a cut for the peer", async () => {
-  const [client, server] = await channels();
+  const [client, server] = await quietChannels();
   client.abort();
   await assertFails(bytesOf(server.readable), "cut");
   await assertFails(client.closed, "aborted");
@@ -891,7 +905,7 @@ Deno.test("Channel: abort is a cut for the peer", async () => {
 });
 
 Deno.test("Channel: cancelling the reader gives the channel up", async () => {
-  const [client, server] = await channels();
+  const [client, server] = await quietChannels();
   await client.readable.cancel();
   await assertFails(client.closed, "aborted");
   await assertFails(server.closed, "cut");
@@ -900,7 +914,7 @@ Deno.test("Channel: cancelling the reader gives the channel up", async () => {
 Deno.test("Channel: leaving its block early is no end", async () => {
   let peer: Channel;
   {
-    const [client, server] = await channels();
+    const [client, server] = await quietChannels();
     peer = server;
     await using _ = client;
   }
@@ -930,11 +944,7 @@ Deno.test("Channel: writes that overlap never share a nonce", async () => {
 });
 
 Deno.test("writable: aborting it gives the channel up", async () => {
-  const [near, far] = duplex();
-  const [client, server] = await Promise.all([
-    connectChannel(near, { psk: PSK }),
-    acceptChannel(far, { psk: PSK }),
-  ]);
+  const [client, server] = await quietChannels();
   await client.writable.abort();
   const error = await assertRejects(() => client.closed, ChannelError);
   assertEquals(error.code, "aborted");
@@ -984,10 +994,7 @@ Deno.test("Channel: streams beneath that fail are a cut, and nobody is left with
       },
     }),
   );
-  const [a, b] = await Promise.all([
-    connectChannel({ ...near, readable }, { psk: PSK }),
-    acceptChannel(far, { psk: PSK }),
-  ]);
+  const [a, b] = await quietChannels([{ ...near, readable }, far]);
   breakIt();
   await assertFails(a.closed, "cut");
   await assertFails(b.closed, "cut");

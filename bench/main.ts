@@ -121,11 +121,11 @@ if (!isCheck) {
   });
   progress("10 GB to a slow reader");
   const slow = await measure("slowReader", 10_000);
-  addRow("10 GB to a slow reader with a buffer of its own", "MiB", [slow], [
+  addRow("10 GB to a slow reader, own buffer", "MiB", [slow], [
     64,
   ], { aim: "<= 1" });
   const collected = await measure("slowIterator", 10_000);
-  addRow("10 GB to a slow `for await`", "MiB", [collected], [64], {
+  addRow("10 GB to a slow reader, `for await`", "MiB", [collected], [64], {
     aim: "<= 1",
   });
   progress("");

@@ -13,7 +13,15 @@ import { Type } from "../lib/message.ts";
 import { MAX_BODY_LENGTH } from "../lib/sender.ts";
 import { type CipherState, EMPTY, HandshakeState } from "../lib/noise.ts";
 import { toTransport } from "../lib/transport.ts";
-import { duplex, KEY, pieces, PSK, RawPeer, type Wire } from "./duplex.ts";
+import {
+  duplex,
+  KEY,
+  pieces,
+  PSK,
+  RawPeer,
+  watchTimers,
+  type Wire,
+} from "./duplex.ts";
 
 async function channels(
   up?: Wire,
@@ -66,26 +74,6 @@ async function endAll(...channels: Channel[]): Promise<void> {
     readable.locked ? undefined : readable.pipeTo(new WritableStream()),
   ]));
   await Promise.all(channels.map(({ closed }) => closed));
-}
-
-/** Sees each timer's time, and holds those of one time for the test to fire. */
-function watchTimers(holds?: number) {
-  const { setTimeout } = globalThis;
-  const times: number[] = [];
-  const held: (() => void)[] = [];
-  globalThis.setTimeout = ((callback: () => void, time: number) => {
-    times.push(time);
-    if (time !== holds) return setTimeout(callback, time);
-    held.push(callback);
-    return 0;
-  }) as typeof setTimeout;
-  return {
-    times,
-    held,
-    [Symbol.dispose]: () => {
-      globalThis.setTimeout = setTimeout;
-    },
-  };
 }
 
 async function assertFails(promise: Promise<unknown>, code: string) {

@@ -79,3 +79,23 @@ export class RawPeer {
     return new Uint8Array(this.#buffer.splice(0, length));
   }
 }
+
+/** Sees each timer's time, and holds those of one time for the test to fire. */
+export function watchTimers(holds?: number) {
+  const { setTimeout } = globalThis;
+  const times: number[] = [];
+  const held: (() => void)[] = [];
+  globalThis.setTimeout = ((callback: () => void, time: number) => {
+    times.push(time);
+    if (time !== holds) return setTimeout(callback, time);
+    held.push(callback);
+    return 0;
+  }) as typeof setTimeout;
+  return {
+    times,
+    held,
+    [Symbol.dispose]: () => {
+      globalThis.setTimeout = setTimeout;
+    },
+  };
+}

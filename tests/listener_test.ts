@@ -10,7 +10,7 @@ import {
   type Listener,
   type ListenOptions,
 } from "../lib/mod.ts";
-import { KEY, PSK } from "./duplex.ts";
+import { KEY, PSK, watchTimers } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions("net", "run");
@@ -449,18 +449,14 @@ test("using: leaving the block closes it", async () => {
 });
 
 test("idleTimeout, trace: are those of its channels", async () => {
-  const pinged = Promise.withResolvers<void>();
+  using timers = watchTimers();
   const seen = new Set<string>();
   await using echo = new Echo({
-    idleTimeout: 100,
-    trace: ({ direction, type }) => {
-      seen.add(`${direction} ${type}`);
-      if (direction === "sent" && type === "ping") pinged.resolve();
-    },
+    idleTimeout: 123_456,
+    trace: ({ direction, type }) => seen.add(`${direction} ${type}`),
   });
-  const channel = await echo.dial();
-  await pinged.promise;
-  await say(channel, "hello");
+  await say(await echo.dial(), "hello");
+  assertEquals(timers.times.includes(123_456), true);
   for (const what of ["received hello", "sent noise", "sent data"]) {
     assertEquals(seen.has(what), true, what);
   }

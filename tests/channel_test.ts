@@ -471,6 +471,18 @@ Deno.test("acceptChannel: a first message that cannot be a ping is not read", as
   );
 });
 
+for (const [delta, length] of [[-17, 0], [-1, 16], [0, 17], [1, 18]] as const) {
+  Deno.test(`Channel: a frame's length of ${length} (limit ${delta})`, async () => {
+    // The length alone, then the end of the connection.
+    const channel = await rawClient(async (peer, seal) => {
+      await peer.write(await sealed(seal, [ping]));
+      await peer.write(new Uint8Array([0, length]));
+      await peer.close().catch(() => {});
+    });
+    await assertFails(channel.closed, delta < 0 ? "protocol" : "cut");
+  });
+}
+
 Deno.test("Channel: each ping is answered by a pong", async () => {
   let pongs = 0;
   const channel = await rawClient(async (peer, seal, open) => {

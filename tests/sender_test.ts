@@ -157,6 +157,17 @@ Deno.test("Sender: stopped, it sends nothing more and says why", async () => {
   assertEquals(transport.writes, []);
 });
 
+Deno.test("Sender: stopped while idle, it does not begin again", async () => {
+  const transport = new GatedTransport();
+  const sender = new Sender(transport, instant(), new Tracer(), () => {});
+  sender.sendPong();
+  sender.stop(new RangeError("enough"));
+  sender.send(new Uint8Array(5));
+  await assertRejects(() => sender.flush(), RangeError, "enough");
+  await turn();
+  assertEquals(transport.writes, []);
+});
+
 Deno.test("Sender: a stop gives up what waits in the queue", async () => {
   const transport = new GatedTransport();
   const sender = new Sender(transport, instant(), new Tracer(), () => {});

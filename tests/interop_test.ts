@@ -4,6 +4,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
+import { TextLineStream } from "@std/streams";
 import {
   clientFlags,
   makeCerts,
@@ -51,7 +52,8 @@ testUnless(reason, "client: a server in Python, past a rekey", async () => {
   const dir = await makeCerts();
   const files = ["cert.pem", "key.pem", "psk.txt"].map((f) => `${dir}/${f}`);
   await using child = peer("server", ...files);
-  const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  const lines = child.stdout.pipeThrough(new TextDecoderStream())
+    .pipeThrough(new TextLineStream()).getReader();
   const { value: port } = await lines.read();
   const input = "seven x\n".repeat(70_000 / 8);
   const result = await run("client", clientFlags(dir, Number(port)), input);

@@ -51,7 +51,9 @@ async function show(dir: string, cleanUp: AsyncDisposableStack): Promise<void> {
   const made = run("certs", "--out", `${dir}/certs`);
   const wrong = run("certs", "--out", `${dir}/wrong`);
   await Promise.all([made.done(), wrong.done()]);
-  expect("certificate, TLS key and inner key are made", made.code === 0);
+  const failed = [made, wrong].find(({ code }) => code !== 0);
+  expect("certificate, TLS key and inner key are made", !failed);
+  if (failed) throw new Error(failed.stderr.lines.at(-1));
 
   const file = (name: string) => `${dir}/certs/${name}`;
   const [cert, key, psk] = ["cert.pem", "key.pem", "psk.txt"].map(file);

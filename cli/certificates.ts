@@ -10,10 +10,8 @@ import { isIP } from "node:net";
 import { canonical, isName } from "./addresses.ts";
 import { UsageError } from "./main.ts";
 
-const DAY = 86_400_000;
-
-/** A certificate that expires within this time is worth a warning, in days. */
-const WARNING_DAYS = 30;
+/** A certificate that expires within this time is worth a warning, in ms. */
+const WARNING_TIME = 30 * 86_400_000;
 
 const BEGIN = "-----BEGIN ";
 const CERTIFICATE =
@@ -80,17 +78,17 @@ export function timeWarning(path: string, cert: string): string | undefined {
   const { validFrom, validTo } = firstOf(cert);
   const [start, end] = [new Date(validFrom), new Date(validTo)];
   const now = Date.now();
-  const days = Math.floor((end.getTime() - now) / DAY);
+  const left = end.getTime() - now;
   const at = (time: Date) => time.toISOString().slice(0, 16) + "Z";
   if (start.getTime() > now) {
     return `${path} is not valid until ${at(start)}: clients refuse it; set ` +
       "the clock, or wait";
   }
-  if (days < 0) {
+  if (left < 0) {
     return `${path} has expired at ${at(end)}: clients refuse it; set the ` +
       "clock, or make a new one with 'deno task certs'";
   }
-  if (days >= WARNING_DAYS) return undefined;
+  if (left >= WARNING_TIME) return undefined;
   return `${path} expires at ${at(end)}; renew it ('deno task certs --force' ` +
     "makes a new one, which every client then needs)";
 }

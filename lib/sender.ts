@@ -54,7 +54,7 @@ const MAX_PONGS_WAITING = 64;
  * algorithm off on what `listenTls` accepts: a pong on its way alone would hold
  * the server's first reply back until the client's delayed ACK, 40 ms.
  */
-const PONG_DELAY = 10;
+export const PONG_DELAY = 10;
 
 /** Seals and writes one side's messages. */
 export class Sender {

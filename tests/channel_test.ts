@@ -10,7 +10,7 @@ import {
 } from "../lib/mod.ts";
 import { encodeFrames } from "../lib/frame.ts";
 import { Type } from "../lib/message.ts";
-import { MAX_BODY_LENGTH } from "../lib/sender.ts";
+import { MAX_BODY_LENGTH, PONG_DELAY } from "../lib/sender.ts";
 import { type CipherState, EMPTY, HandshakeState } from "../lib/noise.ts";
 import { toTransport } from "../lib/transport.ts";
 import {
@@ -108,10 +108,6 @@ async function rawClient(
   ]);
   return channel;
 }
-
-/** A pong waits so long for company; held back, it is not being sealed when a
- * channel fails, which would be left under way at the test's end. */
-const PONG_DELAY = 10;
 
 /** Seals plaintexts in order into one write. */
 async function sealed(cipher: CipherState, plaintexts: Uint8Array[]) {

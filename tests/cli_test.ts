@@ -14,6 +14,7 @@ import {
   start,
   Terminal,
   TestServer,
+  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
@@ -25,15 +26,11 @@ function test(
   fn: (dir: string, port: number, server: TestServer) => Promise<void>,
   otherReason?: string,
 ): void {
-  testUnless(reason ?? otherReason, name, async () => {
-    const dir = await makeCerts();
-    try {
-      await using server = await TestServer.start(serverFlags(dir));
-      await fn(dir, server.port, server);
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+  const work = async (dir: string) => {
+    await using server = await TestServer.start(serverFlags(dir));
+    await fn(dir, server.port, server);
+  };
+  testUnless(reason ?? otherReason, name, withCerts(work));
 }
 
 /** One line that names the program, no stack trace, and the exit code. */

@@ -6,12 +6,12 @@ import { format, parseAddress } from "../tunnel/address.ts";
 import { connectSocket, listenSocket } from "../tunnel/socket.ts";
 import {
   clientFlags,
-  makeCerts,
   MAY_RUN,
   run,
   spawn,
   TestEntrance,
   TestServer,
+  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
@@ -26,14 +26,7 @@ function test(
   fn: (dir: string) => Promise<void>,
   reason = mayRun,
 ): void {
-  testUnless(reason, `deploy: ${name}`, async () => {
-    const dir = await makeCerts();
-    try {
-      await fn(dir);
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+  testUnless(reason, `deploy: ${name}`, withCerts(fn));
 }
 
 async function read(unit: Unit): Promise<string> {

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { text } from "node:stream/consumers";
 import { listen } from "../lib/mod.ts";
-import { makeCerts, MAY_RUN } from "./programs.ts";
+import { makeCerts, MAY_RUN, withCerts } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
@@ -39,11 +39,11 @@ async function said(
 }
 
 const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(lacksPermissions(...MAY_RUN), `examples: ${name}`, async () => {
-    const dir = await makeCerts();
-    await fn(dir);
-    await Deno.remove(dir, { recursive: true });
-  });
+  testUnless(
+    lacksPermissions(...MAY_RUN),
+    `examples: ${name}`,
+    withCerts(fn),
+  );
 
 test("a chat", async (dir) => {
   const one = start("chat", ["listen", dir, "0"]);

@@ -7,11 +7,11 @@ import { assert, assertEquals } from "@std/assert";
 import { TextLineStream } from "@std/streams";
 import {
   clientFlags,
-  makeCerts,
   MAY_RUN,
   run,
   serverFlags,
   TestServer,
+  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
@@ -35,35 +35,39 @@ function assertRekeyed(report: string): void {
   assert(sent > REKEY_INTERVAL && received > REKEY_INTERVAL, report);
 }
 
-testUnless(reason, "server: a client in Python, past a rekey", async () => {
-  const dir = await makeCerts();
-  await using server = await TestServer.start(serverFlags(dir));
-  const files = [`${dir}/cert.pem`, `${dir}/psk.txt`];
-  const { code, stdout } = await peer("client", String(server.port), ...files)
-    .output();
-  assertEquals(code, 0);
-  assertRekeyed(new TextDecoder().decode(stdout));
-  const log = await server.stop();
-  assert(/closed: 70000 bytes in, 70000 out, \S+ s, end\n/.test(log), log);
-  await Deno.remove(dir, { recursive: true });
-});
+testUnless(
+  reason,
+  "server: a client in Python, past a rekey",
+  withCerts(async (dir) => {
+    await using server = await TestServer.start(serverFlags(dir));
+    const files = [`${dir}/cert.pem`, `${dir}/psk.txt`];
+    const { code, stdout } = await peer("client", String(server.port), ...files)
+      .output();
+    assertEquals(code, 0);
+    assertRekeyed(new TextDecoder().decode(stdout));
+    const log = await server.stop();
+    assert(/closed: 70000 bytes in, 70000 out, \S+ s, end\n/.test(log), log);
+  }),
+);
 
-testUnless(reason, "client: a server in Python, past a rekey", async () => {
-  const dir = await makeCerts();
-  const files = ["cert.pem", "key.pem", "psk.txt"].map((f) => `${dir}/${f}`);
-  await using child = peer("server", ...files);
-  const lines = child.stdout.pipeThrough(new TextDecoderStream())
-    .pipeThrough(new TextLineStream()).getReader();
-  const { value: port } = await lines.read();
-  const input = "seven x\n".repeat(70_000 / 8);
-  const result = await run("client", clientFlags(dir, Number(port)), input);
-  assertEquals([result.code, result.stderr], [0, ""]);
-  assertEquals(result.text === input.toUpperCase(), true);
-  const { value: report } = await lines.read();
-  assertRekeyed(report!);
-  await lines.cancel();
-  await Deno.remove(dir, { recursive: true });
-});
+testUnless(
+  reason,
+  "client: a server in Python, past a rekey",
+  withCerts(async (dir) => {
+    const files = ["cert.pem", "key.pem", "psk.txt"].map((f) => `${dir}/${f}`);
+    await using child = peer("server", ...files);
+    const lines = child.stdout.pipeThrough(new TextDecoderStream())
+      .pipeThrough(new TextLineStream()).getReader();
+    const { value: port } = await lines.read();
+    const input = "seven x\n".repeat(70_000 / 8);
+    const result = await run("client", clientFlags(dir, Number(port)), input);
+    assertEquals([result.code, result.stderr], [0, ""]);
+    assertEquals(result.text === input.toUpperCase(), true);
+    const { value: report } = await lines.read();
+    assertRekeyed(report!);
+    await lines.cancel();
+  }),
+);
 
 testUnless(reason, "transcript.json: is what peer.py makes", async () => {
   const { stdout } = await peer("transcript").output();

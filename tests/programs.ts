@@ -311,6 +311,21 @@ export async function makeCerts(args: string[] = []): Promise<string> {
   return dir;
 }
 
+/** A test's work in such a folder, which goes when the work is done. */
+export function withCerts(
+  work: (dir: string) => Promise<void>,
+  args: string[] = [],
+): () => Promise<void> {
+  return async () => {
+    const dir = await makeCerts(args);
+    try {
+      await work(dir);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  };
+}
+
 /** The flags that point a server, or a client, at such a folder. */
 export const serverFlags = (dir: string) => [
   ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],

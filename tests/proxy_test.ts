@@ -7,12 +7,12 @@ import { type Channel, ChannelError, connect } from "../lib/mod.ts";
 import {
   clientFlags,
   freePort,
-  makeCerts,
   MAY_RUN,
   run,
   serverFlags,
   TestEntrance,
   TestServer,
+  withCerts,
 } from "./programs.ts";
 import { connectSocket } from "../tunnel/socket.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
@@ -25,14 +25,7 @@ function test(
   fn: (dir: string) => Promise<void>,
   reason = mayRun ?? lacksProgram(["haproxy", "-v"], "haproxy"),
 ): void {
-  testUnless(reason, `proxy: ${name}`, async () => {
-    const dir = await makeCerts();
-    try {
-      await fn(dir);
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+  testUnless(reason, `proxy: ${name}`, withCerts(fn));
 }
 
 /** Of HAProxy's statistics. */

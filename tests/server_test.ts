@@ -4,26 +4,22 @@ import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { type Channel, ChannelError, connect } from "../lib/mod.ts";
 import {
   clientFlags,
-  makeCerts,
   MAY_RUN,
   run,
   serverFlags,
   start,
   TestServer,
+  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 /** A folder of certificates, for the identities `default` and `alice`. */
 const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(lacksPermissions(...MAY_RUN), `server: ${name}`, async () => {
-    const identities = ["--identity", "default", "--identity", "alice"];
-    const dir = await makeCerts(identities);
-    try {
-      await fn(dir);
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+  testUnless(
+    lacksPermissions(...MAY_RUN),
+    `server: ${name}`,
+    withCerts(fn, ["--identity", "default", "--identity", "alice"]),
+  );
 
 async function dial(
   dir: string,

@@ -3,11 +3,11 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import {
   freePort,
-  makeCerts,
   MAY_RUN,
   serverFlags,
   TestEntrance,
   TestServer,
+  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
@@ -26,14 +26,7 @@ function test(
   fn: (dir: string) => Promise<void>,
 ): void {
   const reason = mayRun ?? lacksProgram(program, program.at(-1)!);
-  testUnless(reason, `services: ${name}`, async () => {
-    const dir = await makeCerts();
-    try {
-      await fn(dir);
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+  testUnless(reason, `services: ${name}`, withCerts(fn));
 }
 
 /** Does the same directly and through a tunnel; the results must be equal. */

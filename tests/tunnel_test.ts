@@ -19,20 +19,20 @@ import { duplex, PSK } from "./duplex.ts";
 import {
   clientFlags,
   freePort,
-  makeCerts,
   MAY_RUN,
   run,
   serverFlags,
   start,
   TestEntrance,
   TestServer,
+  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
 const test = (name: string, fn: () => Promise<void>) =>
   testUnless(lacksPermissions("net"), name, fn);
-const testPrograms = (name: string, fn: () => Promise<void>) =>
-  testUnless(lacksPermissions(...MAY_RUN), name, fn);
+const testPrograms = (name: string, fn: (dir: string) => Promise<void>) =>
+  testUnless(lacksPermissions(...MAY_RUN), name, withCerts(fn));
 
 Deno.test("parseAddress: hosts, addresses, ports, Unix sockets", () => {
   assertEquals(parseAddress("a.example:80"), { host: "a.example", port: 80 });
@@ -97,7 +97,7 @@ async function ends(): Promise<Ends> {
 
 /** Begins to relay; a failure is looked at when the test comes to it. */
 function begin({ channel, near }: Ends): Promise<void> {
-  const relayed = relay(channel, near, "The caller");
+  const relayed = relay(channel, near, "The caller", FOREVER);
   relayed.catch(() => {});
   return relayed;
 }
@@ -490,8 +490,7 @@ async function greeter(
 
 testPrograms(
   "--forward, --listen: a service that speaks first, over TCP",
-  async () => {
-    const dir = await makeCerts();
+  async (dir) => {
     const { server, address } = await greeter({ host: "127.0.0.1", port: 0 });
     const { port } = address as { port: number };
     const backend = `127.0.0.1:${port}`;
@@ -519,12 +518,10 @@ testPrograms(
       await exit.stop(),
       new RegExp(`backend \\(Cannot reach ${backend}: connection refused`),
     );
-    await Deno.remove(dir, { recursive: true });
   },
 );
 
-testPrograms("--forward, --listen: over Unix sockets", async () => {
-  const dir = await makeCerts();
+testPrograms("--forward, --listen: over Unix sockets", async (dir) => {
   const { server } = await greeter({ path: `${dir}/back` });
   await using exit = await TestServer.start([
     ...serverFlags(dir),
@@ -542,11 +539,9 @@ testPrograms("--forward, --listen: over Unix sockets", async () => {
   socket.end("you");
   assertEquals(await readAll(socket), "hello you");
   await new Promise((resolve) => server.close(resolve));
-  await Deno.remove(dir, { recursive: true });
 });
 
-testPrograms("--listen: the server may come later, and go", async () => {
-  const dir = await makeCerts();
+testPrograms("--listen: the server may come later, and go", async (dir) => {
   const { server, address } = await greeter({ host: "127.0.0.1", port: 0 });
   const { port } = address as { port: number };
   const flags = [
@@ -570,15 +565,14 @@ testPrograms("--listen: the server may come later, and go", async () => {
   assertEquals(log.match(/Cannot connect/g)?.length, 2, log);
   assertEquals(log.match(/The server is back/g)?.length, 2, log);
   await new Promise((resolve) => server.close(resolve));
-  await Deno.remove(dir, { recursive: true });
 });
 
 /** Has a client that carries a caller to a backend stopped, with `--grace 0`. */
 async function stopWhile(
+  dir: string,
   onSocket: (socket: Socket) => void,
   busy: (caller: Socket) => Promise<void>,
 ): Promise<void> {
-  const dir = await makeCerts();
   const backends: Socket[] = [];
   const { server, address } = await listenSocket(
     { host: "127.0.0.1", port: 0 },
@@ -612,12 +606,12 @@ async function stopWhile(
   await stdout.cancel();
   for (const socket of [caller, ...backends]) socket.destroy();
   await new Promise((resolve) => server.close(resolve));
-  await Deno.remove(dir, { recursive: true });
 }
 
-testPrograms("--listen --grace: a caller that has half-closed", async () => {
+testPrograms("--listen --grace: a caller that has half-closed", async (dir) => {
   const ended = Promise.withResolvers<void>();
   await stopWhile(
+    dir,
     (backend) => {
       backend.on("error", () => {}).on("end", ended.resolve).resume();
     },
@@ -628,9 +622,10 @@ testPrograms("--listen --grace: a caller that has half-closed", async () => {
   );
 });
 
-testPrograms("--listen --grace: a backend that does not read", async () => {
+testPrograms("--listen --grace: a backend that does not read", async (dir) => {
   const dialled = Promise.withResolvers<void>();
   await stopWhile(
+    dir,
     (backend) => {
       backend.on("error", () => {});
       dialled.resolve();
@@ -642,8 +637,7 @@ testPrograms("--listen --grace: a backend that does not read", async () => {
   );
 });
 
-testPrograms("--listen, --forward: an address that cannot be", async () => {
-  const dir = await makeCerts();
+testPrograms("--listen, --forward: an address that cannot be", async (dir) => {
   using taken = Deno.listen({ port: 0, hostname: "127.0.0.1" });
   const place = `127.0.0.1:${taken.addr.port}`;
   const busy = await run("client", [
@@ -660,5 +654,4 @@ testPrograms("--listen, --forward: an address that cannot be", async () => {
   const none = await run("server", [...flags, "--forward", "localhost:0"]);
   assertEquals(none.code, 2);
   assertMatch(none.stderr, /^server: --forward takes .*, not localhost:0\n$/);
-  await Deno.remove(dir, { recursive: true });
 });

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { abortable } from "@std/async/abortable";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import type { Channel } from "../lib/mod.ts";
@@ -25,7 +26,7 @@ export async function relay(
   channel: Channel,
   socket: Socket,
   name: string,
-  signal?: AbortSignal,
+  signal: AbortSignal,
 ): Promise<void> {
   const broken = Promise.withResolvers<never>();
   broken.promise.catch(() => {});
@@ -33,24 +34,17 @@ export async function relay(
     const why = `${name} broke the connection: ${cause.message}`;
     broken.reject(new SocketError(why, { cause }));
   });
-  const stop = () => broken.reject(signal!.reason);
-  signal?.addEventListener("abort", stop);
   try {
-    signal?.throwIfAborted();
-    await Promise.race([
-      Promise.all([
-        toChannel(socket, channel),
-        toSocket(channel, socket),
-        channel.closed,
-      ]),
-      broken.promise,
+    const carried = Promise.all([
+      toChannel(socket, channel),
+      toSocket(channel, socket),
+      channel.closed,
     ]);
+    await abortable(Promise.race([carried, broken.promise]), signal);
   } catch (error) {
     channel.abort(`${name} broke the connection`);
     socket.resetAndDestroy();
     throw error;
-  } finally {
-    signal?.removeEventListener("abort", stop);
   }
 }
 

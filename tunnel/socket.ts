@@ -50,10 +50,8 @@ export async function connectSocket(
     () => socket.destroy(new Error("it did not answer within 10 s")),
     CONNECT_TIMEOUT,
   );
-  const stop = () => socket.destroy(signal!.reason);
-  signal?.addEventListener("abort", stop);
   try {
-    await once(socket, "connect");
+    await once(socket, "connect", { ...(signal && { signal }) });
     return socket;
   } catch (cause) {
     socket.destroy();
@@ -62,7 +60,6 @@ export async function connectSocket(
     throw new SocketError(`Cannot reach ${format(address)}: ${why}`, { cause });
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
   }
 }
 

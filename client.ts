@@ -21,12 +21,8 @@ import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
-import {
-  type Channel,
-  ChannelError,
-  connect,
-  type ConnectOptions,
-} from "./lib/mod.ts";
+import { connect, type ConnectOptions } from "./lib/deno.ts";
+import { type Channel, ChannelError } from "./lib/mod.ts";
 import { format, parseAddress } from "./tunnel/address.ts";
 import { Entrance } from "./tunnel/entrance.ts";
 import { listenSocket } from "./tunnel/socket.ts";

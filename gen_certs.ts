@@ -31,7 +31,7 @@ import {
   makeRequest,
 } from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
-import { isIdentity, parsePsk, type PskMap } from "./lib/mod.ts";
+import { isIdentity, parsePsk, type PskMap } from "./lib/psk.ts";
 
 const USAGE = `
 Usage: deno task certs [flags]

@@ -29,7 +29,7 @@ import {
   type Listener,
   type ListenerCredentials,
   type ListenOptions,
-} from "./lib/mod.ts";
+} from "./lib/deno.ts";
 import { format, parseAddress } from "./tunnel/address.ts";
 
 const USAGE = `

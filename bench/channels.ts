@@ -1,6 +1,8 @@
 /** The two locks together, beside plain TLS doing the same. */
 
-import { type Channel, connect } from "../lib/mod.ts";
+import { connect } from "../lib/deno.ts";
+
+import { type Channel } from "../lib/mod.ts";
 import { writeAll } from "../lib/transport.ts";
 import { milliseconds } from "./measure.ts";
 import type { Servers } from "./servers.ts";

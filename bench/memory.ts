@@ -4,7 +4,8 @@
  */
 
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import { type Channel, connect, listen } from "../lib/mod.ts";
+import { connect, listen } from "../lib/deno.ts";
+import { type Channel } from "../lib/mod.ts";
 import { startHere } from "./servers.ts";
 
 const MIB = 1024 * 1024;

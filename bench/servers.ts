@@ -4,7 +4,8 @@
  */
 
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import { type Channel, listen } from "../lib/mod.ts";
+import { listen } from "../lib/deno.ts";
+import { type Channel } from "../lib/mod.ts";
 import { writeAll } from "../lib/transport.ts";
 
 /** What a client needs. */

@@ -5,7 +5,8 @@
  * deno run -NR examples/chat.ts connect certs 5001
  * ```
  */
-import { type Channel, connect, listen } from "@innerlock/innerlock";
+import { connect, listen } from "@innerlock/innerlock/deno";
+import { type Channel } from "@innerlock/innerlock";
 import { read, run } from "./run.ts";
 
 await run({

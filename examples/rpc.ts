@@ -5,7 +5,8 @@
  * deno run -NR examples/rpc.ts call certs 5001 add 1 2
  * ```
  */
-import { type Channel, connect, listen } from "@innerlock/innerlock";
+import { connect, listen } from "@innerlock/innerlock/deno";
+import { type Channel } from "@innerlock/innerlock";
 import { setTimeout } from "node:timers/promises";
 import { read, run } from "./run.ts";
 

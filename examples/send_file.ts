@@ -5,7 +5,7 @@
  * deno run -NR examples/send_file.ts send certs 5001 original.bin
  * ```
  */
-import { connect, listen } from "@innerlock/innerlock";
+import { connect, listen } from "@innerlock/innerlock/deno";
 import { createHash } from "node:crypto";
 import { read, run } from "./run.ts";
 

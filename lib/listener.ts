@@ -93,7 +93,7 @@ export interface HandshakeReport {
  *
  * @example
  * ```ts
- * import { listen } from "@innerlock/innerlock";
+ * import { listen } from "@innerlock/innerlock/deno";
  *
  * export async function echo(): Promise<void> {
  *   const listener = listen({

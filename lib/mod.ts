@@ -3,10 +3,12 @@
  * What is said stays sealed where TLS ends early: at a load balancer, a
  * company's inspecting proxy, a CDN. The protocol is `innerlock/1`.
  *
- * {@linkcode listen} and {@linkcode connect} do both locks:
+ * This module runs wherever there is WebCrypto: {@linkcode connectChannel} and
+ * {@linkcode acceptChannel} do the inner lock over any duplex. For Deno,
+ * `@innerlock/innerlock/deno` does both locks:
  *
  * ```ts
- * import { connect, listen } from "@innerlock/innerlock";
+ * import { connect, listen } from "@innerlock/innerlock/deno";
  *
  * export async function echo(cert: string, key: string, psk: string) {
  *   const listener = listen({ port: 5001, cert, key, psk });
@@ -24,9 +26,6 @@
  * }
  * ```
  *
- * {@linkcode connectChannel} and {@linkcode acceptChannel} do the inner lock
- * alone, over any duplex.
- *
  * @module
  */
 
@@ -38,14 +37,6 @@ export {
   connectChannel,
 } from "./channel.ts";
 export { ChannelError, type ChannelErrorCode } from "./errors.ts";
-export { isIdentity, parsePsk, type PskMap } from "./psk.ts";
-export {
-  type HandshakeReport,
-  listen,
-  Listener,
-  type ListenerCredentials,
-  type ListenOptions,
-} from "./listener.ts";
-export { connect, type ConnectOptions } from "./tls.ts";
+export { parsePsk, type PskMap } from "./psk.ts";
 export type { FrameTrace } from "./trace.ts";
 export type { StreamPair, Transport } from "./transport.ts";

@@ -37,7 +37,7 @@ export interface ConnectOptions extends ClientOptions {
  *
  * @example
  * ```ts
- * import { connect } from "@innerlock/innerlock";
+ * import { connect } from "@innerlock/innerlock/deno";
  *
  * export async function ask(question: string): Promise<string> {
  *   await using channel = await connect({

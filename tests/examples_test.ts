@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { text } from "node:stream/consumers";
-import { listen } from "../lib/mod.ts";
+import { listen } from "../lib/deno.ts";
 import { makeCerts, MAY_RUN, withCerts } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 

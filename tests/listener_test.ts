@@ -1,15 +1,13 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import {
-  type Channel,
-  ChannelError,
   connect,
-  connectChannel,
   type HandshakeReport,
   listen,
   type Listener,
   type ListenOptions,
-} from "../lib/mod.ts";
+} from "../lib/deno.ts";
+import { type Channel, ChannelError, connectChannel } from "../lib/mod.ts";
 import { KEY, PSK, watchTimers } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 

@@ -12,10 +12,10 @@ import {
   acceptChannel,
   ChannelError,
   connectChannel,
-  isIdentity,
   parsePsk,
   type Transport,
 } from "../lib/mod.ts";
+import { isIdentity } from "../lib/psk.ts";
 import { duplex, PSK } from "./duplex.ts";
 import transcript from "./testdata/transcript.json" with { type: "json" };
 

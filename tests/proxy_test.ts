@@ -3,7 +3,8 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { toText } from "@std/streams";
 import { text } from "node:stream/consumers";
-import { type Channel, ChannelError, connect } from "../lib/mod.ts";
+import { connect } from "../lib/deno.ts";
+import { type Channel, ChannelError } from "../lib/mod.ts";
 import {
   clientFlags,
   freePort,

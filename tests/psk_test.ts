@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { isIdentity, parsePsk } from "../lib/mod.ts";
+import { isIdentity, parsePsk } from "../lib/psk.ts";
 
 const HEX = "0123456789abcdefABCDEF0123456789".repeat(2);
 

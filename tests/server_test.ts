@@ -1,7 +1,8 @@
 /** The server as its operator meets it: limits, signals, logs, metrics. */
 
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { type Channel, ChannelError, connect } from "../lib/mod.ts";
+import { connect } from "../lib/deno.ts";
+import { type Channel, ChannelError } from "../lib/mod.ts";
 import {
   clientFlags,
   MAY_RUN,

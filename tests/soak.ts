@@ -6,7 +6,7 @@
  * @module
  */
 
-import { connect } from "../lib/mod.ts";
+import { connect } from "../lib/deno.ts";
 import { makeCerts, serverFlags, TestServer } from "./programs.ts";
 
 /** How many channels there are at a time. */

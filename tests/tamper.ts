@@ -8,7 +8,8 @@
  */
 
 import { FrameReader } from "../lib/frame.ts";
-import { type Channel, ChannelError, connect } from "../lib/mod.ts";
+import { connect } from "../lib/deno.ts";
+import { type Channel, ChannelError } from "../lib/mod.ts";
 import { writeAll } from "../lib/transport.ts";
 import { makeCerts, serverFlags, TestServer } from "./programs.ts";
 

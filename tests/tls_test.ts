@@ -1,13 +1,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import {
-  type Channel,
-  ChannelError,
-  connect,
-  type FrameTrace,
-  listen,
-  type Listener,
-} from "../lib/mod.ts";
+import { connect, listen, type Listener } from "../lib/deno.ts";
+import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
 import { finishTls } from "../lib/tls.ts";
 import { tlsError } from "../lib/tls_errors.ts";
 import { PSK } from "./duplex.ts";

@@ -1,0 +1,16 @@
+/**
+ * Channels through both locks, on Deno: {@linkcode listen} and
+ * {@linkcode connect}. `@innerlock/innerlock` has the inner lock alone, for any
+ * runtime, and the types that both share.
+ *
+ * @module
+ */
+
+export {
+  type HandshakeReport,
+  listen,
+  Listener,
+  type ListenerCredentials,
+  type ListenOptions,
+} from "./listener.ts";
+export { connect, type ConnectOptions } from "./tls.ts";

@@ -1,12 +1,16 @@
 /**
- * AES-256-GCM over WebCrypto, with a 96-bit nonce and a 128-bit tag
- * (NIST SP 800-38D). The only caller of `subtle.encrypt` and `subtle.decrypt`.
+ * AES-256-GCM with a 96-bit nonce and a 128-bit tag (NIST SP 800-38D), under
+ * WebCrypto keys that cannot be exported. Nothing else here encrypts.
  *
- * WebCrypto copies its input before it returns its promise, so a caller may
- * use the buffers again at once.
+ * Short messages take the runtime's synchronous way, where it has one; all others
+ * take WebCrypto's, which runs on other threads. Both yield the same bytes. Both
+ * are done with their input when they return, be it with a result or with a
+ * promise, so a caller may use the buffers again at once.
  *
  * @module
  */
+
+import { type KeyObject, nodeCrypto } from "./runtime.ts";
 
 /** Bytes with a buffer of their own, as WebCrypto takes them. */
 export type Bytes = Uint8Array<ArrayBuffer>;
@@ -19,6 +23,9 @@ export const NONCE_LENGTH = 12;
 
 /** Length of the tag that ends each ciphertext, in bytes. */
 export const TAG_LENGTH = 16;
+
+/** Up to this length, in bytes, a change of threads takes longer than AES. */
+export const SHORT_LENGTH = 2048;
 
 /** Imports 32 raw bytes as a key that cannot be exported again. */
 export function importKey(raw: Bytes): Promise<CryptoKey> {
@@ -33,40 +40,95 @@ export function importKey(raw: Bytes): Promise<CryptoKey> {
   ]);
 }
 
+/** One way to encrypt and decrypt: with a result, or with a promise of one. */
+export interface Way<Result> {
+  /** Encrypts, and returns ciphertext ‖ tag. */
+  encrypt(key: CryptoKey, nonce: Bytes, ad: Bytes, plaintext: Bytes): Result;
+  /** Decrypts ciphertext ‖ tag; throws or rejects if it is not authentic. */
+  decrypt(key: CryptoKey, nonce: Bytes, ad: Bytes, ciphertext: Bytes): Result;
+}
+
 /**
  * Encrypts, and returns ciphertext ‖ tag.
  *
  * The caller guarantees that a nonce is used once for a key: a second use
  * gives away both plaintexts' difference and the authentication key.
  */
-export async function encrypt(
+export function encrypt(
   key: CryptoKey,
   nonce: Bytes,
   ad: Bytes,
   plaintext: Bytes,
-): Promise<Bytes> {
-  return new Uint8Array(
-    await crypto.subtle.encrypt(params(nonce, ad), key, plaintext),
-  );
+): Bytes | Promise<Bytes> {
+  const way = plaintext.length <= SHORT_LENGTH && synchronous || subtle;
+  return way.encrypt(key, nonce, ad, plaintext);
 }
 
 /**
  * Decrypts ciphertext ‖ tag.
  *
- * @throws {DOMException} `OperationError` if key, nonce, additional data,
- * ciphertext or tag is not what was encrypted.
+ * @throws {Error} If key, nonce, additional data, ciphertext or tag is not what
+ * was encrypted. A promise rejects with it.
  */
-export async function decrypt(
+export function decrypt(
   key: CryptoKey,
   nonce: Bytes,
   ad: Bytes,
   ciphertext: Bytes,
-): Promise<Bytes> {
-  return new Uint8Array(
-    await crypto.subtle.decrypt(params(nonce, ad), key, ciphertext),
-  );
+): Bytes | Promise<Bytes> {
+  const length = ciphertext.length - TAG_LENGTH;
+  const way = length <= SHORT_LENGTH && synchronous || subtle;
+  return way.decrypt(key, nonce, ad, ciphertext);
 }
+
+/** WebCrypto's way. */
+export const subtle: Way<Promise<Bytes>> = {
+  async encrypt(key, nonce, ad, plaintext) {
+    return new Uint8Array(
+      await crypto.subtle.encrypt(params(nonce, ad), key, plaintext),
+    );
+  },
+  async decrypt(key, nonce, ad, ciphertext) {
+    return new Uint8Array(
+      await crypto.subtle.decrypt(params(nonce, ad), key, ciphertext),
+    );
+  },
+};
 
 function params(iv: Bytes, additionalData: Bytes): AesGcmParams {
   return { name: "AES-GCM", iv, additionalData, tagLength: TAG_LENGTH * 8 };
+}
+
+/** The runtime's synchronous way, where there is one. */
+export const synchronous: Way<Bytes> | undefined = nodeCrypto && {
+  encrypt(key, nonce, ad, plaintext) {
+    const cipher = nodeCrypto!.createCipheriv(NAME, keyObject(key), nonce);
+    cipher.setAAD(ad);
+    const ciphertext = new Uint8Array(plaintext.length + TAG_LENGTH);
+    ciphertext.set(cipher.update(plaintext));
+    cipher.final();
+    ciphertext.set(cipher.getAuthTag(), plaintext.length);
+    return ciphertext;
+  },
+  decrypt(key, nonce, ad, ciphertext) {
+    const length = ciphertext.length - TAG_LENGTH;
+    if (length < 0) throw new RangeError("Cannot decrypt: there is no tag");
+    const decipher = nodeCrypto!.createDecipheriv(NAME, keyObject(key), nonce);
+    decipher.setAAD(ad);
+    decipher.setAuthTag(ciphertext.subarray(length));
+    const plaintext = decipher.update(ciphertext.subarray(0, length));
+    decipher.final();
+    return plaintext;
+  },
+};
+
+const NAME = "aes-256-gcm";
+
+const keyObjects = new WeakMap<CryptoKey, KeyObject>();
+
+/** The same key for `node:crypto`; it is no more extractable than before. */
+function keyObject(key: CryptoKey): KeyObject {
+  let object = keyObjects.get(key);
+  if (!object) keyObjects.set(key, object = nodeCrypto!.KeyObject.from(key));
+  return object;
 }

@@ -4,21 +4,18 @@
  * @module
  */
 
-import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
-import { initiate, respond, type Session } from "./handshake.ts";
-import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
+import { type HandshakeResult, initiate, respond } from "./handshake.ts";
+import { IDLE_TIMEOUT } from "./keepalive.ts";
 import { withLimit } from "./limit.ts";
-import { free } from "./memory.ts";
-import { Type } from "./message.ts";
-import { EMPTY } from "./noise.ts";
-import { type PskMap, pskOf, toPskMap } from "./psk.ts";
-import { receive, type Sink } from "./receiver.ts";
-import { Sender } from "./sender.ts";
+import { type PskMap, pskOf, serviceOf, toPskMap } from "./psk.ts";
+import { type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
 import {
+  type Addr,
   closeQuietly,
   type StreamPair,
+  toBytes,
   toTransport,
   type Transport,
 } from "./transport.ts";
@@ -32,9 +29,10 @@ export interface ChannelOptions {
   /**
    * A peer that has been silent for so long is pinged, and one that stays silent
    * for as long again is given up, in milliseconds; 0 for never. So is one that
-   * does not close after both ends, whatever this says.
+   * does not close after both ends, whatever this says: at the latest after 144
+   * times as long, even if it pings.
    *
-   * @default {60000}
+   * @default {25000}
    */
   idleTimeout?: number;
   /** Gives the handshake up, and the transport with it. */
@@ -45,8 +43,20 @@ export interface ChannelOptions {
 
 /** What the client's side of a channel takes. */
 export interface ClientOptions extends ChannelOptions {
-  /** Whose key to use. @default {"default"} */
+  /**
+   * Whose key to use. What follows the last `@` is the service that the server
+   * is asked for: `alice@db`.
+   *
+   * @default {"default"}
+   */
   identity?: string;
+  /**
+   * Leaves the stream to begin at {@linkcode Channel.open}: until then the server
+   * hands the channel to nobody, and keeps it proved and idle.
+   *
+   * @default {false}
+   */
+  standby?: boolean;
 }
 
 /**
@@ -82,16 +92,32 @@ export async function connectChannel(
   duplex: Transport | StreamPair,
   options: ClientOptions,
 ): Promise<Channel> {
-  return await shakeHands(
-    duplex,
+  const transport = toTransport(duplex);
+  return await withLimit(
     options,
-    (transport, tracer) => {
-      const { identity = "default" } = options;
-      const psk = pskOf(identity, options.psk);
-      return initiate(transport, psk, identity, tracer);
-    },
-    "client",
+    (signal) => initiateChannel(transport, options, signal),
+    (late) => late.abort(),
   );
+}
+
+/** {@linkcode connectChannel} without a time limit of its own. */
+export async function initiateChannel(
+  transport: Transport,
+  options: ClientOptions,
+  signal?: AbortSignal,
+): Promise<Channel> {
+  const { identity = "default", psk, standby = false } = options;
+  const channel = await shakeHands(
+    transport,
+    options,
+    "client",
+    // Not before all that closes the transport stands.
+    async (tracer) =>
+      await initiate(transport, pskOf(identity, psk), identity, tracer),
+    signal,
+  );
+  if (!standby) await channel.open();
+  return channel;
 }
 
 /**
@@ -99,55 +125,99 @@ export async function connectChannel(
  *
  * Whatever happens, the transport now belongs to the channel. The client's
  * possession of the key, and that it is there now, are proved when this
- * resolves. {@linkcode connectChannel} has an example.
+ * resolves, and its stream has begun. {@linkcode connectChannel} has an example.
+ *
+ * A client may prove itself and keep the stream in reserve. The time limit is
+ * for the proof; the signal gives up the wait for the stream too.
  *
  * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
  * @throws {SyntaxError} If the key file's text is malformed.
+ * @throws {DOMException} `AbortError`, or the signal's reason, once it is given.
  */
 export async function acceptChannel(
   duplex: Transport | StreamPair,
   options: ChannelOptions,
 ): Promise<Channel> {
-  return await shakeHands(
-    duplex,
-    options,
-    (transport, tracer) => respond(transport, toPskMap(options.psk), tracer),
-    "server",
-  );
-}
-
-async function shakeHands(
-  duplex: Transport | StreamPair,
-  options: ChannelOptions,
-  handshake: (transport: Transport, tracer: Tracer) => Promise<Session>,
-  role: "client" | "server",
-): Promise<Channel> {
   const transport = toTransport(duplex);
-  const tracer = new Tracer(options.trace);
+  const channel = await withLimit(
+    options,
+    (signal) => respondChannel(transport, options, signal),
+    (late) => late.abort(),
+  );
+  const { signal } = options;
+  const abort = () => channel.abort(signal!.reason);
+  signal?.addEventListener("abort", abort);
   try {
-    const session = await withLimit(
-      options,
-      () => handshake(transport, tracer),
-    );
-    const { idleTimeout = IDLE_TIMEOUT } = options;
-    return new Channel(transport, session, tracer, role, idleTimeout);
-  } catch (error) {
-    closeQuietly(transport);
-    throw error;
+    await Promise.race([channel.opened, channel.closed]);
+    return channel;
+  } finally {
+    signal?.removeEventListener("abort", abort);
   }
 }
 
 /**
- * A duplex stream of bytes to a peer that holds the same key.
- *
- * Each direction ends by itself: `writable.close()` tells the peer,
- * authentically, that there is no more; `readable` ends only when the peer has
- * said so. A connection that closes otherwise is an error on both streams, never
- * an end. After both ends the connection is closed.
+ * {@linkcode acceptChannel} without a time limit of its own, up to the proof: the
+ * stream begins when `opened` resolves.
  */
-export class Channel implements AsyncDisposable {
-  /** Whose key the two sides share. */
+export async function respondChannel(
+  transport: Transport,
+  options: ChannelOptions,
+  signal?: AbortSignal,
+): Promise<Channel> {
+  return await shakeHands(
+    transport,
+    options,
+    "server",
+    async (tracer) => await respond(transport, toPskMap(options.psk), tracer),
+    signal,
+  );
+}
+
+async function shakeHands(
+  transport: Transport,
+  { trace, idleTimeout = IDLE_TIMEOUT }: ChannelOptions,
+  role: Role,
+  handshake: (tracer: Tracer) => Promise<HandshakeResult>,
+  signal?: AbortSignal,
+): Promise<Channel> {
+  const stop = () => closeQuietly(transport);
+  signal?.addEventListener("abort", stop);
+  try {
+    const result = await handshake(new Tracer(trace));
+    signal?.throwIfAborted();
+    const session = new Session(transport, result, role, idleTimeout);
+    return new Channel(transport, session, result);
+  } catch (error) {
+    stop();
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+/** How much a read of `readable` asks for, in bytes, as Deno's own do. */
+const CHUNK_LENGTH = 65_536;
+
+/**
+ * A duplex stream of bytes to a peer that holds the same key, in the shape of
+ * `Deno.Conn`. It can carry another channel.
+ *
+ * Each direction ends by itself: `closeWrite()`, or `writable.close()`, tells the
+ * peer, authentically, that there is no more; `read()` gives null, and `readable`
+ * ends, only when the peer has said so. A connection that closes otherwise is an
+ * error in both directions, never an end. After both ends the connection is
+ * closed.
+ *
+ * Errors are {@linkcode ChannelError}s, the first failure for every caller:
+ * `cut`, `protocol`, `timeout`, `aborted`, or what {@linkcode Channel.abort} was
+ * given.
+ */
+export class Channel implements Transport, AsyncDisposable {
+  /** Whose key the two sides share, and the service: `alice`, `alice@db`. */
   readonly identity: string;
+
+  /** The service that the client asks for: what follows the last `@`, if any. */
+  readonly service: string | undefined;
 
   /**
    * The hash of all that the handshake said, 32 bytes: the same on both sides
@@ -156,136 +226,163 @@ export class Channel implements AsyncDisposable {
   readonly handshakeHash: Uint8Array;
 
   /** The peer's address, if the transport has one. */
-  readonly remoteAddr: Deno.Addr | undefined;
+  declare readonly remoteAddr: Addr;
 
-  /**
-   * What the peer sends, in chunks of up to 65 518 bytes, whose bounds carry no
-   * meaning. Read on demand: a reader that is slow slows the peer down.
-   * Cancelling it gives the whole channel up.
-   *
-   * It is a byte stream, as that of a `Deno.Conn`: a reader that brings its own
-   * buffer (`getReader({ mode: "byob" })`) leaves nothing for the collector, so
-   * that memory stays flat whatever comes.
-   *
-   * Errors with a {@linkcode ChannelError}: `cut`, `protocol`, `timeout` or
-   * `aborted`.
-   */
-  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
-
-  /**
-   * What goes to the peer. A write resolves when it is queued, about 1 MiB at
-   * most; `close()` when all is written and the end is said. Aborting it
-   * gives the whole channel up.
-   *
-   * Errors with a {@linkcode ChannelError}: `cut`, `protocol`, `timeout` or
-   * `aborted`.
-   */
-  readonly writable: WritableStream<Uint8Array>;
+  /** This side's address, if the transport has one. */
+  declare readonly localAddr: Addr;
 
   /**
    * Resolves when both directions have ended and the connection is closed.
-   * Rejects with the {@linkcode ChannelError} that ended the channel otherwise.
+   * Rejects with what ended the channel otherwise.
    */
   readonly closed: Promise<void>;
 
-  readonly #transport: Transport;
-  readonly #sender: Sender;
-  readonly #idleTimeout: number;
-  readonly #keepalive: Keepalive;
-  readonly #closed = Promise.withResolvers<void>();
-  #readableController!: ReadableByteStreamController;
-  #writableController!: WritableStreamDefaultController;
-  #demand = Promise.withResolvers<void>();
-  #bytesSent = 0;
-  #bytesReceived = 0;
-  #endSent = false;
-  #endReceived = false;
-  #isClosed = false;
-  #isPingQueued = false;
-  #closeTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Resolves when the stream has begun. @ignore */
+  readonly opened: Promise<void>;
+
+  readonly #session: Session;
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
+  #writable: WritableStream<ArrayBufferLike | ArrayBufferView> | undefined;
 
   /** For {@linkcode connectChannel} and {@linkcode acceptChannel}. @ignore */
   constructor(
-    transport: Transport,
+    { remoteAddr, localAddr }: Transport,
     session: Session,
-    tracer: Tracer,
-    role: "client" | "server",
-    idleTimeout: number,
+    { identity, handshakeHash }: HandshakeResult,
   ) {
-    this.identity = session.identity;
-    this.handshakeHash = session.handshakeHash;
-    this.remoteAddr = transport.remoteAddr;
-    this.#transport = transport;
-    this.#idleTimeout = idleTimeout;
-    this.#sender = new Sender(
-      transport,
-      session.sendCipher,
-      tracer,
-      (cause) => this.#writeFailed(cause),
-    );
-    this.#keepalive = new Keepalive(
-      idleTimeout,
-      () => this.#ping(),
-      () => this.#fail(silent(idleTimeout, "answered no ping")),
-    );
-    this.closed = this.#closed.promise;
-    this.closed.catch(() => {});
-
-    this.readable = new ReadableStream({
-      type: "bytes",
-      start: (controller) => {
-        this.#readableController = controller;
-      },
-      pull: () => this.#demand.resolve(),
-      cancel: (cause) =>
-        this.#fail(
-          new ChannelError("aborted", "The reader cancelled the stream", {
-            cause,
-          }),
-        ),
-    }, { highWaterMark: 0 });
-
-    this.writable = new WritableStream({
-      start: (controller) => {
-        this.#writableController = controller;
-      },
-      write: (chunk) => this.#write(chunk),
-      close: () => this.#end(),
-      abort: (cause) =>
-        this.#fail(
-          new ChannelError("aborted", "The writer aborted the stream", {
-            cause,
-          }),
-        ),
-    });
-
-    if (role === "client") this.#sender.sendControl(Type.ping);
-    else this.#sender.sendPong();
-    const { frames, receiveCipher } = session;
-    receive(frames, receiveCipher, tracer, this.#sink()).then(
-      () => this.#connectionEnded(),
-      (error) => this.#fail(error),
-    );
+    this.identity = identity;
+    this.service = serviceOf(identity);
+    this.handshakeHash = handshakeHash;
+    if (remoteAddr) this.remoteAddr = remoteAddr;
+    if (localAddr) this.localAddr = localAddr;
+    this.#session = session;
+    this.closed = session.closed;
+    this.opened = session.opened;
   }
 
   /** How many bytes of data this side has sent, queued ones included. */
   get bytesSent(): number {
-    return this.#bytesSent;
+    return this.#session.bytesSent;
   }
 
   /** How many bytes of data have been received and read. */
   get bytesReceived(): number {
-    return this.#bytesReceived;
+    return this.#session.bytesReceived;
+  }
+
+  /**
+   * Begins the stream of a channel that was made with `standby`. To write begins
+   * it too; once it has begun this does nothing.
+   *
+   * @throws {ChannelError} If the channel has failed meanwhile.
+   */
+  // deno-lint-ignore require-await -- What it throws, it rejects with.
+  async open(): Promise<void> {
+    this.#session.open();
+  }
+
+  /**
+   * Reads up to `p.length` bytes into `p`; their number, or null once the peer
+   * has ended its direction. Bounds carry no meaning. Whoever reads slowly slows
+   * the peer down: at most 8 frames, 512 KiB, are held.
+   *
+   * @throws {ChannelError} If the channel fails.
+   * @throws {TypeError} If another read is under way.
+   */
+  read(p: Uint8Array): Promise<number | null> {
+    return this.#session.read(p);
+  }
+
+  /**
+   * Writes all of `p`, which is the caller's again when this resolves; its
+   * length. It resolves when all has been taken: about 600 KiB wait at most.
+   *
+   * @throws {ChannelError} If the channel fails.
+   * @throws {TypeError} After `closeWrite()`.
+   */
+  write(p: Uint8Array): Promise<number> {
+    return this.#session.write(p);
+  }
+
+  /**
+   * Tells the peer that there is no more. It resolves when all is written; the
+   * other direction may go on.
+   *
+   * @throws {ChannelError} If the channel fails.
+   * @throws {TypeError} If it has been called before.
+   */
+  closeWrite(): Promise<void> {
+    return this.#session.closeWrite();
+  }
+
+  /**
+   * Closes both directions. Where both have ended nothing is lost; what has not
+   * is cut, with an error of code `aborted` on this side.
+   */
+  close(): void {
+    this.#session.close();
   }
 
   /**
    * Gives the channel up: closes the connection without an end, which the peer
-   * sees as a cut. Both streams error with `aborted`. Nothing if it is closed.
+   * sees as a cut. Nothing if it is closed.
    *
-   * @param message Why, for the error.
+   * @param reason What both directions fail with, as with
+   * `AbortController.abort()`; by default a {@linkcode ChannelError} `aborted`.
    */
-  abort(message = "The channel was aborted"): void {
-    this.#fail(new ChannelError("aborted", message));
+  abort(reason: unknown = aborted("The channel was aborted")): void {
+    this.#session.abort(reason);
+  }
+
+  /**
+   * What the peer sends, as a byte stream over {@linkcode Channel.read}: it reads
+   * on demand, and a reader may bring its own buffer (`getReader({ mode: "byob"
+   * })`), which leaves nothing for the collector. Cancelling it gives the whole
+   * channel up.
+   */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return this.#readable ??= new ReadableStream({
+      type: "bytes",
+      autoAllocateChunkSize: CHUNK_LENGTH,
+      start: (controller) => {
+        this.closed.catch((error) => controller.error(error));
+      },
+      pull: async (controller) => {
+        const request = controller.byobRequest!;
+        const { buffer, byteOffset, byteLength } = request.view!;
+        const count = await this.read(
+          new Uint8Array(buffer, byteOffset, byteLength),
+        );
+        if (count === null) controller.close();
+        request.respond(count ?? 0);
+      },
+      cancel: (cause) =>
+        this.abort(aborted("The reader cancelled the stream", cause)),
+    }, { highWaterMark: 0 });
+  }
+
+  /**
+   * What goes to the peer, over {@linkcode Channel.write}: any `BufferSource`,
+   * whole. A chunk of another kind is a `TypeError` that fails the channel.
+   * `close()` says the end; aborting it gives the whole channel up.
+   */
+  get writable(): WritableStream<ArrayBufferLike | ArrayBufferView> {
+    return this.#writable ??= new WritableStream({
+      start: (controller) => {
+        this.closed.catch((error) => controller.error(error));
+      },
+      write: async (chunk) => {
+        try {
+          await this.write(toBytes(chunk));
+        } catch (error) {
+          this.abort(error);
+          throw error;
+        }
+      },
+      close: () => this.closeWrite(),
+      abort: (cause) =>
+        this.abort(aborted("The writer aborted the stream", cause)),
+    });
   }
 
   /**
@@ -293,154 +390,11 @@ export class Channel implements AsyncDisposable {
    * so that a block that was left early is never taken for a clean end.
    */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#haveBothEnded) this.abort();
+    if (!this.#session.haveBothEnded) this.abort();
     await this.closed.catch(() => {});
-  }
-
-  async #write(chunk: Uint8Array): Promise<void> {
-    this.#bytesSent += chunk.length;
-    const room = this.#sender.send(chunk);
-    if (room) await room;
-  }
-
-  async #end(): Promise<void> {
-    this.#sender.sendControl(Type.end);
-    await this.#sender.flush();
-    this.#endSent = true;
-    await this.#closeIfEnded();
-  }
-
-  /** One at a time: none joins another that the peer does not take. */
-  async #ping(): Promise<void> {
-    if (this.#isPingQueued) return;
-    this.#isPingQueued = true;
-    this.#sender.sendControl(Type.ping);
-    await this.#sender.flush().catch(() => {});
-    this.#isPingQueued = false;
-  }
-
-  #sink(): Sink {
-    return {
-      data: async (body) => {
-        this.#keepalive.deaf();
-        for (let rest = body; rest.length > 0;) {
-          await this.#demand.promise;
-          this.#demand = Promise.withResolvers();
-          rest = this.#deliver(rest);
-        }
-        this.#keepalive.heard();
-      },
-      end: () => {
-        this.#endReceived = true;
-        this.#readableController.close();
-        this.#readableController.byobRequest?.respond(0);
-        this.#closeIfEnded();
-      },
-      ping: () => {
-        this.#heard();
-        // After both ends nothing more can be said.
-        return this.#haveBothEnded ? undefined : this.#sender.sendPong();
-      },
-      pong: () => this.#heard(),
-      fail: (error) => this.#fail(error),
-    };
-  }
-
-  /** Gives the reader what it takes; returns the rest. */
-  #deliver(body: Bytes): Bytes {
-    const request = this.#readableController.byobRequest;
-    if (!request) {
-      this.#bytesReceived += body.length;
-      this.#readableController.enqueue(body);
-      return EMPTY;
-    }
-    const { buffer, byteOffset, byteLength } = request.view!;
-    const part = body.subarray(0, byteLength);
-    new Uint8Array(buffer, byteOffset).set(part);
-    this.#bytesReceived += part.length;
-    request.respond(part.length);
-    if (part.length < body.length) return body.subarray(part.length);
-    free(body);
-    return EMPTY;
-  }
-
-  get #haveBothEnded(): boolean {
-    return this.#endSent && this.#endReceived;
-  }
-
-  #heard(): void {
-    this.#keepalive.heard();
-    if (this.#closeTimer !== undefined) this.#awaitClose();
-  }
-
-  /** Gives up a peer that neither closes nor gives a sign that it still reads. */
-  #awaitClose(): void {
-    clearTimeout(this.#closeTimer);
-    const idleTimeout = this.#idleTimeout || IDLE_TIMEOUT;
-    this.#closeTimer = setTimeout(
-      () => this.#fail(silent(idleTimeout, "did not close after both ends")),
-      2 * idleTimeout,
-    );
-  }
-
-  /**
-   * After both ends: close_notify, then the peer's. It may take its time: what we
-   * sent may still be on its way, and closing before would lose it.
-   */
-  async #closeIfEnded(): Promise<void> {
-    if (!this.#haveBothEnded || this.#isClosed) return;
-    this.#keepalive.stop();
-    this.#awaitClose();
-    try {
-      await this.#sender.flush();
-      await this.#transport.closeWrite();
-    } catch {
-      // All has been said, on both sides: the peer may have closed already.
-    }
-  }
-
-  /** The peer had ended its stream before the connection did. */
-  #connectionEnded(): void {
-    if (!this.#endSent) {
-      this.#fail(
-        new ChannelError("cut", "The peer closed before it had read all"),
-      );
-    } else if (this.#finish()) this.#closed.resolve();
-  }
-
-  /** If our end has gone, all that failed is a ping: what was read still counts. */
-  #writeFailed(cause: unknown): void {
-    if (this.#endSent) return;
-    this.#fail(
-      new ChannelError("cut", "The peer cut the connection", { cause }),
-    );
-  }
-
-  /** The first failure is what everyone is told; the peer is told nothing. */
-  #fail(error: unknown): void {
-    if (!this.#finish(error)) return;
-    this.#demand.promise.catch(() => {});
-    this.#demand.reject(error);
-    this.#readableController.error(error);
-    this.#writableController.error(error);
-    this.#closed.reject(error);
-  }
-
-  #finish(reason?: unknown): boolean {
-    if (this.#isClosed) return false;
-    this.#isClosed = true;
-    clearTimeout(this.#closeTimer);
-    this.#keepalive.stop();
-    this.#sender.stop(reason);
-    closeQuietly(this.#transport);
-    return true;
   }
 }
 
-function silent(idleTimeout: number, how: string): ChannelError {
-  const seconds = 2 * idleTimeout / 1000;
-  return new ChannelError(
-    "timeout",
-    `The peer has been silent for ${seconds} s and ${how}`,
-  );
+function aborted(message: string, cause?: unknown): ChannelError {
+  return new ChannelError("aborted", message, { cause });
 }

@@ -55,6 +55,8 @@ export class FrameReader {
   #start = 0;
   #end = 0;
   #lastCount = 0;
+  /** How many bytes the next frame takes, as far as that is known. */
+  #wanted = HEADER_LENGTH;
 
   /** @param source Where the bytes come from. */
   constructor(source: Reader) {
@@ -75,28 +77,40 @@ export class FrameReader {
     min: number,
     max: number = MAX_FRAME_LENGTH,
   ): Promise<Bytes | null> {
-    if (!await this.#have(HEADER_LENGTH)) return null;
+    while (true) {
+      const frame = this.take(min, max);
+      if (frame || !await this.#read()) return frame ?? null;
+    }
+  }
+
+  /** The next frame, if all of it has been read; else as {@linkcode next}. */
+  take(min: number, max: number = MAX_FRAME_LENGTH): Bytes | undefined {
+    const count = this.#end - this.#start;
+    if (count < HEADER_LENGTH) {
+      this.#wanted = HEADER_LENGTH;
+      return undefined;
+    }
     const length = this.#buffer[this.#start]! << 8 |
       this.#buffer[this.#start + 1]!;
     if (length < min || length > max) {
       throw new ChannelError("protocol", "The peer sent a malformed frame");
     }
-    if (!await this.#have(HEADER_LENGTH + length)) return null;
+    if (count < HEADER_LENGTH + length) {
+      this.#wanted = HEADER_LENGTH + length;
+      return undefined;
+    }
     const start = this.#start + HEADER_LENGTH;
     this.#start = start + length;
     return this.#buffer.subarray(start, this.#start);
   }
 
-  /** Reads until so many bytes are there; false if the source ends first. */
-  async #have(length: number): Promise<boolean> {
-    while (this.#end - this.#start < length) {
-      this.#makeRoom(length);
-      const space = this.#buffer.subarray(this.#end);
-      const count = await this.#source.read(space);
-      if (count === null) return false;
-      this.#end += count;
-      this.#lastCount = count;
-    }
+  /** Reads once; false if the source has ended. */
+  async #read(): Promise<boolean> {
+    this.#makeRoom(this.#wanted);
+    const count = await this.#source.read(this.#buffer.subarray(this.#end));
+    if (count === null) return false;
+    this.#end += count;
+    this.#lastCount = count;
     return true;
   }
 

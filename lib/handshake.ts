@@ -19,15 +19,19 @@
 import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import { encodeFrames, FrameReader } from "./frame.ts";
-import { messageType, MIN_MESSAGE_LENGTH, Type } from "./message.ts";
 import {
-  type CipherState,
-  EMPTY,
+  MessageSeal,
+  messageType,
+  MIN_MESSAGE_LENGTH,
+  type Seal,
+  Type,
+} from "./message.ts";
+import {
   HANDSHAKE_MESSAGE_LENGTH,
   HandshakeState,
   PSK_LENGTH,
 } from "./noise.ts";
-import { isIdentity, type PskMap } from "./psk.ts";
+import { findPsk, isIdentity, type PskMap } from "./psk.ts";
 import type { Tracer } from "./trace.ts";
 import { type Transport, writeAll } from "./transport.ts";
 
@@ -35,15 +39,15 @@ const HELLO = "innerlock/1 ";
 const MAX_IDENTITY_LENGTH = 64;
 
 /** What a handshake leaves behind. */
-export interface Session {
-  /** Whose key it was. */
+export interface HandshakeResult {
+  /** Whose key it was, and the service asked for, as the hello has it. */
   identity: string;
   /** The hash of all that the handshake said, the same on both sides. */
   handshakeHash: Bytes;
   /** Seals what this side sends. */
-  sendCipher: CipherState;
+  sending: Seal;
   /** Opens what the peer sends. */
-  receiveCipher: CipherState;
+  receiving: Seal;
   /** Where the peer's frames come from. */
   frames: FrameReader;
 }
@@ -62,7 +66,7 @@ export async function initiate(
   identity: string,
   tracer: Tracer,
   e?: CryptoKeyPair,
-): Promise<Session> {
+): Promise<HandshakeResult> {
   const hello = new TextEncoder().encode(HELLO + identity);
   const handshake = await HandshakeState.initialize({
     prologue: hello,
@@ -95,9 +99,14 @@ export async function initiate(
       { cause },
     );
   }
-  const [sendCipher, receiveCipher] = await handshake.split();
-  const { handshakeHash } = handshake;
-  return { identity, handshakeHash, sendCipher, receiveCipher, frames };
+  const [up, down] = await handshake.split();
+  return {
+    identity,
+    handshakeHash: handshake.handshakeHash,
+    sending: tracer.messages("sent", new MessageSeal(up)),
+    receiving: tracer.messages("received", new MessageSeal(down)),
+    frames,
+  };
 }
 
 // A server says nothing when it refuses, so this is what a refusal looks like.
@@ -124,7 +133,7 @@ export async function respond(
   psks: PskMap,
   tracer: Tracer,
   e?: CryptoKeyPair,
-): Promise<Session> {
+): Promise<HandshakeResult> {
   const frames = new FrameReader(transport);
   const hello = (await nextFrame(
     frames,
@@ -133,7 +142,7 @@ export async function respond(
   )).slice();
   tracer.hello("received", hello);
   const identity = parseHello(hello);
-  const psk = psks.get(identity) ??
+  const psk = findPsk(identity, psks) ??
     crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
   const message1 = await nextFrame(
     frames,
@@ -163,15 +172,12 @@ export async function respond(
   } catch (cause) {
     throw goneInHandshake(cause);
   }
-  const [receiveCipher, sendCipher] = await handshake.split();
-  const ping = (await nextFrame(
-    frames,
-    MIN_MESSAGE_LENGTH,
-    MIN_MESSAGE_LENGTH,
-  )).slice();
+  const [up, down] = await handshake.split();
+  const receiving = tracer.messages("received", new MessageSeal(up));
+  const ping = await nextFrame(frames, MIN_MESSAGE_LENGTH, MIN_MESSAGE_LENGTH);
   let plaintext: Bytes;
   try {
-    plaintext = await receiveCipher.decryptWithAd(EMPTY, ping);
+    plaintext = await receiving.open(ping);
   } catch (cause) {
     throw new ChannelError(
       "refused",
@@ -180,13 +186,16 @@ export async function respond(
       { cause },
     );
   }
-  const type = messageType(plaintext);
-  tracer.message("received", plaintext, ping);
-  if (type !== Type.ping) {
+  if (messageType(plaintext) !== Type.ping) {
     throw new ChannelError("protocol", "The client did not begin with a ping");
   }
-  const { handshakeHash } = handshake;
-  return { identity, handshakeHash, sendCipher, receiveCipher, frames };
+  return {
+    identity,
+    handshakeHash: handshake.handshakeHash,
+    sending: tracer.messages("sent", new MessageSeal(down)),
+    receiving,
+    frames,
+  };
 }
 
 function parseHello(hello: Bytes): string {

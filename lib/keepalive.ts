@@ -4,10 +4,14 @@
  * @module
  */
 
-/** A peer that has been silent for so long is asked for a sign, in milliseconds. */
-export const IDLE_TIMEOUT = 60_000;
+/**
+ * A peer that has been silent for so long is asked for a sign, in milliseconds.
+ * Boxes in between close what has been silent for 60 s.
+ */
+export const IDLE_TIMEOUT = 25_000;
 
-type Timer = ReturnType<typeof setTimeout>;
+/** Of {@linkcode Clock.after}. */
+export type Timer = ReturnType<typeof setTimeout>;
 
 /** Time, in milliseconds. */
 export interface Clock {
@@ -16,7 +20,8 @@ export interface Clock {
   clear(timer: Timer | undefined): void;
 }
 
-const CLOCK: Clock = {
+/** The runtime's own. */
+export const CLOCK: Clock = {
   now: () => performance.now(),
   after: (time, callback) => setTimeout(callback, time),
   clear: (timer) => clearTimeout(timer),

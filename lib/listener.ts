@@ -4,7 +4,11 @@
  * @module
  */
 
-import { acceptChannel, type Channel, type ChannelOptions } from "./channel.ts";
+import {
+  type Channel,
+  type ChannelOptions,
+  respondChannel,
+} from "./channel.ts";
 import { ChannelError } from "./errors.ts";
 import { withLimit } from "./limit.ts";
 import { type PskMap, toPskMap } from "./psk.ts";
@@ -361,14 +365,21 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
       if ("handshake" in conn) {
         await finishTls(conn, signal, "client", "The client");
       } else conn.setNoDelay(true);
-      return await acceptChannel(conn, { ...options, psk: this.#psks, signal });
+      return await respondChannel(
+        conn,
+        { ...options, psk: this.#psks },
+        signal,
+      );
     }, (late) => late.abort());
   }
 
   #keep(channel: Channel): void {
     if (this.#isDropped) return channel.abort("The listener was closed");
     this.#channels.add(channel);
-    this.#ready.push(channel);
+    channel.opened.then(() => {
+      this.#ready.push(channel);
+      this.#changed();
+    });
     channel.closed.catch(() => {}).finally(() => {
       this.#channels.delete(channel);
       // One that nobody has taken yet: there is nothing left to take.

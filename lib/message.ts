@@ -7,10 +7,10 @@
 
 import { type Bytes, TAG_LENGTH } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
-import type { CipherState } from "./noise.ts";
+import { type CipherState, EMPTY } from "./noise.ts";
 
 /** The types of transport messages. */
-export const Type = { data: 0, end: 1, ping: 2, pong: 3 } as const;
+export const Type = { data: 0, end: 1, ping: 2, pong: 3, open: 4 } as const;
 
 /** One of {@linkcode Type}. */
 export type Type = typeof Type[keyof typeof Type];
@@ -40,16 +40,62 @@ export function messageType(plaintext: Bytes): Type {
     case Type.end:
     case Type.ping:
     case Type.pong:
+    case Type.open:
       if (isEmpty) return type;
       break;
   }
   throw new ChannelError("protocol", "The peer sent a malformed message");
 }
 
-/**
- * Replaces a direction's key if its last message was a 65 536th. To be called
- * after each message; what it returns is to be awaited before the next.
- */
-export function rekeyIfDue(cipher: CipherState): Promise<void> | undefined {
-  return cipher.n % REKEY_INTERVAL === 0n ? cipher.rekey() : undefined;
+/** Seals and opens one direction's messages, in order. */
+export interface Seal {
+  /** Seals a plaintext; done with its buffer when it returns. */
+  seal(plaintext: Bytes): Bytes | Promise<Bytes>;
+  /**
+   * Opens a frame; done with its buffer when it returns.
+   *
+   * @throws {ChannelError} `protocol` if it is not authentic. A promise rejects
+   * with it.
+   */
+  open(frame: Bytes): Bytes | Promise<Bytes>;
+}
+
+/** A direction's cipher state, whose key is replaced when its time has come. */
+export class MessageSeal implements Seal {
+  readonly #cipher: CipherState;
+
+  /** @param cipher One of those that `Split()` made; nobody else uses it. */
+  constructor(cipher: CipherState) {
+    this.#cipher = cipher;
+  }
+
+  /** {@linkcode Seal.seal}. */
+  seal(plaintext: Bytes): Bytes | Promise<Bytes> {
+    const frame = this.#cipher.encryptWithAd(EMPTY, plaintext);
+    this.#rekeyIfDue();
+    return frame;
+  }
+
+  /** {@linkcode Seal.open}. */
+  open(frame: Bytes): Bytes | Promise<Bytes> {
+    try {
+      const plaintext = this.#cipher.decryptWithAd(EMPTY, frame);
+      this.#rekeyIfDue();
+      return plaintext instanceof Promise
+        ? plaintext.catch(notAuthentic)
+        : plaintext;
+    } catch (cause) {
+      return notAuthentic(cause);
+    }
+  }
+
+  #rekeyIfDue(): void {
+    if (this.#cipher.n % REKEY_INTERVAL === 0n) this.#cipher.rekey();
+  }
+}
+
+function notAuthentic(cause: unknown): never {
+  throw new ChannelError("protocol", "A frame was forged or damaged", {
+    cause,
+  });
 }

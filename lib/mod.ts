@@ -31,7 +31,7 @@
 
 export {
   acceptChannel,
-  Channel,
+  type Channel,
   type ChannelOptions,
   type ClientOptions,
   connectChannel,
@@ -39,4 +39,4 @@ export {
 export { ChannelError, type ChannelErrorCode } from "./errors.ts";
 export { parsePsk, type PskMap } from "./psk.ts";
 export type { FrameTrace } from "./trace.ts";
-export type { StreamPair, Transport } from "./transport.ts";
+export type { Addr, StreamPair, Transport } from "./transport.ts";

@@ -7,6 +7,7 @@
 
 import * as aesGcm from "./aes_gcm.ts";
 import type { Bytes } from "./aes_gcm.ts";
+import { nodeCrypto } from "./runtime.ts";
 
 const PROTOCOL_NAME = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
@@ -30,7 +31,7 @@ const MAX_NONCE = 2n ** 64n - 1n;
 
 /** A cipher key and its nonce counter (section 5.1). */
 export class CipherState {
-  #k: CryptoKey;
+  #k: CryptoKey | Promise<CryptoKey>;
   #n = 0n;
 
   private constructor(k: CryptoKey) {
@@ -51,8 +52,8 @@ export class CipherState {
    * `EncryptWithAd(ad, plaintext)`. The nonce is taken before this returns, so
    * calls that overlap never share one.
    */
-  encryptWithAd(ad: Bytes, plaintext: Bytes): Promise<Bytes> {
-    return aesGcm.encrypt(this.#k, this.#nextNonce(), ad, plaintext);
+  encryptWithAd(ad: Bytes, plaintext: Bytes): Bytes | Promise<Bytes> {
+    return this.#use(aesGcm.encrypt, ad, plaintext);
   }
 
   /**
@@ -60,20 +61,35 @@ export class CipherState {
    * calls may overlap if they are made in order. Unlike in the specification
    * the counter has moved on after a failure: a channel ends at its first one.
    *
-   * @throws {DOMException} `OperationError` if the ciphertext is not authentic.
+   * @throws {Error} If the ciphertext is not authentic. A promise rejects with it.
    */
-  decryptWithAd(ad: Bytes, ciphertext: Bytes): Promise<Bytes> {
-    return aesGcm.decrypt(this.#k, this.#nextNonce(), ad, ciphertext);
+  decryptWithAd(ad: Bytes, ciphertext: Bytes): Bytes | Promise<Bytes> {
+    return this.#use(aesGcm.decrypt, ad, ciphertext);
   }
 
   /**
-   * `Rekey()`: the key becomes `REKEY(k)`, the counter goes on. The caller
-   * awaits it before the next message.
+   * `Rekey()`: the key becomes `REKEY(k)`, the counter goes on. Messages that
+   * follow wait for the new key by themselves.
    */
-  async rekey(): Promise<void> {
-    const zeros = new Uint8Array(aesGcm.KEY_LENGTH);
-    const block = await aesGcm.encrypt(this.#k, nonce(MAX_NONCE), EMPTY, zeros);
-    this.#k = await aesGcm.importKey(block.slice(0, aesGcm.KEY_LENGTH));
+  rekey(): void {
+    const next = rekeyed(this.#k);
+    this.#k = next;
+    next.then((k) => {
+      if (this.#k === next) this.#k = k;
+    }, () => {});
+  }
+
+  #use(
+    crypt: typeof aesGcm.encrypt,
+    ad: Bytes,
+    text: Bytes,
+  ): Bytes | Promise<Bytes> {
+    const k = this.#k;
+    const n = this.#nextNonce();
+    if (!(k instanceof Promise)) return crypt(k, n, ad, text);
+    // The caller may use its buffer again at once, here too.
+    const copy = text.slice();
+    return k.then((k) => crypt(k, n, ad, copy));
   }
 
   #nextNonce(): Bytes {
@@ -82,6 +98,13 @@ export class CipherState {
     }
     return nonce(this.#n++);
   }
+}
+
+/** `REKEY(k)` (section 4.2). */
+async function rekeyed(k: CryptoKey | Promise<CryptoKey>): Promise<CryptoKey> {
+  const zeros = new Uint8Array(aesGcm.KEY_LENGTH);
+  const block = await aesGcm.encrypt(await k, nonce(MAX_NONCE), EMPTY, zeros);
+  return await aesGcm.importKey(block.slice(0, aesGcm.KEY_LENGTH));
 }
 
 /** 4 zero bytes ‖ u64 big-endian (section 12.4). */
@@ -171,8 +194,8 @@ export interface HandshakeOptions {
  *   <- e, ee
  * ```
  *
- * Each step of WebCrypto wakes a thread, which takes longer than its work: steps
- * that do not need each other's results are taken side by side.
+ * Where a step wakes another thread, that takes longer than its work: steps that
+ * do not need each other's results are taken side by side.
  */
 export class HandshakeState {
   readonly #symmetric: SymmetricState;
@@ -288,22 +311,35 @@ async function hkdf(
   outputs: 3,
 ): Promise<[Bytes, Bytes, Bytes]>;
 async function hkdf(ck: Bytes, ikm: Bytes, outputs: number): Promise<Bytes[]> {
-  const key = await crypto.subtle.importKey("raw", ikm, "HKDF", false, [
-    "deriveBits",
-  ]);
-  const bits = await crypto.subtle.deriveBits(
-    { name: "HKDF", hash: "SHA-256", salt: ck, info: EMPTY },
-    key,
-    outputs * HASHLEN * 8,
-  );
+  const length = outputs * HASHLEN;
+  const bits = nodeCrypto
+    ? nodeCrypto.hkdfSync("sha256", ikm, ck, EMPTY, length)
+    : await hkdfBits(ck, ikm, length);
   return Array.from(
     { length: outputs },
     (_, i) => new Uint8Array(bits.slice(i * HASHLEN, (i + 1) * HASHLEN)),
   );
 }
 
+async function hkdfBits(
+  salt: Bytes,
+  ikm: Bytes,
+  length: number,
+): Promise<ArrayBuffer> {
+  const key = await crypto.subtle.importKey("raw", ikm, "HKDF", false, [
+    "deriveBits",
+  ]);
+  return await crypto.subtle.deriveBits(
+    { name: "HKDF", hash: "SHA-256", salt, info: EMPTY },
+    key,
+    length * 8,
+  );
+}
+
 async function sha256(data: Bytes): Promise<Bytes> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+  return nodeCrypto
+    ? nodeCrypto.createHash("sha256").update(data).digest()
+    : new Uint8Array(await crypto.subtle.digest("SHA-256", data));
 }
 
 function concat(a: Bytes, b: Bytes): Bytes {

@@ -58,12 +58,20 @@ export function parsePsk(text: string): PskMap {
       fail(`has no key of ${PSK_LENGTH * 2} hex digits after its colon`);
     }
     if (keys.has(identity)) fail(`names the identity ${identity} once more`);
-    keys.set(identity, Uint8Array.fromHex(key));
+    keys.set(identity, fromHex(key));
   }
   if (keys.size === 0) {
     throw new SyntaxError("Cannot parse key file: there is no key in it");
   }
   return keys;
+}
+
+// `Uint8Array.fromHex` is not yet in every runtime.
+function fromHex(text: string): Bytes {
+  return Uint8Array.from(
+    { length: text.length / 2 },
+    (_, i) => Number.parseInt(text.slice(2 * i, 2 * i + 2), 16),
+  );
 }
 
 /** Parses a key file's text; a map passes through as it is. */
@@ -72,13 +80,33 @@ export function toPskMap(psk: string | PskMap): PskMap {
 }
 
 /**
- * The key of an identity.
+ * The key of an identity: that of the whole identity if the file has it, else
+ * that of what stands before its last `@`. So `alice` opens every service, and
+ * `alice@db` that one alone.
+ */
+export function findPsk(identity: string, psks: PskMap): Bytes | undefined {
+  const at = identity.lastIndexOf("@");
+  return psks.get(identity) ??
+    (at < 0 ? undefined : psks.get(identity.slice(0, at)));
+}
+
+/**
+ * The service that an identity asks for: what follows its last `@`. Undefined
+ * if there is none.
+ */
+export function serviceOf(identity: string): string | undefined {
+  const at = identity.lastIndexOf("@");
+  return at < 0 ? undefined : identity.slice(at + 1);
+}
+
+/**
+ * The key of an identity, as {@linkcode findPsk} finds it.
  *
  * @throws {TypeError} If there is none.
  * @throws {SyntaxError} If the key file's text is malformed.
  */
 export function pskOf(identity: string, psk: string | PskMap): Bytes {
-  const key = toPskMap(psk).get(identity);
+  const key = findPsk(identity, toPskMap(psk));
   if (key === undefined) {
     throw new TypeError(`The key file has no identity ${identity}`);
   }

@@ -1,115 +1,216 @@
 /**
  * The receiving half of a session: frames are read in order, several are opened
- * at once, and they are delivered in order.
+ * at once, and what they say is delivered in order.
  *
  * @module
  */
 
-import type { Bytes } from "./aes_gcm.ts";
+import { type Bytes, SHORT_LENGTH } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import type { FrameReader } from "./frame.ts";
+import { free } from "./memory.ts";
 import {
   messageType,
   MIN_MESSAGE_LENGTH,
-  rekeyIfDue,
+  type Seal,
   Type,
   TYPE_LENGTH,
 } from "./message.ts";
-import { type CipherState, EMPTY } from "./noise.ts";
-import type { Tracer } from "./trace.ts";
 
-/** How many frames may be opened ahead of the one that is being delivered. */
+/** So many frames may have been read whose data has not been taken. */
 const READ_AHEAD = 8;
 
-/** Takes what the peer sent, in order, only ever what was authentic. */
-export interface Sink {
-  /** Bytes of the stream. What it returns is awaited before the next call. */
-  data(body: Bytes): Promise<void>;
-  /** The peer has ended its direction. */
-  end(): void;
-  /** The peer wants a pong. */
-  ping(): void | Promise<void>;
-  /** The peer has answered a ping. */
-  pong(): void;
-  /** A frame was not authentic, or could not be delivered. */
-  fail(error: unknown): void;
+/** Hears what is not data, in the order in which it came. */
+export interface Listener {
+  /** A message without a body. What it returns is awaited before the next. */
+  control(type: Exclude<Type, 0>): void | Promise<void>;
+  /** Data came. It throws if none may come now. */
+  data(): void;
+  /** No more is read until what came has been taken. */
+  deaf(): void;
+  /** It is read again. */
+  hearing(): void;
 }
 
-/**
- * Receives until the connection ends.
- *
- * Resolves if the peer had ended its direction before.
- *
- * @throws {ChannelError} `cut` if the peer had not; `protocol` if a frame does
- * not open, is malformed or is out of order: at once, though frames before it
- * may still wait to be delivered.
- */
-export async function receive(
-  frames: FrameReader,
-  cipher: CipherState,
-  tracer: Tracer,
-  sink: Sink,
-): Promise<void> {
-  let ended = false;
-  const deliver = (plaintext: Bytes, ciphertext: Bytes) => {
-    const type = messageType(plaintext);
-    // The sink may give the plaintext's memory away.
-    const shown = tracer.active ? plaintext.slice() : plaintext;
-    tracer.message("received", shown, ciphertext);
-    switch (type) {
-      case Type.data:
-        if (ended) throw afterEnd();
-        return sink.data(plaintext.subarray(TYPE_LENGTH));
-      case Type.end:
-        if (ended) throw afterEnd();
-        ended = true;
-        return sink.end();
-      case Type.ping:
-        return sink.ping();
-      case Type.pong:
-        return sink.pong();
+/** What waits for data. */
+interface Waiting {
+  p: Uint8Array;
+  resolve: (count: number | null) => void;
+  reject: (error: unknown) => void;
+}
+
+/** Opens one side's messages, only ever what was authentic. */
+export class Receiver {
+  readonly #frames: FrameReader;
+  readonly #seal: Seal;
+  readonly #listener: Listener;
+  /** What has been opened and not been taken, in order. */
+  readonly #bodies: Bytes[] = [];
+  /** How many frames have been read and not been dealt with. */
+  #ahead = 0;
+  #room: PromiseWithResolvers<void> | undefined;
+  /** Resolves when the frames so far have been delivered, if some are not. */
+  #delivered: Promise<void> | undefined;
+  #waiting: Waiting | undefined;
+  #hasEnded = false;
+  #stopped: { reason: unknown } | undefined;
+
+  /** Reads from `frames` once it {@linkcode Receiver.run}s. */
+  constructor(frames: FrameReader, seal: Seal, listener: Listener) {
+    this.#frames = frames;
+    this.#seal = seal;
+    this.#listener = listener;
+  }
+
+  /**
+   * Takes up to `p.length` bytes; their number, or null once the peer has ended
+   * its direction.
+   *
+   * @throws What the session was stopped with.
+   * @throws {TypeError} If another read is under way.
+   */
+  read(p: Uint8Array): Promise<number | null> {
+    if (this.#stopped) return Promise.reject(this.#stopped.reason);
+    if (this.#waiting) {
+      return Promise.reject(
+        new TypeError("Cannot read: another read is under way"),
+      );
     }
-  };
-  const ahead: Promise<void>[] = [];
-  let delivered = Promise.resolve();
-  const openAndDeliver = async (frame: Bytes, before: Promise<void>) => {
-    const ciphertext = tracer.active ? frame.slice() : frame;
-    const [plaintext] = await Promise.all([open(cipher, ciphertext), before]);
-    await deliver(plaintext, ciphertext);
-  };
-  while (true) {
-    const frame = await nextFrame(frames);
-    if (frame === null) break;
-    delivered = openAndDeliver(frame, delivered);
-    delivered.catch((error) => sink.fail(error));
-    ahead.push(delivered);
-    await rekeyIfDue(cipher);
-    if (ahead.length === READ_AHEAD) await ahead.shift();
-  }
-  await delivered;
-  if (!ended) throw new ChannelError("cut", "The peer cut the connection");
-}
-
-/** Null too if the connection breaks: a cut is a cut. */
-async function nextFrame(frames: FrameReader): Promise<Bytes | null> {
-  try {
-    return await frames.next(MIN_MESSAGE_LENGTH);
-  } catch (error) {
-    if (error instanceof ChannelError) throw error;
-    return null;
-  }
-}
-
-async function open(cipher: CipherState, ciphertext: Bytes): Promise<Bytes> {
-  try {
-    return await cipher.decryptWithAd(EMPTY, ciphertext);
-  } catch (cause) {
-    throw new ChannelError("protocol", "A frame was forged or damaged", {
-      cause,
+    if (this.#bodies.length > 0) return Promise.resolve(this.#take(p));
+    if (this.#hasEnded) return Promise.resolve(null);
+    return new Promise((resolve, reject) => {
+      this.#waiting = { p, resolve, reject };
     });
   }
-}
 
-function afterEnd(): ChannelError {
-  return new ChannelError("protocol", "The peer went on after its end");
+  /** Takes nothing more: reads reject. */
+  stop(reason: unknown): void {
+    if (this.#stopped) return;
+    this.#stopped = { reason };
+    this.#bodies.length = 0;
+    this.#waiting?.reject(reason);
+    this.#waiting = undefined;
+    this.#madeRoom();
+  }
+
+  /**
+   * Receives until the connection ends. Resolves if the peer had ended its
+   * direction before.
+   *
+   * @throws {ChannelError} `cut` if the peer had not, once all before has been
+   * taken; `protocol` if a frame does not open, is malformed or is out of order:
+   * at once, though data before it may not have been taken.
+   */
+  async run(): Promise<void> {
+    const failed = Promise.withResolvers<never>();
+    failed.promise.catch(() => {});
+    const receiving = this.#receive(failed.reject);
+    await Promise.race([receiving, failed.promise]);
+  }
+
+  async #receive(fail: (error: unknown) => void): Promise<void> {
+    while (!this.#stopped) {
+      if (this.#ahead >= READ_AHEAD) await this.#whenRoom(READ_AHEAD);
+      const frame = this.#frames.take(MIN_MESSAGE_LENGTH) ??
+        await this.#nextFrame();
+      if (frame === null) break;
+      this.#ahead++;
+      const plaintext = this.#seal.open(frame);
+      if (plaintext instanceof Promise || this.#delivered) {
+        const mine: Promise<void> = this.#deliverAfter(
+          this.#delivered,
+          plaintext,
+        ).finally(() => {
+          if (this.#delivered === mine) this.#delivered = undefined;
+        });
+        mine.catch(fail);
+        this.#delivered = mine;
+      } else {
+        const waits = this.#deliver(plaintext);
+        if (waits) await waits;
+      }
+    }
+    await this.#delivered;
+    if (!this.#hasEnded) {
+      await this.#whenRoom(1);
+      throw new ChannelError("cut", "The peer cut the connection");
+    }
+  }
+
+  async #deliverAfter(
+    before: Promise<void> | undefined,
+    opening: Bytes | Promise<Bytes>,
+  ): Promise<void> {
+    const [plaintext] = await Promise.all([opening, before]);
+    await this.#deliver(plaintext);
+  }
+
+  #deliver(plaintext: Bytes): void | Promise<void> {
+    const type = messageType(plaintext);
+    const isStream = type === Type.data || type === Type.end;
+    if (isStream && this.#hasEnded) {
+      throw new ChannelError("protocol", "The peer went on after its end");
+    }
+    if (type === Type.data) {
+      this.#listener.data();
+      this.#bodies.push(plaintext.subarray(TYPE_LENGTH));
+      return this.#serve();
+    }
+    this.#ahead--;
+    const waits = this.#listener.control(type);
+    if (type === Type.end) {
+      this.#hasEnded = true;
+      this.#serve();
+    }
+    return waits;
+  }
+
+  /** Gives whoever waits what there is. */
+  #serve(): void {
+    const waiting = this.#waiting;
+    if (!waiting || this.#stopped) return;
+    this.#waiting = undefined;
+    waiting.resolve(this.#bodies.length > 0 ? this.#take(waiting.p) : null);
+  }
+
+  #take(p: Uint8Array): number {
+    const body = this.#bodies[0]!;
+    const count = Math.min(p.length, body.length);
+    p.set(body.subarray(0, count));
+    if (count < body.length) {
+      this.#bodies[0] = body.subarray(count);
+      return count;
+    }
+    this.#bodies.shift();
+    // What is longer came from WebCrypto, in a buffer of its own.
+    if (count > SHORT_LENGTH) free(body);
+    this.#ahead--;
+    this.#madeRoom();
+    return count;
+  }
+
+  /** Waits until fewer frames than that have been read and not taken. */
+  async #whenRoom(count: number): Promise<void> {
+    this.#listener.deaf();
+    while (this.#ahead >= count && !this.#stopped) {
+      this.#room = Promise.withResolvers();
+      await this.#room.promise;
+    }
+    if (!this.#stopped) this.#listener.hearing();
+  }
+
+  #madeRoom(): void {
+    this.#room?.resolve();
+    this.#room = undefined;
+  }
+
+  /** Null too if the connection breaks: a cut is a cut. */
+  async #nextFrame(): Promise<Bytes | null> {
+    try {
+      return await this.#frames.next(MIN_MESSAGE_LENGTH);
+    } catch (error) {
+      if (error instanceof ChannelError) throw error;
+      return null;
+    }
+  }
 }

@@ -4,7 +4,11 @@
  * @module
  */
 
-import { type Channel, type ClientOptions, connectChannel } from "./channel.ts";
+import {
+  type Channel,
+  type ClientOptions,
+  initiateChannel,
+} from "./channel.ts";
 import { ChannelError } from "./errors.ts";
 import { HANDSHAKE_TIMEOUT, withLimit } from "./limit.ts";
 import { isAlert, tlsError } from "./tls_errors.ts";
@@ -74,7 +78,7 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
       if (ip !== hostname) peer += ` (${ip})`;
       await finishTls(conn, signal, "server", peer);
       step = "innerlock";
-      return await connectChannel(conn, { ...options, signal });
+      return await initiateChannel(conn, options, signal);
     }, (late) => late.abort());
   } catch (error) {
     if (!(error instanceof ChannelError)) throw error;

@@ -5,7 +5,7 @@
  */
 
 import type { Bytes } from "./aes_gcm.ts";
-import { Type, TYPE_LENGTH } from "./message.ts";
+import { type Seal, Type, TYPE_LENGTH } from "./message.ts";
 
 /** One frame, as it passed. */
 export interface FrameTrace {
@@ -14,7 +14,7 @@ export interface FrameTrace {
   /** Its number in that direction, from 1: the handshake's frames count too. */
   readonly number: number;
   /** What it is. */
-  readonly type: "hello" | "noise" | "data" | "end" | "ping" | "pong";
+  readonly type: "hello" | "noise" | keyof typeof Type;
   /** What it says, without the type; empty for a Noise message. */
   readonly plaintext: Uint8Array;
   /** What the frame carries, without its length; empty for a hello. */
@@ -34,9 +34,32 @@ export class Tracer {
     this.#trace = trace;
   }
 
-  /** Whether somebody looks: a ciphertext need not be kept otherwise. */
-  get active(): boolean {
-    return this.#trace !== undefined;
+  /** Shows what a direction's seal seals or opens, if somebody looks. */
+  messages(direction: FrameTrace["direction"], seal: Seal): Seal {
+    if (!this.#trace) return seal;
+    // WebCrypto may finish in another order than it was asked.
+    let last: Promise<unknown> | undefined;
+    const show = (
+      shown: Bytes,
+      result: Bytes | Promise<Bytes>,
+      message: (shown: Bytes, result: Bytes) => [Bytes, Bytes],
+    ) => {
+      if (!last && !(result instanceof Promise)) {
+        this.#message(direction, ...message(shown, result.slice()));
+        return result;
+      }
+      const copied = Promise.resolve(result).then((bytes) => bytes.slice());
+      const mine = last = Promise.all([copied, last]).then(([bytes]) => {
+        if (last === mine) last = undefined;
+        this.#message(direction, ...message(shown, bytes));
+      }, () => {});
+      return result;
+    };
+    return {
+      seal: (plaintext) =>
+        show(plaintext.slice(), seal.seal(plaintext), (p, c) => [p, c]),
+      open: (frame) => show(frame.slice(), seal.open(frame), (c, p) => [p, c]),
+    };
   }
 
   /** A hello passes. */
@@ -49,13 +72,14 @@ export class Tracer {
     this.#show(direction, "noise", NOTHING, ciphertext);
   }
 
-  /** A transport message passes. */
-  message(
+  #message(
     direction: FrameTrace["direction"],
     plaintext: Bytes,
     ciphertext: Bytes,
   ): void {
-    const type = TYPE_NAMES[plaintext[0]!]!;
+    const type = TYPE_NAMES[plaintext[0]!];
+    // One that there is not ends the channel.
+    if (!type) return;
     this.#show(direction, type, plaintext.subarray(TYPE_LENGTH), ciphertext);
   }
 

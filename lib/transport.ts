@@ -18,15 +18,32 @@ export interface Transport {
   /** Closes both directions at once. */
   close(): void;
   /** The peer's address, where there is one. */
-  readonly remoteAddr?: Deno.Addr;
+  readonly remoteAddr?: Addr;
+  /** This side's address, where there is one. */
+  readonly localAddr?: Addr;
 }
 
-/** A pair of Web streams, such as `WebSocketStream` or `TransformStream`s give. */
+/** An address, in the shape of `Deno.Addr`. */
+export interface Addr {
+  /** `tcp`, `unix` and the like. */
+  readonly transport: string;
+  /** The IP address, of one that has a port. */
+  readonly hostname?: string;
+  /** The port. */
+  readonly port?: number;
+  /** The path, of a Unix socket. */
+  readonly path?: string | null;
+}
+
+/**
+ * A pair of Web streams, such as a `WebSocketStream` or two `TransformStream`s
+ * give. What is read must be bytes: a text is an error.
+ */
 export interface StreamPair {
   /** What the peer sends. */
-  readonly readable: ReadableStream<Uint8Array>;
+  readonly readable: ReadableStream<unknown>;
   /** What goes to the peer. */
-  readonly writable: WritableStream<Uint8Array>;
+  readonly writable: WritableStream<Uint8Array<ArrayBuffer>>;
 }
 
 /** Makes a {@linkcode Transport} of either; one passes through as it is. */
@@ -35,8 +52,8 @@ export function toTransport(duplex: Transport | StreamPair): Transport {
 }
 
 class StreamTransport implements Transport {
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #reader: ReadableStreamDefaultReader<unknown>;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
   #rest: Uint8Array = new Uint8Array(0);
 
   constructor(pair: StreamPair) {
@@ -48,7 +65,7 @@ class StreamTransport implements Transport {
     while (this.#rest.length === 0) {
       const { done, value } = await this.#reader.read();
       if (done) return null;
-      this.#rest = value;
+      this.#rest = toBytes(value);
     }
     const part = this.#rest.subarray(0, p.length);
     p.set(part);
@@ -58,7 +75,7 @@ class StreamTransport implements Transport {
 
   async write(p: Uint8Array): Promise<number> {
     // The stream may keep what it is given; `p` is the caller's again.
-    await this.#writer.write(p.slice());
+    await this.#writer.write(new Uint8Array(p));
     return p.length;
   }
 
@@ -70,6 +87,26 @@ class StreamTransport implements Transport {
     this.#reader.cancel().catch(() => {});
     this.#writer.abort().catch(() => {});
   }
+}
+
+/**
+ * The bytes of any `BufferSource`, not copied.
+ *
+ * @throws {TypeError} If it is something else.
+ */
+export function toBytes(source: unknown): Uint8Array {
+  if (source instanceof Uint8Array) return source;
+  if (ArrayBuffer.isView(source)) {
+    const { buffer, byteOffset, byteLength } = source;
+    return new Uint8Array(buffer, byteOffset, byteLength);
+  }
+  // One of another realm, such as a frame's, is an ArrayBuffer too.
+  const [, name] = Object.prototype.toString.call(source).split(/[ \]]/);
+  if (name === "ArrayBuffer" || name === "SharedArrayBuffer") {
+    return new Uint8Array(source as ArrayBuffer);
+  }
+  const what = source === null ? "null" : typeof source;
+  throw new TypeError(`Cannot use ${what}: only bytes make a stream`);
 }
 
 /** Writes all of `p`: a `Deno.Conn` may take a part. */

@@ -1,0 +1,55 @@
+/**
+ * What some runtimes offer beside WebCrypto: the synchronous primitives of
+ * `node:crypto`. Node, Deno and Bun have them, a browser has not.
+ *
+ * A call of WebCrypto changes threads twice, which takes several times as long as
+ * the work itself where there is little to do. The results are the same bytes.
+ *
+ * @module
+ */
+
+/** What is used of `node:crypto`. */
+interface NodeCrypto {
+  KeyObject: { from(key: CryptoKey): KeyObject };
+  createCipheriv(algorithm: string, key: KeyObject, iv: Uint8Array): Cipher;
+  createDecipheriv(algorithm: string, key: KeyObject, iv: Uint8Array): Decipher;
+  createHash(algorithm: string): Hash;
+  hkdfSync(
+    digest: string,
+    ikm: Uint8Array,
+    salt: Uint8Array,
+    info: Uint8Array,
+    length: number,
+  ): ArrayBuffer;
+}
+
+/** A key of `node:crypto`: the same key as the `CryptoKey` it was made from. */
+export type KeyObject = { readonly type: string };
+
+interface Cipher {
+  setAAD(data: Uint8Array): unknown;
+  update(data: Uint8Array): Uint8Array<ArrayBuffer>;
+  final(): Uint8Array<ArrayBuffer>;
+  getAuthTag(): Uint8Array<ArrayBuffer>;
+}
+
+interface Decipher extends Omit<Cipher, "getAuthTag"> {
+  setAuthTag(tag: Uint8Array): unknown;
+}
+
+interface Hash {
+  update(data: Uint8Array): Hash;
+  digest(): Uint8Array<ArrayBuffer>;
+}
+
+/** What is used of Node's `process`. */
+interface Process {
+  getBuiltinModule?(name: string): unknown;
+}
+
+/**
+ * `node:crypto` where there is one. It is asked for by its name at run time: an
+ * `import` would stop a browser.
+ */
+export const nodeCrypto = (globalThis as { process?: Process }).process
+  ?.getBuiltinModule?.("node:crypto") as NodeCrypto | undefined;

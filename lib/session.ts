@@ -1,0 +1,314 @@
+/**
+ * A session: the messages that may be said when, the two ends, and the signs of
+ * life, between a sender and a receiver. In the shape of `Deno.Conn`.
+ *
+ * @module
+ */
+
+import { ChannelError } from "./errors.ts";
+import type { HandshakeResult } from "./handshake.ts";
+import {
+  CLOCK,
+  type Clock,
+  IDLE_TIMEOUT,
+  Keepalive,
+  type Timer,
+} from "./keepalive.ts";
+import { Type } from "./message.ts";
+import { type Listener, Receiver } from "./receiver.ts";
+import { Sender } from "./sender.ts";
+import { closeQuietly, type Transport } from "./transport.ts";
+
+/**
+ * After both ends a peer that still gives signs of life is reading what was sent,
+ * or says so. It is believed for this many idle timeouts: an hour by default.
+ */
+const CLOSING_TIMEOUTS = 144;
+
+/** What the client is to a session, and what the server. */
+export type Role = "client" | "server";
+
+/** The state of a session after its handshake. */
+export class Session {
+  /**
+   * Resolves when the connection is closed after both ends, rejects with what
+   * ended the session otherwise.
+   */
+  readonly closed: Promise<void>;
+
+  /** Resolves when the stream has begun; never if the session ends before. */
+  readonly opened: Promise<void>;
+
+  readonly #transport: Transport;
+  readonly #sender: Sender;
+  readonly #receiver: Receiver;
+  readonly #keepalive: Keepalive;
+  readonly #clock: Clock;
+  readonly #idleTimeout: number;
+  readonly #role: Role;
+  readonly #closed = Promise.withResolvers<void>();
+  readonly #opened = Promise.withResolvers<void>();
+  /** Writes, and the end, in the order in which they were asked for. */
+  #writing: Promise<unknown> | undefined;
+  #bytesSent = 0;
+  #bytesReceived = 0;
+  #isOpen = false;
+  #isEnding = false;
+  #endSent = false;
+  #endReceived = false;
+  #isClosed = false;
+  #failure: { reason: unknown } | undefined;
+  #isPingQueued = false;
+  #closeTimer: Timer | undefined;
+  #closeDeadline = 0;
+
+  /**
+   * @param role The client's session says its first ping at once, the server's
+   * answers it.
+   * @param idleTimeout In milliseconds; 0 for no pings.
+   */
+  constructor(
+    transport: Transport,
+    { sending, receiving, frames }: HandshakeResult,
+    role: Role,
+    idleTimeout: number = IDLE_TIMEOUT,
+    clock: Clock = CLOCK,
+  ) {
+    this.#transport = transport;
+    this.#role = role;
+    this.#idleTimeout = idleTimeout;
+    this.#clock = clock;
+    this.closed = this.#closed.promise;
+    this.closed.catch(() => {});
+    this.opened = this.#opened.promise;
+    this.#sender = new Sender(
+      transport,
+      sending,
+      (cause) => this.#writeFailed(cause),
+    );
+    this.#receiver = new Receiver(frames, receiving, this.#listener());
+    this.#keepalive = new Keepalive(
+      idleTimeout,
+      () => this.#ping(),
+      () => this.#fail(silent(idleTimeout, "answered no ping")),
+      clock,
+    );
+    if (role === "client") this.#sender.sendControl(Type.ping);
+    else this.#sender.sendPong();
+    this.#receiver.run().then(
+      () => this.#connectionEnded(),
+      (error) => this.#fail(error),
+    );
+  }
+
+  /** How many bytes of data this side has sent, queued ones included. */
+  get bytesSent(): number {
+    return this.#bytesSent;
+  }
+
+  /** How many bytes of data have been received and read. */
+  get bytesReceived(): number {
+    return this.#bytesReceived;
+  }
+
+  /** Client: begins the stream, if it has not begun. */
+  open(): void {
+    if (this.#failure) throw this.#failure.reason;
+    if (this.#isOpen || this.#role === "server") return;
+    this.#sender.sendControl(Type.open);
+    this.#hasOpened();
+  }
+
+  /** As `Deno.Conn.read`. */
+  async read(p: Uint8Array): Promise<number | null> {
+    const count = await this.#receiver.read(p);
+    this.#bytesReceived += count ?? 0;
+    return count;
+  }
+
+  /** As `Deno.Conn.write`, but it takes all. */
+  async write(p: Uint8Array): Promise<number> {
+    this.#refuseAfterEnd();
+    if (!this.#isOpen || this.#writing) {
+      await this.#inTurn(() => this.#send(p));
+    } else {
+      const room = this.#send(p);
+      if (room) await this.#inTurn(() => room);
+    }
+    return p.length;
+  }
+
+  /** As `Deno.Conn.closeWrite`: says the end, behind all that was written. */
+  async closeWrite(): Promise<void> {
+    this.#refuseAfterEnd();
+    this.#isEnding = true;
+    await this.#inTurn(() => this.#sender.sendControl(Type.end));
+    await this.#sender.flush();
+    this.#endSent = true;
+    await this.#closeIfEnded();
+  }
+
+  /** As `Deno.Conn.close`; what is not ended by then is cut. */
+  close(): void {
+    if (this.haveBothEnded) return;
+    this.abort(new ChannelError("aborted", "The channel was closed"));
+  }
+
+  /** Closes the connection without an end; the peer is told nothing. */
+  abort(error: unknown): void {
+    this.#fail(error);
+  }
+
+  /** Whether each side has said its end. */
+  get haveBothEnded(): boolean {
+    return this.#endSent && this.#endReceived;
+  }
+
+  #refuseAfterEnd(): void {
+    if (this.#failure) throw this.#failure.reason;
+    if (this.#isEnding) {
+      throw new TypeError("Cannot write: this direction has ended");
+    }
+  }
+
+  #send(p: Uint8Array): Promise<void> | undefined {
+    this.#bytesSent += p.length;
+    return this.#sender.send(p);
+  }
+
+  /** After what was asked for before, and not before the stream has begun. */
+  async #inTurn(work: () => void | Promise<void>): Promise<void> {
+    if (this.#role === "client") this.open();
+    const before = this.#writing ?? this.#opened.promise;
+    const mine = this.#isOpen && !this.#writing
+      ? Promise.resolve(work())
+      : Promise.race([before, this.#closed.promise]).then(work);
+    this.#writing = mine;
+    try {
+      await mine;
+    } finally {
+      if (this.#writing === mine) this.#writing = undefined;
+    }
+  }
+
+  #hasOpened(): void {
+    this.#isOpen = true;
+    this.#opened.resolve();
+  }
+
+  /** One at a time: none joins another that the peer does not take. */
+  async #ping(): Promise<void> {
+    if (this.#isPingQueued) return;
+    this.#isPingQueued = true;
+    this.#sender.sendControl(Type.ping);
+    await this.#sender.flush().catch(() => {});
+    this.#isPingQueued = false;
+  }
+
+  #listener(): Listener {
+    return {
+      data: () => {
+        if (!this.#isOpen) throw outOfOrder();
+        this.#heard();
+      },
+      control: (type) => {
+        this.#heard();
+        switch (type) {
+          case Type.open:
+            if (this.#isOpen || this.#role === "client") throw outOfOrder();
+            return this.#hasOpened();
+          case Type.end:
+            if (!this.#isOpen) throw outOfOrder();
+            this.#endReceived = true;
+            this.#closeIfEnded();
+            return;
+          case Type.ping:
+            // After both ends nothing more can be said.
+            return this.haveBothEnded ? undefined : this.#sender.sendPong();
+        }
+      },
+      deaf: () => this.#keepalive.deaf(),
+      hearing: () => this.#heard(),
+    };
+  }
+
+  #heard(): void {
+    this.#keepalive.heard();
+    if (this.#closeTimer !== undefined) this.#awaitClose();
+  }
+
+  /** Gives up a peer that neither closes nor gives a sign that it still reads. */
+  #awaitClose(): void {
+    this.#clock.clear(this.#closeTimer);
+    const idleTimeout = this.#idleTimeout || IDLE_TIMEOUT;
+    const now = this.#clock.now();
+    this.#closeDeadline ||= now + CLOSING_TIMEOUTS * idleTimeout;
+    this.#closeTimer = this.#clock.after(
+      Math.min(2 * idleTimeout, this.#closeDeadline - now),
+      () => this.#fail(silent(idleTimeout, "did not close after both ends")),
+    );
+  }
+
+  /**
+   * After both ends: close_notify, then the peer's. It may take its time: what we
+   * sent may still be on its way, and closing before would lose it.
+   */
+  async #closeIfEnded(): Promise<void> {
+    if (!this.haveBothEnded || this.#isClosed) return;
+    this.#keepalive.stop();
+    this.#awaitClose();
+    try {
+      await this.#sender.flush();
+      await this.#transport.closeWrite();
+    } catch {
+      // All has been said, on both sides: the peer may have closed already.
+    }
+  }
+
+  /** The peer had ended its stream before the connection did. */
+  #connectionEnded(): void {
+    if (!this.#endSent) {
+      this.#fail(
+        new ChannelError("cut", "The peer closed before it had read all"),
+      );
+    } else if (this.#finish()) this.#closed.resolve();
+  }
+
+  /** If our end has gone, all that failed is a ping: what was read still counts. */
+  #writeFailed(cause: unknown): void {
+    if (this.#endSent) return;
+    this.#fail(
+      new ChannelError("cut", "The peer cut the connection", { cause }),
+    );
+  }
+
+  /** The first failure is what everyone is told; the peer is told nothing. */
+  #fail(reason: unknown): void {
+    if (!this.#finish(reason)) return;
+    this.#failure = { reason };
+    this.#receiver.stop(reason);
+    this.#closed.reject(reason);
+  }
+
+  #finish(reason?: unknown): boolean {
+    if (this.#isClosed) return false;
+    this.#isClosed = true;
+    this.#clock.clear(this.#closeTimer);
+    this.#keepalive.stop();
+    this.#sender.stop(reason);
+    closeQuietly(this.#transport);
+    return true;
+  }
+}
+
+function outOfOrder(): ChannelError {
+  return new ChannelError("protocol", "The peer sent a message out of order");
+}
+
+function silent(idleTimeout: number, how: string): ChannelError {
+  const seconds = 2 * idleTimeout / 1000;
+  return new ChannelError(
+    "timeout",
+    `The peer has been silent for ${seconds} s and ${how}`,
+  );
+}

@@ -16,7 +16,7 @@ import { checkPair } from "./cli/certificates.ts";
 import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { Live } from "./cli/live.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
-import { whyNotConnected } from "./cli/network_errors.ts";
+import { whyNot } from "./cli/system_errors.ts";
 import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
 import { stopSignal } from "./cli/signals.ts";
@@ -24,8 +24,9 @@ import { printFrame } from "./cli/trace.ts";
 import { connect, type ConnectOptions } from "./lib/deno.ts";
 import { type Channel, ChannelError } from "./lib/mod.ts";
 import { format, parseAddress } from "./tunnel/address.ts";
-import { Entrance } from "./tunnel/entrance.ts";
-import { listenSocket } from "./tunnel/socket.ts";
+import { carry } from "./tunnel/entrance.ts";
+import { listenPlain } from "./tunnel/plain.ts";
+import { Reserve } from "./tunnel/reserve.ts";
 
 const USAGE = `
 Usage: deno task client [flags] [words...]
@@ -49,9 +50,13 @@ server.
   --client-key FILE        its private key
   --handshake-timeout S    seconds the server has to prove its key (10)
   --idle-timeout S         silent for so long, the server is pinged, and given up
-                           after as long again; 0 for never (60)
+                           after as long again; 0 for never (25)
   --grace S                with --listen: at SIGTERM, seconds for connections to
                            finish (30)
+  --max-connections N      with --listen: how many local connections at a time;
+                           others wait in the system's queue (1000)
+  --reserve N              with --listen: how many sessions may be kept ready for
+                           connections to come (8)
   --quiet                  no progress of a transfer at a terminal
   --trace                  show each frame on stderr, plaintext included
   --help, --version
@@ -72,6 +77,8 @@ const FLAGS = {
     "handshake-timeout",
     "idle-timeout",
     "listen",
+    "max-connections",
+    "reserve",
     "grace",
   ],
   boolean: ["system-ca", "quiet", "trace"],
@@ -82,7 +89,9 @@ const FLAGS = {
     psk: "certs/psk.txt",
     identity: "default",
     "handshake-timeout": "10",
-    "idle-timeout": "60",
+    "idle-timeout": "25",
+    "max-connections": "1000",
+    reserve: "8",
     grace: "30",
   },
   takesWords: true,
@@ -97,7 +106,7 @@ async function main(args: Args): Promise<number | void> {
   const options = await readOptions(args);
   const local = args.text("listen");
   keepWriteOnlyFor(local);
-  if (local !== undefined) return await carry(local, options, args);
+  if (local !== undefined) return await serve(local, options, args);
   await using channel = await open(options);
   if (args.words.length > 0) {
     const line = new Blob([args.words.join(" ") + "\n"]);
@@ -182,12 +191,12 @@ async function open(options: ConnectOptions): Promise<Channel> {
     if (error instanceof ChannelError) throw error;
     const { hostname = "localhost", port } = options;
     const server = format({ host: hostname, port });
-    throw new Error(`Cannot connect to ${server}: ${whyNotConnected(error)}`);
+    throw new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
   }
 }
 
-/** Carries local connections, until a signal says to stop. */
-async function carry(
+/** Carries local callers, until a signal says to stop. */
+async function serve(
   local: string,
   options: ConnectOptions,
   args: Args,
@@ -199,24 +208,35 @@ async function carry(
     );
   }
   const grace = 1000 * args.integer("grace", 0, 86_400);
-  const log = (message: string) => console.error(`client: ${message}`);
-  const entrance = new Entrance(
-    (signal) => open({ ...options, signal }),
-    log,
-  );
-  const live = new Live();
-  const listening = await listenSocket(address, (socket) => {
-    const stop = new AbortController();
-    live.add(entrance.carry(socket, stop.signal), () => stop.abort());
-  }).catch((error) => {
+  const maxConnections = args.integer("max-connections", 1, 1_000_000);
+  const report = (message: string) => console.error(`client: ${message}`);
+  const listener = await listenPlain(address).catch((error) => {
     throw new Error(`${messageOf(error)}; choose another with --listen`);
   });
-  console.log(`listening on ${format(listening.address)}`);
+  const reserve = new Reserve({
+    dial: (signal) => open({ ...options, standby: true, signal }),
+    report,
+    max: args.integer("reserve", 0, 1000),
+  });
+  const live = new Live();
+  const accepting = (async () => {
+    while (true) {
+      await live.below(maxConnections);
+      const caller = await listener.accept();
+      if (!caller) return;
+      const stop = new AbortController();
+      const work = carry(caller, reserve, report, stop.signal);
+      live.add(work, () => stop.abort());
+    }
+  })();
+  console.log(`listening on ${format(listener.address)}`);
   await stopSignal();
-  listening.server.close();
-  log(`stopping: ${live.size} connections may finish`);
+  await listener.close();
+  report(`stopping: ${live.size} connections may finish`);
   const cut = await live.drain(grace);
-  log(`stopped: ${cut} connections had to be cut`);
+  reserve.close();
+  await accepting;
+  report(`stopped: ${cut} connections had to be cut`);
   return cut === 0 ? Exit.done : Exit.failed;
 }
 

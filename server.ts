@@ -16,7 +16,7 @@ import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
-import { whyNotListening } from "./cli/network_errors.ts";
+import { whyNot } from "./cli/system_errors.ts";
 import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { onSignal, stopSignal } from "./cli/signals.ts";
@@ -52,7 +52,7 @@ backend, through TLS and an inner lock.
   --max-handshakes N       how many of them may be unproved (256)
   --handshake-timeout S    seconds a client has to prove its key (10)
   --idle-timeout S         silent for so long, a client is pinged, and given up
-                           after as long again; 0 for never (60)
+                           after as long again; 0 for never (25)
   --grace S                at SIGTERM, seconds for clients to finish (30)
   --log-format FORMAT      text or json (text)
   --trace                  show each frame on stderr, plaintext included
@@ -90,7 +90,7 @@ const FLAGS = {
     "max-connections": "10000",
     "max-handshakes": "256",
     "handshake-timeout": "10",
-    "idle-timeout": "60",
+    "idle-timeout": "25",
     grace: "30",
     "log-format": "text",
   },
@@ -224,7 +224,7 @@ function open(
     return listen(options);
   } catch (error) {
     const where = format({ host: hostname, port });
-    const message = `Cannot listen on ${where}: ${whyNotListening(error)}`;
+    const message = `Cannot listen on ${where}: ${whyNot(error, "serve")}`;
     // Who uses a port may go; all else is wrong until it is changed.
     throw error instanceof Deno.errors.AddrInUse
       ? new Error(message)

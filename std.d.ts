@@ -35,6 +35,13 @@ declare module "@std/async/abortable" {
   export function abortable<T>(p: Promise<T>, signal: AbortSignal): Promise<T>;
 }
 
+declare module "@std/async/delay" {
+  export function delay(
+    ms: number,
+    options?: { signal?: AbortSignal; persistent?: boolean },
+  ): Promise<void>;
+}
+
 declare module "@std/cli/parse-args" {
   export function parseArgs(args: string[], options: {
     string?: readonly string[];

@@ -24,6 +24,11 @@ export class Live {
     work.finally(() => this.#work.delete(work));
   }
 
+  /** Waits until there are fewer than that. */
+  async below(count: number): Promise<void> {
+    while (this.#work.size >= count) await Promise.race(this.#work.keys());
+  }
+
   /**
    * Waits until all is done, but not for longer than that; then ends the rest.
    *

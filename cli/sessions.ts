@@ -11,7 +11,7 @@ import {
   type ChannelErrorCode,
 } from "../lib/mod.ts";
 import { format } from "../tunnel/address.ts";
-import { SocketError } from "../tunnel/socket.ts";
+import { PlainError } from "../tunnel/plain.ts";
 import { Live } from "./live.ts";
 import type { Log } from "./log.ts";
 import { messageOf } from "./main.ts";
@@ -26,7 +26,7 @@ export type Reason = "end" | ChannelErrorCode | "backend" | "failed";
 /** The reason that an error is. */
 export function reasonOf(error: unknown): Reason {
   if (error instanceof ChannelError) return error.code;
-  return error instanceof SocketError ? "backend" : "failed";
+  return error instanceof PlainError ? "backend" : "failed";
 }
 
 /** An address as people write it. */

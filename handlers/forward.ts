@@ -5,8 +5,8 @@
  */
 
 import { type Address, format } from "../tunnel/address.ts";
+import { connectPlain } from "../tunnel/plain.ts";
 import { relay } from "../tunnel/relay.ts";
-import { connectSocket } from "../tunnel/socket.ts";
 import type { Handler } from "./handler.ts";
 
 /** Dials the backend anew for each channel. */
@@ -14,7 +14,8 @@ export function forward(backend: Address): Handler {
   return async (channel, signal) => {
     const gone = new AbortController();
     channel.closed.catch((error) => gone.abort(error));
-    const socket = await connectSocket(backend, gone.signal);
-    await relay(channel, socket, `The backend ${format(backend)}`, signal);
+    const plain = await connectPlain(backend, gone.signal);
+    const name = `The backend ${format(backend)}`;
+    await relay({ channel, plain, name }, signal);
   };
 }

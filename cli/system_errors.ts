@@ -1,0 +1,113 @@
+/**
+ * What the system says when something on the network fails, in words for people.
+ *
+ * @module
+ */
+
+import { messageOf } from "./main.ts";
+
+/** What was tried when it failed. */
+export type Attempt =
+  | "dial"
+  | "serve"
+  | "connect"
+  | "connect unix"
+  | "listen"
+  | "listen unix";
+
+type Words = string | Partial<Record<Attempt, string>> & { other: string };
+
+const WORDS: Record<string, Words> = {
+  EACCES: {
+    listen: "permission denied; ports below 1024 are root's",
+    serve: "this user may not listen on this port; choose one from 1024 on " +
+      "with --port",
+    other: "permission denied",
+  },
+  EADDRINUSE: {
+    serve:
+      "the port is in use; stop what uses it or choose another with --port",
+    "listen unix": "the socket is in use",
+    other: "the port is in use, perhaps by the same service here",
+  },
+  EADDRNOTAVAIL: {
+    serve: "this machine has no such address; 0.0.0.0 listens on all addresses",
+    other: "it is no address of this machine",
+  },
+  EAGAIN: "its queue is full",
+  ECONNABORTED: "it cut the connection at once",
+  ECONNREFUSED: {
+    dial: "connection refused; is the server running, with --host 0.0.0.0 " +
+      "and this port?",
+    other: "connection refused; is the service running?",
+  },
+  ECONNRESET: "it cut the connection at once",
+  EHOSTUNREACH: {
+    dial: "there is no way to it; is it on, and the address right?",
+    other: "there is no way to it",
+  },
+  EINVAL: { "listen unix": "the path is too long", other: "invalid argument" },
+  EMFILE: "this program is out of file descriptors; raise 'ulimit -n'",
+  ENAMETOOLONG: "the path is too long",
+  ENETUNREACH: {
+    dial: "there is no way to its network; is this machine online?",
+    other: "there is no way to its network",
+  },
+  ENFILE: "this machine is out of file descriptors",
+  ENOENT: {
+    "listen unix": "there is no such folder",
+    other: "there is no such socket; is the service running?",
+  },
+  ENOTCONN: "it cut the connection at once",
+  ETIMEDOUT: {
+    dial: "no answer; the address may be wrong, or a firewall silent",
+    other: "no answer",
+  },
+  NO_KEY: "Deno takes no key of this kind; make one with 'deno task certs'",
+  NO_NAME: {
+    dial: "there is no such name; check --host",
+    serve: "there is no such name; 0.0.0.0 listens on all addresses",
+    other: "there is no such name",
+  },
+  NO_NAME_SERVER: "the name server does not answer",
+  TOO_LONG: "the path is too long",
+};
+
+/** What has no code of the system's, by its text. */
+const TEXTS: [RegExp, string][] = [
+  [/lookup address information: Temporary/, "NO_NAME_SERVER"],
+  [/lookup address information/, "NO_NAME"],
+  [/parse private key/, "NO_KEY"],
+  [/must be shorter than SUN_LEN/, "TOO_LONG"],
+];
+
+/** Why an attempt failed. */
+export function whyNot(error: unknown, attempt: Attempt): string {
+  const words = WORDS[codeOf(error) ?? ""];
+  if (words === undefined) return messageOf(error);
+  return typeof words === "string" ? words : words[attempt] ?? words.other;
+}
+
+/** Whether a failure is for want of descriptors. */
+export function isOutOfDescriptors(error: unknown): boolean {
+  return ["EMFILE", "ENFILE"].includes(codeOf(error) ?? "");
+}
+
+function codeOf(error: unknown): string | undefined {
+  const { code } = error as { code?: string };
+  if (code !== undefined && code in WORDS) return code;
+  const message = messageOf(error);
+  const name = TEXTS.find(([pattern]) => pattern.test(message))?.[1];
+  // The resolver needs a descriptor, and does not say when there is none.
+  return name?.startsWith("NO_NAME") && isShort() ? "EMFILE" : name;
+}
+
+/** Whether there is no descriptor to be had right now. */
+function isShort(): boolean {
+  try {
+    Deno.openSync("/dev/null").close();
+    return false;
+  } catch (error) {
+    return (error as { code?: string }).code === "EMFILE";
+  }
+}

@@ -1,0 +1,188 @@
+/**
+ * The plain ends of a tunnel: connections to a backend, and those of local
+ * callers.
+ *
+ * @module
+ */
+
+import { delay } from "@std/async/delay";
+import { basename, dirname } from "node:path";
+import { isOutOfDescriptors, whyNot } from "../cli/system_errors.ts";
+import { type Address, format } from "./address.ts";
+import { OutOfDescriptors, type Resettable, resettable } from "./resettable.ts";
+
+/** A backend that does not answer is given up, after so many milliseconds. */
+const CONNECT_TIMEOUT = 10_000;
+
+/** The pauses while there are no descriptors, or nothing can be accepted. */
+const FIRST_PAUSE = 5;
+const LONGEST_PAUSE = 1000;
+
+/** A plain connection or its listener could not be made, or broke. */
+export class PlainError extends Error {}
+
+/**
+ * Connects to an address, whose name is looked up now.
+ *
+ * @param signal Gives it up, and throws the signal's reason.
+ * @throws {PlainError} If nobody answers.
+ */
+export async function connectPlain(
+  address: Address,
+  signal: AbortSignal,
+): Promise<Resettable> {
+  signal.throwIfAborted();
+  const timeout = AbortSignal.timeout(CONNECT_TIMEOUT);
+  try {
+    return await open(address, AbortSignal.any([signal, timeout]));
+  } catch (cause) {
+    signal.throwIfAborted();
+    const why = timeout.aborted
+      ? `it did not answer within ${CONNECT_TIMEOUT / 1000} s`
+      : whyNot(cause, "path" in address ? "connect unix" : "connect");
+    throw new PlainError(`Cannot reach ${format(address)}: ${why}`, { cause });
+  }
+}
+
+async function open(
+  address: Address,
+  signal: AbortSignal,
+): Promise<Resettable> {
+  if ("path" in address) {
+    const { path } = address;
+    return resettable(await Deno.connect({ transport: "unix", path }));
+  }
+  const { host: hostname, port } = address;
+  const conn = await Deno.connect({ hostname, port, signal });
+  conn.setNoDelay(true);
+  try {
+    return resettable(conn);
+  } catch (error) {
+    conn.close();
+    throw error;
+  }
+}
+
+/** Accepts local callers. */
+export interface PlainListener {
+  /** Where it listens, with the port that was taken. */
+  readonly address: Address;
+  /** The next caller; undefined once it is closed. */
+  accept(): Promise<Resettable | undefined>;
+  /** Accepts no more; callers that were accepted live on. */
+  close(): Promise<void>;
+}
+
+/**
+ * Listens on an address. Out of descriptors, callers wait in the system's queue
+ * and are accepted when there are some again.
+ *
+ * @throws {PlainError} If the address cannot be had.
+ */
+export async function listenPlain(address: Address): Promise<PlainListener> {
+  try {
+    return "path" in address
+      ? await listenUnix(address.path)
+      : listenTcp(address);
+  } catch (cause) {
+    const kind = "path" in address ? "listen unix" : "listen";
+    const why = whyNot(cause, kind);
+    throw new PlainError(`Cannot listen on ${format(address)}: ${why}`, {
+      cause,
+    });
+  }
+}
+
+function listenTcp(
+  address: Extract<Address, { port: number }>,
+): PlainListener {
+  const { host: hostname, port } = address;
+  const listener = Deno.listen({ hostname, port });
+  return acceptor(listener, { ...address, port: listener.addr.port }, () => {
+    listener.close();
+    return Promise.resolve();
+  });
+}
+
+/**
+ * Deno removes a socket's path when its listener closes, whosever it is by then.
+ * So the socket is bound under another name and moved into its place, and removed
+ * from there only while it is ours. Whoever does so holds the folder's lock.
+ */
+async function listenUnix(path: string): Promise<PlainListener> {
+  return await withFolder(path, async () => {
+    if (await isTaken(path)) {
+      throw new Deno.errors.AddrInUse("Somebody listens there");
+    }
+    const bound = `${dirname(path)}/.${basename(path)}.${Deno.pid}`;
+    const listener = Deno.listen({ transport: "unix", path: bound });
+    const { ino } = await Deno.lstat(bound);
+    await Deno.rename(bound, path);
+    return acceptor(listener, { path }, async () => {
+      listener.close();
+      await withFolder(path, async () => {
+        const now = await Deno.lstat(path).catch(() => undefined);
+        if (now?.ino === ino) await Deno.remove(path);
+      });
+    });
+  });
+}
+
+async function withFolder<T>(path: string, work: () => Promise<T>): Promise<T> {
+  using folder = await Deno.open(dirname(path));
+  await folder.lock(true);
+  return await work();
+}
+
+/** Whether a path is somebody's; a socket that was left behind is nobody's. */
+async function isTaken(path: string): Promise<boolean> {
+  const info = await Deno.lstat(path).catch(() => undefined);
+  if (!info) return false;
+  if (!info.isSocket) return true;
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return true;
+  } catch (error) {
+    // Any other failure may be that of one who is there: whose queue is full, or
+    // whom we may not reach.
+    return !(error instanceof Deno.errors.ConnectionRefused);
+  }
+}
+
+function acceptor(
+  listener: Deno.Listener,
+  address: Address,
+  close: () => Promise<void>,
+): PlainListener {
+  let isClosed = false;
+  const untilThere = async <T>(work: () => T | Promise<T>) => {
+    for (let pause = FIRST_PAUSE; !isClosed;) {
+      try {
+        return await work();
+      } catch {
+        await delay(pause, { persistent: false });
+        pause = Math.min(2 * pause, LONGEST_PAUSE);
+      }
+    }
+  };
+  return {
+    address,
+    async accept() {
+      const conn = await untilThere(() => listener.accept());
+      if (!conn) return undefined;
+      if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+      const caller = await untilThere(() => resettable(conn));
+      if (!caller) conn.close();
+      return caller;
+    },
+    async close() {
+      isClosed = true;
+      await close();
+    },
+  };
+}
+
+/** Whether a failure is for want of descriptors, and so will pass. */
+export function isShortage(error: unknown): boolean {
+  return error instanceof OutOfDescriptors || isOutOfDescriptors(error);
+}

@@ -10,7 +10,7 @@
  * @module
  */
 
-import { type KeyObject, nodeCrypto } from "./runtime.ts";
+import { type KeyObject, nodeCrypto, takesCryptoKeys } from "./runtime.ts";
 
 /** Bytes with a buffer of their own, as WebCrypto takes them. */
 export type Bytes = Uint8Array<ArrayBuffer>;
@@ -100,27 +100,33 @@ function params(iv: Bytes, additionalData: Bytes): AesGcmParams {
 }
 
 /** The runtime's synchronous way, where there is one. */
-export const synchronous: Way<Bytes> | undefined = nodeCrypto && {
-  encrypt(key, nonce, ad, plaintext) {
-    const cipher = nodeCrypto!.createCipheriv(NAME, keyObject(key), nonce);
-    cipher.setAAD(ad);
-    const ciphertext = new Uint8Array(plaintext.length + TAG_LENGTH);
-    ciphertext.set(cipher.update(plaintext));
-    cipher.final();
-    ciphertext.set(cipher.getAuthTag(), plaintext.length);
-    return ciphertext;
-  },
-  decrypt(key, nonce, ad, ciphertext) {
-    const length = ciphertext.length - TAG_LENGTH;
-    if (length < 0) throw new RangeError("Cannot decrypt: there is no tag");
-    const decipher = nodeCrypto!.createDecipheriv(NAME, keyObject(key), nonce);
-    decipher.setAAD(ad);
-    decipher.setAuthTag(ciphertext.subarray(length));
-    const plaintext = decipher.update(ciphertext.subarray(0, length));
-    decipher.final();
-    return plaintext;
-  },
-};
+export const synchronous: Way<Bytes> | undefined = takesCryptoKeys
+  ? {
+    encrypt(key, nonce, ad, plaintext) {
+      const cipher = nodeCrypto!.createCipheriv(NAME, keyObject(key), nonce);
+      cipher.setAAD(ad);
+      const ciphertext = new Uint8Array(plaintext.length + TAG_LENGTH);
+      ciphertext.set(cipher.update(plaintext));
+      cipher.final();
+      ciphertext.set(cipher.getAuthTag(), plaintext.length);
+      return ciphertext;
+    },
+    decrypt(key, nonce, ad, ciphertext) {
+      const length = ciphertext.length - TAG_LENGTH;
+      if (length < 0) throw new RangeError("Cannot decrypt: there is no tag");
+      const decipher = nodeCrypto!.createDecipheriv(
+        NAME,
+        keyObject(key),
+        nonce,
+      );
+      decipher.setAAD(ad);
+      decipher.setAuthTag(ciphertext.subarray(length));
+      const plaintext = decipher.update(ciphertext.subarray(0, length));
+      decipher.final();
+      return plaintext;
+    },
+  }
+  : undefined;
 
 const NAME = "aes-256-gcm";
 

@@ -45,11 +45,21 @@ interface Hash {
 /** What is used of Node's `process`. */
 interface Process {
   getBuiltinModule?(name: string): unknown;
+  versions?: { deno?: string };
 }
+
+const { process } = globalThis as { process?: Process };
 
 /**
  * `node:crypto` where there is one. It is asked for by its name at run time: an
  * `import` would stop a browser.
  */
-export const nodeCrypto = (globalThis as { process?: Process }).process
-  ?.getBuiltinModule?.("node:crypto") as NodeCrypto | undefined;
+export const nodeCrypto = process?.getBuiltinModule?.("node:crypto") as
+  | NodeCrypto
+  | undefined;
+
+/**
+ * Whether a `CryptoKey` that cannot be exported may serve there too. Node and Bun
+ * have deprecated that (DEP0204) and warn of it.
+ */
+export const takesCryptoKeys = process?.versions?.deno !== undefined;

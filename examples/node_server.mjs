@@ -1,0 +1,30 @@
+/**
+ * A server that runs on Node (22.18 or newer) and Bun: sends each client's text
+ * back in upper case. Prints its port.
+ *
+ * ```sh
+ * node examples/node_server.mjs CERT KEY PSK
+ * ```
+ */
+
+import { readFileSync } from "node:fs";
+import { Duplex } from "node:stream";
+import { createServer } from "node:tls";
+import { acceptChannel } from "../lib/mod.ts";
+
+const [cert, key, psk] = process.argv.slice(2)
+  .map((path) => readFileSync(path, "utf8"));
+
+const server = createServer({ cert, key }, async (socket) => {
+  socket.setNoDelay(true);
+  try {
+    const channel = await acceptChannel(Duplex.toWeb(socket), { psk });
+    const text = await new Response(channel.readable).text();
+    await channel.write(new TextEncoder().encode(text.toUpperCase()));
+    await channel.closeWrite();
+    await channel.closed;
+  } catch (error) {
+    console.error(error.message);
+  }
+});
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));

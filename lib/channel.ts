@@ -8,7 +8,7 @@ import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import { initiate, respond, type Session } from "./handshake.ts";
 import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
-import { withLimit } from "./limit.ts";
+import { withDeadline } from "./deadline.ts";
 import { free } from "./memory.ts";
 import { Type } from "./message.ts";
 import { EMPTY } from "./noise.ts";
@@ -82,15 +82,29 @@ export async function connectChannel(
   duplex: Transport | StreamPair,
   options: ClientOptions,
 ): Promise<Channel> {
-  return await shakeHands(
-    duplex,
+  const transport = toTransport(duplex);
+  return await withDeadline(
     options,
-    (transport, tracer) => {
-      const { identity = "default" } = options;
-      const psk = pskOf(identity, options.psk);
-      return initiate(transport, psk, identity, tracer);
-    },
+    (signal) => initiateChannel(transport, options, signal),
+    (late) => late.abort(),
+  );
+}
+
+/** {@linkcode connectChannel} without a deadline of its own. */
+export async function initiateChannel(
+  transport: Transport,
+  options: ClientOptions,
+  signal?: AbortSignal,
+): Promise<Channel> {
+  const { identity = "default", psk } = options;
+  return await shakeHands(
+    transport,
+    options,
     "client",
+    // Not before all that closes the transport stands.
+    async (tracer) =>
+      await initiate(transport, pskOf(identity, psk), identity, tracer),
+    signal,
   );
 }
 
@@ -108,32 +122,50 @@ export async function acceptChannel(
   duplex: Transport | StreamPair,
   options: ChannelOptions,
 ): Promise<Channel> {
-  return await shakeHands(
-    duplex,
+  const transport = toTransport(duplex);
+  return await withDeadline(
     options,
-    (transport, tracer) => respond(transport, toPskMap(options.psk), tracer),
+    (signal) => respondChannel(transport, options, signal),
+    (late) => late.abort(),
+  );
+}
+
+/** {@linkcode acceptChannel} without a deadline of its own. */
+export async function respondChannel(
+  transport: Transport,
+  options: ChannelOptions,
+  signal?: AbortSignal,
+): Promise<Channel> {
+  return await shakeHands(
+    transport,
+    options,
     "server",
+    async (tracer) => await respond(transport, toPskMap(options.psk), tracer),
+    signal,
   );
 }
 
 async function shakeHands(
-  duplex: Transport | StreamPair,
+  transport: Transport,
   options: ChannelOptions,
-  handshake: (transport: Transport, tracer: Tracer) => Promise<Session>,
   role: "client" | "server",
+  handshake: (tracer: Tracer) => Promise<Session>,
+  signal?: AbortSignal,
 ): Promise<Channel> {
-  const transport = toTransport(duplex);
-  const tracer = new Tracer(options.trace);
+  const stop = () => closeQuietly(transport);
+  signal?.addEventListener("abort", stop);
   try {
-    const session = await withLimit(
-      options,
-      () => handshake(transport, tracer),
-    );
+    signal?.throwIfAborted();
+    const tracer = new Tracer(options.trace);
+    const session = await handshake(tracer);
+    signal?.throwIfAborted();
     const { idleTimeout = IDLE_TIMEOUT } = options;
     return new Channel(transport, session, tracer, role, idleTimeout);
   } catch (error) {
-    closeQuietly(transport);
+    stop();
     throw error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
   }
 }
 
@@ -280,12 +312,15 @@ export class Channel implements AsyncDisposable {
 
   /**
    * Gives the channel up: closes the connection without an end, which the peer
-   * sees as a cut. Both streams error with `aborted`. Nothing if it is closed.
+   * sees as a cut. Nothing if it is closed.
    *
-   * @param message Why, for the error.
+   * @param reason What both streams error with; by default a
+   * {@linkcode ChannelError} `aborted`.
    */
-  abort(message = "The channel was aborted"): void {
-    this.#fail(new ChannelError("aborted", message));
+  abort(
+    reason: unknown = new ChannelError("aborted", "The channel was aborted"),
+  ): void {
+    this.#fail(reason);
   }
 
   /**

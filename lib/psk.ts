@@ -71,6 +71,11 @@ export function toPskMap(psk: string | PskMap): PskMap {
   return typeof psk === "string" ? parsePsk(psk) : psk;
 }
 
+/** The key of an identity; undefined if there is none. */
+export function findPsk(identity: string, psks: PskMap): Bytes | undefined {
+  return psks.get(identity);
+}
+
 /**
  * The key of an identity.
  *
@@ -78,7 +83,7 @@ export function toPskMap(psk: string | PskMap): PskMap {
  * @throws {SyntaxError} If the key file's text is malformed.
  */
 export function pskOf(identity: string, psk: string | PskMap): Bytes {
-  const key = toPskMap(psk).get(identity);
+  const key = findPsk(identity, toPskMap(psk));
   if (key === undefined) {
     throw new TypeError(`The key file has no identity ${identity}`);
   }

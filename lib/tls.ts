@@ -4,9 +4,13 @@
  * @module
  */
 
-import { type Channel, type ClientOptions, connectChannel } from "./channel.ts";
+import {
+  type Channel,
+  type ClientOptions,
+  initiateChannel,
+} from "./channel.ts";
 import { ChannelError } from "./errors.ts";
-import { HANDSHAKE_TIMEOUT, withLimit } from "./limit.ts";
+import { HANDSHAKE_TIMEOUT, withDeadline } from "./deadline.ts";
 import { isAlert, tlsError } from "./tls_errors.ts";
 import { closeQuietly } from "./transport.ts";
 
@@ -67,14 +71,14 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
   let peer = `the server ${address}`;
   let step: keyof typeof WAITING = "connect";
   try {
-    return await withLimit(options, async (signal) => {
+    return await withDeadline(options, async (signal) => {
       const conn = await dial(options, signal);
       step = "tls";
       const ip = conn.remoteAddr.hostname;
       if (ip !== hostname) peer += ` (${ip})`;
       await finishTls(conn, signal, "server", peer);
       step = "innerlock";
-      return await connectChannel(conn, { ...options, signal });
+      return await initiateChannel(conn, options, signal);
     }, (late) => late.abort());
   } catch (error) {
     if (!(error instanceof ChannelError)) throw error;

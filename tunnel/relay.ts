@@ -7,7 +7,7 @@
 import { abortable } from "@std/async/abortable";
 import { once } from "node:events";
 import type { Socket } from "node:net";
-import type { Channel } from "../lib/mod.ts";
+import { type Channel, ChannelError } from "../lib/mod.ts";
 import { SocketError } from "./socket.ts";
 
 /**
@@ -42,7 +42,9 @@ export async function relay(
     ]);
     await abortable(Promise.race([carried, broken.promise]), signal);
   } catch (error) {
-    channel.abort(`${name} broke the connection`);
+    channel.abort(
+      new ChannelError("aborted", `${name} broke the connection`),
+    );
     socket.resetAndDestroy();
     throw error;
   }

@@ -52,9 +52,9 @@ export class Sessions {
   serve(channel: Channel, handler: Handler): void {
     const stop = new AbortController();
     this.live.add(this.#serve(channel, handler, stop.signal), () => {
-      const message = "The server stopped";
-      channel.abort(message);
-      stop.abort(new ChannelError("aborted", message));
+      const error = new ChannelError("aborted", "The server stopped");
+      channel.abort(error);
+      stop.abort(error);
     });
   }
 

@@ -4,10 +4,10 @@
  * @module
  */
 
+import { withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
 import { IDLE_TIMEOUT } from "./keepalive.ts";
-import { withLimit } from "./limit.ts";
 import { type PskMap, pskOf, serviceOf, toPskMap } from "./psk.ts";
 import { type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
@@ -93,14 +93,14 @@ export async function connectChannel(
   options: ClientOptions,
 ): Promise<Channel> {
   const transport = toTransport(duplex);
-  return await withLimit(
+  return await withDeadline(
     options,
     (signal) => initiateChannel(transport, options, signal),
     (late) => late.abort(),
   );
 }
 
-/** {@linkcode connectChannel} without a time limit of its own. */
+/** {@linkcode connectChannel} without a deadline of its own. */
 export async function initiateChannel(
   transport: Transport,
   options: ClientOptions,
@@ -139,7 +139,7 @@ export async function acceptChannel(
   options: ChannelOptions,
 ): Promise<Channel> {
   const transport = toTransport(duplex);
-  const channel = await withLimit(
+  const channel = await withDeadline(
     options,
     (signal) => respondChannel(transport, options, signal),
     (late) => late.abort(),
@@ -156,7 +156,7 @@ export async function acceptChannel(
 }
 
 /**
- * {@linkcode acceptChannel} without a time limit of its own, up to the proof: the
+ * {@linkcode acceptChannel} without a deadline of its own, up to the proof: the
  * stream begins when `opened` resolves.
  */
 export async function respondChannel(
@@ -183,6 +183,7 @@ async function shakeHands(
   const stop = () => closeQuietly(transport);
   signal?.addEventListener("abort", stop);
   try {
+    signal?.throwIfAborted();
     const result = await handshake(new Tracer(trace));
     signal?.throwIfAborted();
     const session = new Session(transport, result, role, idleTimeout);

@@ -9,7 +9,7 @@
 export {
   type HandshakeReport,
   listen,
-  Listener,
+  type Listener,
   type ListenerCredentials,
   type ListenOptions,
 } from "./listener.ts";

@@ -14,6 +14,7 @@
  * | `protocol` | the peer sent what `innerlock/1` (or TLS) does not allow |
  * | `cut` | the connection closed before the peer had ended its stream |
  * | `timeout` | a time limit passed, or the peer answered no ping |
+ * | `revoked` | the identity has lost its key, or has another one now |
  * | `limit` | the listener had to make room for another connection |
  * | `aborted` | this side gave the channel up |
  */
@@ -23,6 +24,7 @@ export type ChannelErrorCode =
   | "protocol"
   | "cut"
   | "timeout"
+  | "revoked"
   | "limit"
   | "aborted";
 

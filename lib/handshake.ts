@@ -142,8 +142,8 @@ export async function respond(
   )).slice();
   tracer.hello("received", hello);
   const identity = parseHello(hello);
-  const psk = findPsk(identity, psks) ??
-    crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
+  const known = findPsk(identity, psks);
+  const psk = known ?? crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
   const message1 = await nextFrame(
     frames,
     HANDSHAKE_MESSAGE_LENGTH,
@@ -160,11 +160,10 @@ export async function respond(
     await handshake.readMessage1(message1);
     message2 = await handshake.writeMessage2();
   } catch (cause) {
-    throw new ChannelError(
-      "refused",
-      `The client does not hold the key of ${identity}`,
-      { cause },
-    );
+    const why = known
+      ? `The client does not hold the key of ${identity}`
+      : `There is no identity ${identity}`;
+    throw new ChannelError("refused", why, { cause });
   }
   tracer.noise("sent", message2);
   try {

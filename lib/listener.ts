@@ -4,34 +4,26 @@
  * @module
  */
 
+import { Admission } from "./admission.ts";
 import {
   type Channel,
   type ChannelOptions,
   respondChannel,
 } from "./channel.ts";
+import { withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
-import { withLimit } from "./limit.ts";
-import { type PskMap, toPskMap } from "./psk.ts";
+import { findPsk, type PskMap, toPskMap } from "./psk.ts";
 import { finishTls } from "./tls.ts";
 import { closeQuietly } from "./transport.ts";
 
-/** How many channels and handshakes there may be, unless told otherwise. */
-const MAX_CONNECTIONS = 10_000;
+/** The longest pause before accepting, or opening, is tried again, in ms. */
+const LONGEST_PAUSE = 100;
 
-/** How many of them may be handshakes. */
-const MAX_HANDSHAKES = 256;
+/** After a shutdown a client that has just proved its key may open so long, in ms. */
+const LAST_WORDS_TIME = 1000;
 
-/** A handshake may not be dropped for another one before, in milliseconds. */
-const MIN_HANDSHAKE_TIME = 1000;
-
-/** The port is tried again so often when a listener is opened anew. */
-const REOPEN_TRIES = 1000;
-
-/** The wait before accepting again when descriptors have run out, in ms. */
-const ACCEPT_BACKOFF = 100;
-
-/** That a limit was reached is told again after so long, in milliseconds. */
-const NOTICE_INTERVAL = 60_000;
+/** A port that somebody else has taken is given up after so long, in ms. */
+const REOPEN_TIMEOUT = 3_000;
 
 /** What a listener proves itself with, and asks of its clients. */
 export interface ListenerCredentials {
@@ -62,22 +54,26 @@ export interface ListenOptions
   /** Lets several processes share the port (`--unstable-net`). */
   reusePort?: boolean;
   /**
-   * How many channels and handshakes there may be at a time. When there are so
-   * many, others wait in the system's queue.
+   * How many channels there may be at a time. When there are so many, others
+   * wait: a few that have proved their key, and the rest in the system's queue.
    *
    * @default {10000}
    */
   maxConnections?: number;
   /**
-   * How many handshakes may be under way. When there are so many, the oldest is
-   * dropped for the next, but not in its first second.
+   * How many handshakes may be under way beside them. When there are more, the
+   * network that has most of them (an address of IPv4, 64 bits of IPv6) loses its
+   * oldest.
    *
    * @default {256}
    */
   maxHandshakes?: number;
-  /** Is told how each handshake went. */
+  /** Is told how each handshake went; what it throws is ignored. */
   onHandshake?: (report: HandshakeReport) => void;
-  /** Is told that a limit was reached, once a minute at most. */
+  /**
+   * Is told that a limit was reached, once a minute at most; what it throws is
+   * ignored.
+   */
   onLimit?: (limit: "connections" | "handshakes" | "descriptors") => void;
 }
 
@@ -119,26 +115,79 @@ export interface HandshakeReport {
  * @throws {TypeError} If `cert` or `key` is missing, and `tls` is not `false`.
  */
 export function listen(options: ListenOptions): Listener {
-  return new Listener(options);
+  return new ChannelListener(options);
 }
 
-/** Gives channels, one for each client, until it is closed. */
-export class Listener implements AsyncIterable<Channel>, Disposable {
+/**
+ * Gives channels, one for each client, until it is closed: in the shape of
+ * `Deno.Listener`, and `Deno.HttpServer` where it ends.
+ */
+export interface Listener extends AsyncIterable<Channel>, Disposable {
   /** Where it listens, with the port that was taken. */
   readonly addr: Deno.NetAddr;
 
+  /**
+   * The next channel, in the order in which the clients prove their keys.
+   *
+   * @throws {Deno.errors.BadResource} If it is closed, and there is no more.
+   */
+  accept(): Promise<Channel>;
+
+  /**
+   * Takes other credentials, at once for keys. A channel whose identity has lost
+   * its key, or has another, is cut with a {@linkcode ChannelError} of code
+   * `revoked`; all others live on.
+   *
+   * Deno cannot change a listener's certificate. For another one the listener is
+   * closed and opened again on the same port: whoever calls within those few
+   * milliseconds is refused, and whoever waits to be accepted is reset. Of
+   * reloads at the same time the last one counts.
+   *
+   * @throws {SyntaxError} If the key file's text is malformed.
+   * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
+   * @throws {Error} If they do not belong together. In all three cases the old
+   * credentials stay in force.
+   * @throws {Deno.errors.AddrInUse} If somebody else takes the port, and keeps it
+   * for three seconds. The listener is closed then.
+   */
+  reload(credentials: ListenerCredentials): Promise<void>;
+
+  /**
+   * Accepts no more. Handshakes under way may still become channels; those that
+   * their clients keep in standby are closed. Resolves when the last channel has
+   * ended.
+   */
+  shutdown(): Promise<void>;
+
+  /** Accepts no more and drops unfinished handshakes; channels live on. */
+  close(): void;
+
+  /** {@linkcode Listener.close}. */
+  [Symbol.dispose](): void;
+
+  /**
+   * The channels, as {@linkcode Listener.accept} gives them. Leaving the loop
+   * closes the listener, and the channels that nobody has taken.
+   */
+  [Symbol.asyncIterator](): AsyncIterator<Channel, void, void>;
+}
+
+class ChannelListener implements Listener {
+  readonly addr: Deno.NetAddr;
+
   readonly #options: ListenOptions;
-  readonly #maxConnections: number;
-  readonly #maxHandshakes: number;
+  readonly #admission: Admission;
+  /** Those whose client has proved a key, and the key. */
+  readonly #channels = new Map<Channel, Uint8Array>();
+  /** Those of them whose stream has not begun, oldest first. */
+  readonly #standby = new Set<Channel>();
+  /** Those of them that wait to be taken. */
   readonly #ready: Channel[] = [];
-  readonly #channels = new Set<Channel>();
-  /** Oldest first. */
-  readonly #handshakes = new Set<Handshake>();
-  readonly #noticed = new Map<string, number>();
+  readonly #finished = Promise.withResolvers<void>();
   #listener: Deno.TlsListener | Deno.TcpListener;
   #psks: PskMap;
-  #cert: string | undefined;
-  #key: string | undefined;
+  /** What the listener shall show, and does unless it is being opened anew. */
+  #pair: Pair;
   #reopening: Promise<void> | undefined;
   /** No more are accepted. */
   #isClosed = false;
@@ -146,103 +195,96 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   #isDropped = false;
   #change = Promise.withResolvers<void>();
 
-  /** For {@linkcode listen}. @ignore */
   constructor(options: ListenOptions) {
-    const { hostname = "127.0.0.1", port, psk } = options;
+    const { hostname = "127.0.0.1", port, psk, cert, key, onLimit } = options;
     this.#options = options;
-    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
-    this.#maxHandshakes = options.maxHandshakes ?? MAX_HANDSHAKES;
+    this.#admission = new Admission({
+      ...options,
+      onLimit: (limit) => tell(onLimit, limit),
+    });
     this.#psks = toPskMap(psk);
-    this.#cert = options.cert;
-    this.#key = options.key;
-    this.#listener = this.#open(hostname, port, options);
+    this.#pair = { ...(cert && { cert }), ...(key && { key }) };
+    this.#listener = this.#open(hostname, port, this.#pair);
     this.addr = this.#listener.addr as Deno.NetAddr;
     this.#acceptAll();
   }
 
-  /**
-   * The channels, in the order in which their handshakes finish. Leaving the
-   * loop closes the listener, and the channels that nobody has taken.
-   */
+  async accept(): Promise<Channel> {
+    while (true) {
+      const taken = this.#channels.size - this.#standby.size -
+        this.#ready.length;
+      const [channel] = this.#ready;
+      if (channel && this.#admission.hasRoom(taken)) {
+        this.#ready.shift();
+        return channel;
+      }
+      if (!channel && this.#isClosed && this.#admission.handshakes === 0) {
+        throw new Deno.errors.BadResource("The listener is closed");
+      }
+      await this.#change.promise;
+    }
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<Channel, void, void> {
     try {
-      while (true) {
-        const channel = this.#ready.shift();
-        if (channel) yield channel;
-        else if (this.#isClosed && this.#handshakes.size === 0) return;
-        else await this.#change.promise;
-      }
+      while (true) yield await this.accept();
+    } catch (error) {
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
     } finally {
       this.close();
-      for (const channel of this.#ready) {
-        channel.abort("The listener was closed");
-      }
+      for (const channel of this.#ready) channel.abort(closed());
     }
   }
 
-  /**
-   * Takes other credentials for the clients to come; live channels live on.
-   *
-   * Deno cannot change a listener's certificate. For another one the listener is
-   * closed and opened again on the same port: whoever calls within those few
-   * milliseconds is refused, and whoever waits to be accepted is reset.
-   *
-   * @throws {SyntaxError} If the key file's text is malformed.
-   * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
-   * @throws {Error} If they do not belong together. In all three cases the old
-   * credentials stay in force.
-   */
-  async reload(credentials: ListenerCredentials): Promise<void> {
-    const psks = toPskMap(credentials.psk);
-    await this.#reopening;
-    const { cert, key } = credentials;
-    const isOther = cert !== this.#cert || key !== this.#key;
+  async reload({ psk, cert, key }: ListenerCredentials): Promise<void> {
+    const psks = toPskMap(psk);
+    const isOther = cert !== this.#pair.cert || key !== this.#pair.key;
+    const pair = { ...(cert && { cert }), ...(key && { key }) };
     if (isOther && !this.#isClosed) {
       // A pair that Deno refuses must not cost us the port.
-      this.#open("127.0.0.1", 0, credentials).close();
-      this.#reopening = this.#reopen(credentials);
-      await this.#reopening;
+      this.#open("127.0.0.1", 0, pair).close();
+      this.#pair = pair;
     }
     this.#psks = psks;
+    for (const [channel, psk] of this.#channels) {
+      if (!this.#isInForce(channel, psk)) channel.abort(revoked(channel));
+    }
+    if (isOther) this.#reopening ??= this.#reopen();
+    await this.#reopening;
   }
 
-  /** Accepts no more; handshakes under way may become channels still. */
-  shutdown(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    closeQuietly(this.#listener);
+  async shutdown(): Promise<void> {
+    this.#stopAccepting();
+    await this.#finished.promise;
+  }
+
+  close(): void {
+    this.#stopAccepting();
+    this.#isDropped = true;
+    this.#admission.dropAll(closed());
     this.#changed();
   }
 
-  /** Accepts no more and drops unfinished handshakes; channels live on. */
-  close(): void {
-    this.shutdown();
-    this.#isDropped = true;
-    for (const { controller } of this.#handshakes) controller.abort();
-  }
-
-  /** {@linkcode Listener.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  async #reopen(credentials: ListenerCredentials): Promise<void> {
-    const { hostname, port } = this.addr;
-    this.#listener.close();
+  #stopAccepting(): void {
+    this.#isClosed = true;
+    closeQuietly(this.#listener);
+    for (const channel of this.#standby) channel.close();
+    this.#changed();
+  }
+
+  /** Opens the port anew, until it shows the certificate that it shall. */
+  async #reopen(): Promise<void> {
     try {
-      for (let tries = 1;; tries++) {
-        // Deno lets the port go only when the accept under way has ended.
-        await new Promise((resolve) => setTimeout(resolve, 1));
-        if (this.#isClosed) break;
-        try {
-          this.#listener = this.#open(hostname, port, credentials);
-          break;
-        } catch (error) {
-          if (tries === REOPEN_TRIES) throw error;
-        }
+      let shown: Pair | undefined;
+      while (!this.#isClosed && shown !== this.#pair) {
+        this.#listener.close();
+        shown = this.#pair;
+        await this.#openAgain(shown);
       }
-      this.#cert = credentials.cert;
-      this.#key = credentials.key;
     } catch (error) {
       this.close();
       throw error;
@@ -251,10 +293,28 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
     }
   }
 
+  async #openAgain(pair: Pair): Promise<void> {
+    const { hostname, port } = this.addr;
+    const deadline = performance.now() + REOPEN_TIMEOUT;
+    for (let pause = 1;; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+      // Deno lets the port go only when the accept under way has ended.
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      if (this.#isClosed) return;
+      try {
+        this.#listener = this.#open(hostname, port, pair);
+        return;
+      } catch (error) {
+        if (!(error instanceof Deno.errors.AddrInUse)) {
+          this.#admission.notice("descriptors");
+        } else if (performance.now() > deadline) throw error;
+      }
+    }
+  }
+
   #open(
     hostname: string,
     port: number,
-    { cert, key }: ListenerCredentials,
+    { cert, key }: Pair,
   ): Deno.TlsListener | Deno.TcpListener {
     const { tls = true, reusePort = false } = this.#options;
     const where = { hostname, port, reusePort };
@@ -269,64 +329,33 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
 
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
-      await this.#roomForConnection();
+      if (!this.#admission.hasRoom(this.#channels.size)) {
+        // One that its client keeps for later is the first to go.
+        const [idle] = this.#standby;
+        idle?.close();
+        await this.#change.promise;
+        continue;
+      }
       // Whoever asked for it is told if it fails.
       await this.#reopening?.catch(() => {});
       const listener = this.#listener;
       try {
-        const conn = await listener.accept();
-        await this.#roomForHandshake();
-        if (this.#isClosed) conn.close();
-        else this.#shakeHands(conn);
+        this.#shakeHands(await listener.accept());
       } catch {
-        if (this.#isClosed || this.#reopening) continue;
-        if (listener !== this.#listener) continue;
+        if (this.#isClosed || listener !== this.#listener) continue;
+        if (this.#reopening) continue;
         // Most likely descriptors have run out: they come back.
-        this.#notice("descriptors");
-        await this.#changeWithin(ACCEPT_BACKOFF);
+        this.#admission.notice("descriptors");
+        await this.#changeWithin(LONGEST_PAUSE);
       }
     }
-  }
-
-  /** Waits until one more may come. */
-  async #roomForConnection(): Promise<void> {
-    while (
-      !this.#isClosed &&
-      this.#channels.size + this.#handshakes.size >= this.#maxConnections
-    ) {
-      this.#notice("connections");
-      await this.#change.promise;
-    }
-  }
-
-  /** For one that has come: drops the oldest handshake, but not too early. */
-  async #roomForHandshake(): Promise<void> {
-    while (!this.#isClosed && this.#handshakes.size >= this.#maxHandshakes) {
-      this.#notice("handshakes");
-      const [oldest] = this.#handshakes;
-      const age = performance.now() - oldest!.start;
-      if (age >= MIN_HANDSHAKE_TIME) this.#drop(oldest!);
-      else await this.#changeWithin(MIN_HANDSHAKE_TIME - age);
-    }
-  }
-
-  #drop(handshake: Handshake): void {
-    this.#handshakes.delete(handshake);
-    handshake.controller.abort(
-      new ChannelError("limit", "Its handshake made room for the next"),
-    );
-  }
-
-  #notice(limit: "connections" | "handshakes" | "descriptors"): void {
-    const now = performance.now();
-    if (now - (this.#noticed.get(limit) ?? -Infinity) < NOTICE_INTERVAL) return;
-    this.#noticed.set(limit, now);
-    this.#options.onLimit?.(limit);
   }
 
   #changed(): void {
     this.#change.resolve();
     this.#change = Promise.withResolvers();
+    const isLive = this.#channels.size > 0 || this.#admission.handshakes > 0;
+    if (this.#isClosed && !isLive) this.#finished.resolve();
   }
 
   async #changeWithin(time: number): Promise<void> {
@@ -338,62 +367,98 @@ export class Listener implements AsyncIterable<Channel>, Disposable {
   async #shakeHands(conn: Conn): Promise<void> {
     const { remoteAddr } = conn;
     const start = performance.now();
-    const handshake = { controller: new AbortController(), start };
-    this.#handshakes.add(handshake);
+    const stop = new AbortController();
+    const end = this.#admission.begin(
+      (remoteAddr as Deno.NetAddr).hostname,
+      (reason) => stop.abort(reason),
+    );
     let report: Pick<HandshakeReport, "error"> = {};
     try {
-      const channel = await this.#accept(conn, handshake.controller.signal);
-      this.#keep(channel);
+      await this.#prove(conn, stop.signal);
     } catch (error) {
       report = { error };
     }
-    this.#handshakes.delete(handshake);
+    end();
     this.#changed();
     if (this.#isDropped) return;
     const duration = performance.now() - start;
-    this.#options.onHandshake?.({ remoteAddr, duration, ...report });
+    tell(this.#options.onHandshake, { remoteAddr, duration, ...report });
   }
 
-  async #accept(conn: Conn, signal: AbortSignal): Promise<Channel> {
-    const { handshakeTimeout, idleTimeout, trace } = this.#options;
-    const options = {
-      ...(handshakeTimeout !== undefined && { handshakeTimeout }),
-      ...(idleTimeout !== undefined && { idleTimeout }),
-      ...(trace && { trace }),
-    };
-    return await withLimit({ ...options, signal }, async (signal) => {
-      if ("handshake" in conn) {
-        await finishTls(conn, signal, "client", "The client");
-      } else conn.setNoDelay(true);
-      return await respondChannel(
-        conn,
-        { ...options, psk: this.#psks },
-        signal,
-      );
-    }, (late) => late.abort());
+  async #prove(conn: Conn, signal: AbortSignal): Promise<void> {
+    let psks = this.#psks;
+    const channel = await withDeadline(
+      { ...this.#options, signal },
+      async (signal) => {
+        if ("handshake" in conn) {
+          await finishTls(conn, signal, "client", "The client");
+        } else conn.setNoDelay(true);
+        psks = this.#psks;
+        const { idleTimeout, trace } = this.#options;
+        return await respondChannel(conn, {
+          psk: psks,
+          ...(idleTimeout !== undefined && { idleTimeout }),
+          ...(trace && { trace }),
+        }, signal);
+      },
+      (late) => late.abort(),
+    );
+    this.#keep(channel, findPsk(channel.identity, psks)!);
   }
 
-  #keep(channel: Channel): void {
-    if (this.#isDropped) return channel.abort("The listener was closed");
-    this.#channels.add(channel);
+  /** A client has proved this key: from here on its channel counts. */
+  #keep(channel: Channel, psk: Uint8Array): void {
+    if (this.#isDropped) return channel.abort(closed());
+    if (!this.#isInForce(channel, psk)) {
+      const error = revoked(channel);
+      channel.abort(error);
+      throw error;
+    }
+    this.#channels.set(channel, psk);
+    this.#standby.add(channel);
+    // Its first words may just be on their way.
+    const timer = this.#isClosed
+      ? setTimeout(() => channel.close(), LAST_WORDS_TIME)
+      : undefined;
     channel.opened.then(() => {
+      clearTimeout(timer);
+      this.#standby.delete(channel);
       this.#ready.push(channel);
       this.#changed();
     });
     channel.closed.catch(() => {}).finally(() => {
+      clearTimeout(timer);
       this.#channels.delete(channel);
+      this.#standby.delete(channel);
       // One that nobody has taken yet: there is nothing left to take.
       const index = this.#ready.indexOf(channel);
       if (index >= 0) this.#ready.splice(index, 1);
       this.#changed();
     });
   }
+
+  /** Whether its identity still has the key that was proved. */
+  #isInForce({ identity }: Channel, psk: Uint8Array): boolean {
+    const current = findPsk(identity, this.#psks);
+    return current !== undefined && psk.every((byte, i) => byte === current[i]);
+  }
 }
 
 type Conn = Deno.TlsConn | Deno.TcpConn;
+type Pair = Pick<ListenerCredentials, "cert" | "key">;
 
-/** One that is under way. */
-interface Handshake {
-  controller: AbortController;
-  start: number;
+function closed(): ChannelError {
+  return new ChannelError("aborted", "The listener was closed");
+}
+
+function revoked({ identity }: Channel): ChannelError {
+  return new ChannelError(
+    "revoked",
+    `The key of ${identity} was taken away or replaced`,
+  );
+}
+
+/** Who looks on does not disturb: neither by throwing nor by rejecting. */
+function tell<T>(callback: ((event: T) => unknown) | undefined, event: T) {
+  (async () => await callback?.(event))().catch(() => {});
 }

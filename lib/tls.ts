@@ -10,7 +10,7 @@ import {
   initiateChannel,
 } from "./channel.ts";
 import { ChannelError } from "./errors.ts";
-import { HANDSHAKE_TIMEOUT, withLimit } from "./limit.ts";
+import { HANDSHAKE_TIMEOUT, withDeadline } from "./deadline.ts";
 import { isAlert, tlsError } from "./tls_errors.ts";
 import { closeQuietly } from "./transport.ts";
 
@@ -71,7 +71,7 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
   let peer = `the server ${address}`;
   let step: keyof typeof WAITING = "connect";
   try {
-    return await withLimit(options, async (signal) => {
+    return await withDeadline(options, async (signal) => {
       const conn = await dial(options, signal);
       step = "tls";
       const ip = conn.remoteAddr.hostname;

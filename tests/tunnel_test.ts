@@ -227,7 +227,7 @@ test("forward: a channel that ends while the backend is dialled", async () => {
   using _one = await Deno.connect({ port });
   using _two = await Deno.connect({ port });
   const handled = forward({ host, port })(t.channel, FOREVER);
-  t.channel.abort("The server stopped");
+  t.channel.abort(new ChannelError("aborted", "The server stopped"));
   await assertRejects(() => handled, ChannelError, "The server stopped");
 });
 

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { withLimit } from "../lib/limit.ts";
+import { withDeadline } from "../lib/deadline.ts";
 
-Deno.test("withLimit: a signal that lives on keeps nothing of it", async () => {
+Deno.test("withDeadline: a signal that lives on keeps nothing of it", async () => {
   const { signal } = new AbortController();
   const listeners = new Set<unknown>();
   signal.addEventListener = (_: string, listener: unknown) => {
@@ -15,20 +15,24 @@ Deno.test("withLimit: a signal that lives on keeps nothing of it", async () => {
     during = listeners.size;
     return Promise.resolve("done");
   };
-  assertEquals(await withLimit({ signal }, work), "done");
+  assertEquals(await withDeadline({ signal }, work), "done");
   assertEquals([during, listeners.size], [1, 0]);
   const fail = () => {
     throw new RangeError("broken");
   };
-  await assertRejects(() => withLimit({ signal }, fail), RangeError, "broken");
+  await assertRejects(
+    () => withDeadline({ signal }, fail),
+    RangeError,
+    "broken",
+  );
   assertEquals(listeners.size, 0);
 });
 
-Deno.test("withLimit: what comes too late is abandoned, what comes in time is not", async () => {
+Deno.test("withDeadline: what comes too late is abandoned, what comes in time is not", async () => {
   const late = Promise.withResolvers<string>();
   const abandoned: string[] = [];
   const controller = new AbortController();
-  const working = withLimit(
+  const working = withDeadline(
     { signal: controller.signal },
     (signal) => {
       assertEquals(signal.aborted, false);
@@ -42,7 +46,7 @@ Deno.test("withLimit: what comes too late is abandoned, what comes in time is no
   await late.promise;
   assertEquals(abandoned, ["late"]);
 
-  const inTime = withLimit(
+  const inTime = withDeadline(
     {},
     () => Promise.resolve("in time"),
     (value) => abandoned.push(value),

@@ -1,5 +1,5 @@
 /**
- * The time limit of a set-up, and its cancellation.
+ * The deadline of a set-up, and its cancellation.
  *
  * @module
  */
@@ -10,30 +10,31 @@ import { ChannelError } from "./errors.ts";
 export const HANDSHAKE_TIMEOUT = 10_000;
 
 /**
- * Runs a part of the set-up within the handshake's time limit and signal.
+ * Runs a set-up, all its steps together, until its deadline or its signal.
  *
- * @param work Is given a signal that tells it to stop, and is not waited for
- * once it has been told.
+ * @param work Is given a signal that tells it to stop, perhaps from the start,
+ * and is not waited for once it has been told.
  * @param abandon Is given what the work brought when it was too late.
+ * @throws {ChannelError} `timeout` at the deadline, or what the signal says.
  */
-export async function withLimit<T>(
+export async function withDeadline<T>(
   options: { handshakeTimeout?: number; signal?: AbortSignal },
   work: (signal: AbortSignal) => Promise<T>,
   abandon: (late: T) => void = () => {},
 ): Promise<T> {
   const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
-  signal?.throwIfAborted();
-  const limit = new AbortController();
-  const aborted = Promise.withResolvers<never>();
-  limit.signal.addEventListener(
+  const stop = new AbortController();
+  const stopped = Promise.withResolvers<never>();
+  stop.signal.addEventListener(
     "abort",
-    () => aborted.reject(limit.signal.reason),
+    () => stopped.reject(stop.signal.reason),
   );
-  const onAbort = () => limit.abort(signal!.reason);
+  const onAbort = () => stop.abort(signal!.reason);
+  if (signal?.aborted) onAbort();
   signal?.addEventListener("abort", onAbort);
   const timer = setTimeout(() => {
     const seconds = handshakeTimeout / 1000;
-    limit.abort(
+    stop.abort(
       new ChannelError(
         "timeout",
         `The peer did not finish the handshake within ${seconds} s`,
@@ -42,8 +43,8 @@ export async function withLimit<T>(
   }, handshakeTimeout);
   let working: Promise<T> | undefined;
   try {
-    working = work(limit.signal);
-    return await Promise.race([working, aborted.promise]);
+    working = work(stop.signal);
+    return await Promise.race([working, stopped.promise]);
   } catch (error) {
     working?.then(abandon, () => {});
     throw error;

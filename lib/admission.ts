@@ -1,0 +1,156 @@
+/**
+ * The limits of a listener: how many channels, and how many connections that have
+ * not proved a key yet.
+ *
+ * @module
+ */
+
+import { ChannelError } from "./errors.ts";
+
+/** How many channels there may be, unless told otherwise. */
+const MAX_CONNECTIONS = 10_000;
+
+/** How many handshakes. */
+const MAX_HANDSHAKES = 256;
+
+/** That a limit was reached is told again after so long, in milliseconds. */
+const NOTICE_INTERVAL = 60_000;
+
+/** What may run out. */
+export type Limit = "connections" | "handshakes" | "descriptors";
+
+/** What {@linkcode Admission} takes. */
+export interface AdmissionOptions {
+  /** How many channels there may be. @default {10000} */
+  maxConnections?: number;
+  /** How many handshakes may be under way. @default {256} */
+  maxHandshakes?: number;
+  /** Is told that a limit was reached, once a minute at most. */
+  onLimit?: (limit: Limit) => void;
+}
+
+/** A connection that has not proved a key yet. */
+interface Handshake {
+  network: string;
+  /** The order in which they came. */
+  number: number;
+  /** Ends it. */
+  drop: (reason: ChannelError) => void;
+}
+
+/**
+ * Decides who is let in.
+ *
+ * Handshakes have a limit of their own: whoever cannot prove a key takes no place
+ * from those who can. Where there are too many, the network that holds most of
+ * them gives one up, its oldest. So a flood displaces itself, and the stranger
+ * beside it has the time that it needs.
+ */
+export class Admission {
+  readonly #maxConnections: number;
+  readonly #maxHandshakes: number;
+  readonly #onLimit: (limit: Limit) => void;
+  /** In each network, oldest first. */
+  readonly #networks = new Map<string, Set<Handshake>>();
+  readonly #noticed = new Map<Limit, number>();
+  #count = 0;
+  #handshakes = 0;
+
+  /** Nobody is in yet. */
+  constructor(options: AdmissionOptions) {
+    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
+    this.#maxHandshakes = options.maxHandshakes ?? MAX_HANDSHAKES;
+    this.#onLimit = options.onLimit ?? (() => {});
+  }
+
+  /** How many handshakes are under way. */
+  get handshakes(): number {
+    return this.#handshakes;
+  }
+
+  /** Whether there is room for one channel more than these. */
+  hasRoom(channels: number): boolean {
+    const hasRoom = channels < this.#maxConnections;
+    if (!hasRoom) this.notice("connections");
+    return hasRoom;
+  }
+
+  /**
+   * Takes a connection in that begins its handshake, for which another may have
+   * to go.
+   *
+   * @param drop Is called, after it has been taken out, if it has to go itself.
+   * @returns What takes it out when its handshake has ended.
+   */
+  begin(address: string, drop: (reason: ChannelError) => void): () => void {
+    const network = networkOf(address);
+    const handshake = { network, number: this.#count++, drop };
+    const neighbours = this.#networks.get(network);
+    if (neighbours) neighbours.add(handshake);
+    else this.#networks.set(network, new Set([handshake]));
+    this.#handshakes++;
+    if (this.#handshakes > this.#maxHandshakes) {
+      this.notice("handshakes");
+      const message = "Its handshake made room for another connection";
+      this.#drop(this.#oldestOfMost(), new ChannelError("limit", message));
+    }
+    return () => this.#end(handshake);
+  }
+
+  /** Drops all handshakes. */
+  dropAll(reason: ChannelError): void {
+    for (const neighbours of this.#networks.values()) {
+      for (const handshake of neighbours) this.#drop(handshake, reason);
+    }
+  }
+
+  /** Tells that a limit was reached, but not too often. */
+  notice(limit: Limit): void {
+    const now = performance.now();
+    if (now - (this.#noticed.get(limit) ?? -Infinity) < NOTICE_INTERVAL) return;
+    this.#noticed.set(limit, now);
+    this.#onLimit(limit);
+  }
+
+  #drop(handshake: Handshake, reason: ChannelError): void {
+    this.#end(handshake);
+    handshake.drop(reason);
+  }
+
+  #end(handshake: Handshake): void {
+    const neighbours = this.#networks.get(handshake.network);
+    if (!neighbours?.delete(handshake)) return;
+    if (neighbours.size === 0) this.#networks.delete(handshake.network);
+    this.#handshakes--;
+  }
+
+  #oldestOfMost(): Handshake {
+    let most = 0;
+    let oldest: Handshake | undefined;
+    for (const neighbours of this.#networks.values()) {
+      const [first] = neighbours;
+      const isOlder = first!.number < (oldest?.number ?? Infinity);
+      if (
+        neighbours.size > most || (neighbours.size === most && isOlder)
+      ) [most, oldest] = [neighbours.size, first];
+    }
+    return oldest!;
+  }
+}
+
+/**
+ * What one party has for itself: an address of IPv4, 64 bits of IPv6 (RFC 6177),
+ * where a host may take as many addresses as it likes.
+ */
+export function networkOf(address: string): string {
+  if (!address.includes(":")) return address;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address);
+  if (mapped) return mapped[1]!;
+  const [head = "", tail] = address.split("%")[0]!.split("::");
+  const groups = (text: string) => text === "" ? [] : text.split(":");
+  const [front, back] = [groups(head), groups(tail ?? "")];
+  const zeros = Math.max(0, 8 - front.length - back.length);
+  return [...front, ...Array<string>(zeros).fill("0"), ...back]
+    .slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16))
+    .join(":") + "::/64";
+}

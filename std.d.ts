@@ -92,3 +92,39 @@ declare module "cli-progress" {
     stop(): void;
   }
 }
+
+declare module "ws" {
+  import type { Buffer } from "node:buffer";
+  import type { EventEmitter } from "node:events";
+  import type { AddressInfo } from "node:net";
+
+  export class WebSocket extends EventEmitter {
+    constructor(address: string);
+    send(data: Uint8Array | string, done?: (error?: Error) => void): void;
+    ping(
+      data: Uint8Array,
+      mask: undefined,
+      done: (error?: Error) => void,
+    ): void;
+    pause(): void;
+    resume(): void;
+    close(code?: number, reason?: string): void;
+    on(event: "open", listener: () => void): this;
+    on(event: "message", listener: (data: Buffer) => void): this;
+    on(event: "ping" | "pong", listener: (data: Buffer) => void): this;
+    on(event: "close", listener: (code: number) => void): this;
+    on(event: "error", listener: (error: Error) => void): this;
+  }
+
+  export class WebSocketServer extends EventEmitter {
+    constructor(options: {
+      host: string;
+      port: number;
+      perMessageDeflate?: boolean;
+    });
+    address(): AddressInfo;
+    close(done: () => void): void;
+    on(event: "listening", listener: () => void): this;
+    on(event: "connection", listener: (socket: WebSocket) => void): this;
+  }
+}

@@ -23,8 +23,31 @@ LINK_LOCAL.addSubnet("fe80::", 10, "ipv6");
 
 /** Whether an address is a loopback or private one; of names, `localhost`. */
 export function isPrivateAddress(host: string): boolean {
-  if (host === "localhost") return true;
-  return PRIVATE.check(host, isIPv6(host) ? "ipv6" : "ipv4");
+  return host === "localhost" || has(PRIVATE, host);
+}
+
+/** Whether a list has an address, on whatever link. */
+function has(list: BlockList, address: string): boolean {
+  const [plain = ""] = address.split("%");
+  return list.check(plain, isIPv6(plain) ? "ipv6" : "ipv4");
+}
+
+/**
+ * Whether an address is one of those that a text names: `192.0.2.1`, or
+ * `10.0.0.0/8` with the length of what they have in common. Undefined if the
+ * text names none.
+ */
+export function network(
+  text: string,
+): ((address: string) => boolean) | undefined {
+  const [, address = "", length] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
+  const family = isIP(address);
+  const bits = family === 6 ? 128 : 32;
+  const prefix = Number(length ?? bits);
+  if (family === 0 || prefix > bits || address.includes("%")) return undefined;
+  const members = new BlockList();
+  members.addSubnet(address, prefix, family === 6 ? "ipv6" : "ipv4");
+  return (address) => has(members, address);
 }
 
 /** Labels of letters, digits, `-` and `_`; a number at the end is no name's. */
@@ -42,7 +65,7 @@ export function isHost(text: string): boolean {
 
 /** Whether an address means something on one link only, and does not say which. */
 export function lacksZone(host: string): boolean {
-  return isIPv6(host) && !host.includes("%") && LINK_LOCAL.check(host, "ipv6");
+  return isIPv6(host) && !host.includes("%") && has(LINK_LOCAL, host);
 }
 
 /** The one way to write a host of the many that an IPv6 address has. */

@@ -106,7 +106,7 @@ export async function readPrivateKey(
   if (!isEncrypted) return pem;
   if (decrypted?.pem !== pem) {
     const passphrase = file
-      ? await readPassphrase(file)
+      ? await readSecret(file)
       : mayAsk && Deno.stdin.isTerminal()
       ? promptSecret(`Passphrase of ${path}:`)
       : null;
@@ -119,7 +119,8 @@ export async function readPrivateKey(
   return decrypted.key;
 }
 
-async function readPassphrase(path: string): Promise<string> {
+/** Reads a secret that is one line: a passphrase, a password. */
+export async function readSecret(path: string): Promise<string> {
   const text = await readText(path);
   await checkMode(path);
   return text.replace(/\r?\n$/, "");

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { withDeadline } from "./deadline.ts";
+import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
 import { IDLE_TIMEOUT } from "./keepalive.ts";
@@ -13,7 +13,6 @@ import { type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
 import {
   type Addr,
-  closeQuietly,
   type StreamPair,
   toBytes,
   toTransport,
@@ -180,20 +179,11 @@ async function shakeHands(
   handshake: (tracer: Tracer) => Promise<HandshakeResult>,
   signal?: AbortSignal,
 ): Promise<Channel> {
-  const stop = () => closeQuietly(transport);
-  signal?.addEventListener("abort", stop);
-  try {
-    signal?.throwIfAborted();
+  return await orClose(transport, signal, async () => {
     const result = await handshake(new Tracer(trace));
-    signal?.throwIfAborted();
     const session = new Session(transport, result, role, idleTimeout);
     return new Channel(transport, session, result);
-  } catch (error) {
-    stop();
-    throw error;
-  } finally {
-    signal?.removeEventListener("abort", stop);
-  }
+  });
 }
 
 /** How much a read of `readable` asks for, in bytes, as Deno's own do. */

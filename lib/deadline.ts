@@ -5,6 +5,7 @@
  */
 
 import { ChannelError } from "./errors.ts";
+import { closeQuietly, type Transport } from "./transport.ts";
 
 /** A handshake that takes longer has failed, in milliseconds. */
 export const HANDSHAKE_TIMEOUT = 10_000;
@@ -51,5 +52,30 @@ export async function withDeadline<T>(
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+/**
+ * Runs a step of the set-up on a transport. If the step fails, or is told to
+ * stop, the transport is closed: that also ends what the step waits for.
+ */
+export async function orClose<T>(
+  transport: Pick<Transport, "close">,
+  signal: AbortSignal | undefined,
+  step: () => Promise<T>,
+): Promise<T> {
+  const stop = () => closeQuietly(transport);
+  signal?.addEventListener("abort", stop);
+  try {
+    signal?.throwIfAborted();
+    const result = await step();
+    signal?.throwIfAborted();
+    return result;
+  } catch (error) {
+    stop();
+    // What the step says of its closed transport is not why it failed.
+    throw signal?.aborted ? signal.reason : error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
   }
 }

@@ -13,4 +13,6 @@ export {
   type ListenerCredentials,
   type ListenOptions,
 } from "./listener.ts";
-export { connect, type ConnectOptions } from "./tls.ts";
+export { connect, type ConnectOptions, type Proxy } from "./connect.ts";
+export { HttpError, type HttpErrorReason } from "./http.ts";
+export type { ProxyCredentials } from "./proxy.ts";

@@ -11,6 +11,7 @@
  * | --- | --- |
  * | `refused` | the peer does not hold the same key, or does not know the identity |
  * | `untrusted` | the server's TLS certificate is not trusted, is out of date, or has another name |
+ * | `proxy` | a forward proxy did not let the connection through |
  * | `protocol` | the peer sent what `innerlock/1` (or TLS) does not allow |
  * | `cut` | the connection closed before the peer had ended its stream |
  * | `timeout` | a time limit passed, or the peer answered no ping |
@@ -21,6 +22,7 @@
 export type ChannelErrorCode =
   | "refused"
   | "untrusted"
+  | "proxy"
   | "protocol"
   | "cut"
   | "timeout"

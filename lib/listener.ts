@@ -10,11 +10,13 @@ import {
   type ChannelOptions,
   respondChannel,
 } from "./channel.ts";
-import { withDeadline } from "./deadline.ts";
+import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { findPsk, type PskMap, toPskMap } from "./psk.ts";
+import { sniff } from "./replay.ts";
+import { acceptWebSocket } from "./rfc6455.ts";
 import { finishTls } from "./tls.ts";
-import { closeQuietly } from "./transport.ts";
+import { closeQuietly, type Transport } from "./transport.ts";
 
 /** The longest pause before accepting, or opening, is tried again, in ms. */
 const LONGEST_PAUSE = 100;
@@ -395,7 +397,7 @@ class ChannelListener implements Listener {
         } else conn.setNoDelay(true);
         psks = this.#psks;
         const { idleTimeout, trace } = this.#options;
-        return await respondChannel(conn, {
+        return await respondChannel(await carrierOf(conn, signal), {
           psk: psks,
           ...(idleTimeout !== undefined && { idleTimeout }),
           ...(trace && { trace }),
@@ -446,6 +448,17 @@ class ChannelListener implements Listener {
 
 type Conn = Deno.TlsConn | Deno.TcpConn;
 type Pair = Pick<ListenerCredentials, "cert" | "key">;
+
+/** What carries the frames: the connection itself, or a WebSocket on it. */
+async function carrierOf(conn: Conn, signal: AbortSignal): Promise<Transport> {
+  const { carrier, transport } = await orClose(
+    conn,
+    signal,
+    () => sniff(conn),
+  );
+  if (carrier === "frames") return transport;
+  return (await acceptWebSocket(transport, { signal })).transport;
+}
 
 function closed(): ChannelError {
   return new ChannelError("aborted", "The listener was closed");

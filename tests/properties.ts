@@ -13,67 +13,21 @@ import {
   ChannelError,
   connectChannel,
   parsePsk,
-  type Transport,
 } from "../lib/mod.ts";
 import { isIdentity } from "../lib/psk.ts";
+import { CARRIER_PROPERTIES } from "./carrier_properties.ts";
 import { duplex, PSK } from "./duplex.ts";
+import {
+  type Bytes,
+  bytes,
+  concat,
+  cuts,
+  equal,
+  type Property,
+  Scripted,
+  within,
+} from "./scripted.ts";
 import transcript from "./testdata/transcript.json" with { type: "json" };
-
-/** A case that takes longer hangs, in milliseconds. */
-const DEADLINE = 10_000;
-
-/** The largest buffer that a frame may be read into, in bytes. */
-const MAX_BUFFER = 128 * 1024;
-
-type Bytes = Uint8Array<ArrayBuffer>;
-
-const bytes = (maxLength: number) =>
-  fc.uint8Array({ maxLength }) as fc.Arbitrary<Bytes>;
-
-/** How the reads of a stream are cut, in bytes each, over and over. */
-const cuts = fc.array(fc.integer({ min: 1, max: 3000 }), {
-  minLength: 1,
-  maxLength: 8,
-});
-
-/** The same as a peer: it says `said`, cut up so, and takes what comes. */
-class Scripted implements Transport {
-  #offset = 0;
-  #reads = 0;
-
-  constructor(readonly said: Uint8Array, readonly cuts: number[]) {}
-
-  read(p: Uint8Array): Promise<number | null> {
-    assert(p.length <= MAX_BUFFER, `a buffer of ${p.length} bytes`);
-    if (this.#offset === this.said.length) return Promise.resolve(null);
-    const cut = this.cuts[this.#reads++ % this.cuts.length]!;
-    const end = this.#offset + Math.min(cut, p.length);
-    const part = this.said.subarray(this.#offset, end);
-    p.set(part);
-    this.#offset += part.length;
-    return Promise.resolve(part.length);
-  }
-
-  write(p: Uint8Array): Promise<number> {
-    return Promise.resolve(p.length);
-  }
-
-  closeWrite(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  close(): void {}
-}
-
-async function within<T>(work: Promise<T>): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error("It hangs")), DEADLINE);
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 /** Fails unless the work fails with the one error. */
 async function failsAsOne(work: Promise<unknown>): Promise<void> {
@@ -102,22 +56,6 @@ function mutated(original: Bytes): fc.Arbitrary<Bytes> {
   ).filter((result) => !equal(result, original));
 }
 
-function concat(parts: Uint8Array[]): Bytes {
-  const all = new Uint8Array(
-    parts.reduce((sum, { length }) => sum + length, 0),
-  );
-  let offset = 0;
-  for (const part of parts) {
-    all.set(part, offset);
-    offset += part.length;
-  }
-  return all;
-}
-
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
-}
-
 /** What a peer said in the golden transcript. */
 const saidBy = (frames: { frame?: string }[]) =>
   concat(frames.map(({ frame = "" }) => Uint8Array.fromHex(frame)));
@@ -130,9 +68,6 @@ const line = fc.oneof(
   fc.tuple(fc.string({ maxLength: 70 }), fc.string({ maxLength: 70 }))
     .map((parts) => parts.join(":")),
 );
-
-/** The cases of a property, and what must hold for each. */
-type Property = fc.IRawProperty<unknown>;
 
 /** By what they are of. */
 export const PROPERTIES: Record<string, Property> = {
@@ -288,4 +223,6 @@ export const PROPERTIES: Record<string, Property> = {
         await writing.catch(() => {});
       })()),
   ) as Property,
+
+  ...CARRIER_PROPERTIES,
 };

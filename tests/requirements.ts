@@ -18,6 +18,13 @@ export function lacksPermissions(
     : undefined;
 }
 
+/** Why a test cannot read these variables; undefined if it can. */
+export function lacksVariables(...names: string[]): string | undefined {
+  return names.every((name) => granted("env", name))
+    ? undefined
+    : `needs --allow-env=${names.join()}`;
+}
+
 /** Why a file that CI must have is not there. */
 export function lacksFile(path: string | URL, what: string) {
   try {

@@ -1,0 +1,178 @@
+/**
+ * Channels to a server: TCP, perhaps a forward proxy, TLS, perhaps a WebSocket,
+ * then the inner lock.
+ *
+ * @module
+ */
+
+import {
+  type Channel,
+  type ClientOptions,
+  initiateChannel,
+} from "./channel.ts";
+import { ChannelError } from "./errors.ts";
+import { HANDSHAKE_TIMEOUT, withDeadline } from "./deadline.ts";
+import { connectThroughProxy, type ProxyCredentials } from "./proxy.ts";
+import { connectWebSocket } from "./rfc6455.ts";
+import { finishTls } from "./tls.ts";
+import { isAlert, tlsError } from "./tls_errors.ts";
+
+/**
+ * Offered to the server, which may do without. A box with a list of its own
+ * refuses a client that offers nothing on it, and most lists have HTTP.
+ */
+const ALPN_PROTOCOLS = ["innerlock/1", "http/1.1"];
+
+/** A forward proxy, which is asked to CONNECT. */
+export interface Proxy {
+  /** Its name or address. */
+  hostname: string;
+  /** Its port. */
+  port: number;
+  /** Who it is to let through, if it asks. */
+  credentials?: ProxyCredentials;
+}
+
+/** What {@linkcode connect} takes. */
+export interface ConnectOptions extends ClientOptions {
+  /** The server's port. */
+  port: number;
+  /** The server's name or address. @default {"localhost"} */
+  hostname?: string;
+  /** The name that the certificate must have, if it is not `hostname`. */
+  serverName?: string;
+  /**
+   * Certificates to trust, PEM. Deno adds them to its own store: Mozilla's
+   * roots, or what the environment's `DENO_TLS_CA_STORE` says.
+   */
+  caCerts?: string[];
+  /** A certificate chain to show, PEM, for a proxy that wants one. */
+  cert?: string;
+  /** The certificate's private key, PEM. */
+  key?: string;
+  /** The forward proxy on the way to the server, if there is one. */
+  proxy?: Proxy;
+  /**
+   * Has the frames travel in a WebSocket, for boxes that speak HTTP: at this
+   * path, or with `true` at `/innerlock`.
+   *
+   * @default {false}
+   */
+  websocket?: string | boolean;
+}
+
+/**
+ * Connects to a server: TCP, a forward proxy if there is one, TLS, a WebSocket if
+ * asked for, then the inner handshake.
+ *
+ * @example
+ * ```ts
+ * import { connect } from "@innerlock/innerlock/deno";
+ *
+ * export async function ask(question: string): Promise<string> {
+ *   await using channel = await connect({
+ *     hostname: "server.example",
+ *     port: 5001,
+ *     caCerts: [await Deno.readTextFile("certs/cert.pem")],
+ *     psk: await Deno.readTextFile("certs/psk.txt"),
+ *     identity: "alice",
+ *   });
+ *   const sent = new Blob([question]).stream().pipeTo(channel.writable);
+ *   const answer = await new Response(channel.readable).text();
+ *   await sent;
+ *   return answer;
+ * }
+ * ```
+ *
+ * @throws {ChannelError} `untrusted` if the server's certificate is not trusted,
+ * out of date or of another name; `proxy` if the forward proxy does not lead
+ * there; `refused`, `protocol`, `cut` or `timeout`.
+ * @throws {Deno.errors.ConnectionRefused} And others of `Deno.connect`.
+ * @throws {TypeError} If the key file has no such identity.
+ */
+export async function connect(options: ConnectOptions): Promise<Channel> {
+  const { hostname = "localhost", port } = options;
+  const address = `${
+    hostname.includes(":") ? `[${hostname}]` : hostname
+  }:${port}`;
+  let peer = `the server ${address}`;
+  let step: keyof typeof WAITING = "connect";
+  try {
+    return await withDeadline(options, async (signal) => {
+      const conn = await dial(options, signal);
+      step = "tls";
+      const ip = conn.remoteAddr.hostname;
+      if (ip !== hostname && !options.proxy) peer += ` (${ip})`;
+      await finishTls(conn, signal, "server", peer);
+      step = "innerlock";
+      const { websocket = false } = options;
+      const transport = websocket === false ? conn : await connectWebSocket(
+        conn,
+        {
+          host: address,
+          signal,
+          ...(websocket !== true && { path: websocket }),
+        },
+      );
+      return await initiateChannel(transport, options, signal);
+    }, (late) => late.abort());
+  } catch (error) {
+    if (!(error instanceof ChannelError)) throw error;
+    if (isAlert(error.cause)) throw tlsError(error.cause, "server", peer);
+    if (error.code !== "timeout") throw error;
+    const { handshakeTimeout = HANDSHAKE_TIMEOUT } = options;
+    const limit = `within ${handshakeTimeout / 1000} s`;
+    throw new ChannelError("timeout", WAITING[step](peer, limit));
+  }
+}
+
+/** What a time limit cut short, and why that may be. */
+const WAITING = {
+  connect: (peer: string, limit: string) =>
+    `No answer from ${peer} ${limit}: the address may be wrong, or a firewall ` +
+    "or the name server silent",
+  tls: (peer: string, limit: string) =>
+    `A connection to ${peer}, but no TLS ${limit}; is it innerlock at all?`,
+  innerlock: (peer: string, limit: string) =>
+    `TLS with ${peer}, but nothing of innerlock ${limit}; is it innerlock at all?`,
+};
+
+/**
+ * Opens the outer lock's connection, TLS yet to be done. `Deno.connectTls`
+ * leaves Nagle's algorithm on, which costs the handshake two delayed ACKs, about
+ * 88 ms; its two steps by hand allow `setNoDelay` between them. But only
+ * `connectTls` takes a client certificate.
+ */
+async function dial(
+  options: ConnectOptions,
+  signal: AbortSignal,
+): Promise<Deno.TlsConn> {
+  const { hostname = "localhost", port, caCerts = [], cert, key } = options;
+  const serverName = options.serverName ?? hostname;
+  const alpnProtocols = options.websocket
+    ? ALPN_PROTOCOLS.slice(1)
+    : ALPN_PROTOCOLS;
+  const common = { caCerts, alpnProtocols };
+  if (cert !== undefined && key !== undefined) {
+    if (serverName !== hostname || options.proxy) {
+      throw new TypeError(
+        "A client certificate goes with neither a server name nor a proxy: " +
+          "Deno.connectTls makes the connection itself",
+      );
+    }
+    return await Deno.connectTls({ ...common, hostname, port, cert, key });
+  }
+  const { proxy } = options;
+  const tcp = await Deno.connect({ ...proxy ?? { hostname, port }, signal });
+  tcp.setNoDelay(true);
+  if (proxy) {
+    const { credentials } = proxy;
+    await connectThroughProxy(tcp, {
+      hostname,
+      port,
+      signal,
+      ...(credentials && { credentials }),
+    });
+  }
+  return await Deno.startTls(tcp, { ...common, hostname: serverName });
+}

@@ -1,0 +1,135 @@
+/**
+ * A tunnel through a forward proxy: the CONNECT method of HTTP (RFC 9110,
+ * section 9.3.6), with credentials of the Basic kind (RFC 7617) if asked for.
+ *
+ * @module
+ */
+
+import { type Head, HttpError, readHead, shown, statusOf } from "./http.ts";
+import { orClose } from "./deadline.ts";
+import { type Transport, writeAll } from "./transport.ts";
+
+/** What {@linkcode connectThroughProxy} takes. */
+export interface TunnelOptions {
+  /** The name or address of whom to reach. An IPv6 address has no brackets. */
+  hostname: string;
+  /** The port there. */
+  port: number;
+  /** What the proxy is shown. It travels in the clear, as HTTP does. */
+  credentials?: ProxyCredentials;
+  /** Gives the attempt up. */
+  signal?: AbortSignal;
+}
+
+/** Who a proxy is to let through. */
+export interface ProxyCredentials {
+  /** The user, who has no `:` in the name. */
+  username: string;
+  /** The password; it may be empty. */
+  password: string;
+}
+
+/**
+ * Has a proxy connect to a host. When this resolves, the transport leads there:
+ * it has been read up to the end of the proxy's answer and not a byte further,
+ * so that a `Deno.TcpConn` can be given to `Deno.startTls`.
+ *
+ * Whatever happens, the transport belongs to the tunnel: if this fails, it is
+ * closed.
+ *
+ * @example Reach a server from behind a proxy
+ * ```ts ignore
+ * const conn = await Deno.connect({ hostname: "proxy.example", port: 3128 });
+ * await connectThroughProxy(conn, { hostname: "server.example", port: 443 });
+ * const tls = await Deno.startTls(conn, { hostname: "server.example" });
+ * ```
+ *
+ * @throws {HttpError} `proxy` if the proxy does not connect; `reason` says why,
+ * `status` what it answered.
+ * @throws {TypeError} If the host's or the user's name cannot stand in a
+ * request.
+ */
+export async function connectThroughProxy(
+  transport: Transport,
+  options: TunnelOptions,
+): Promise<void> {
+  await orClose(transport, options.signal, async () => {
+    await writeAll(transport, encodeConnect(options));
+    const proxy = {
+      name: "The proxy",
+      code: "proxy" as const,
+      start: "HTTP/1.",
+    };
+    // An answer that opens the tunnel has no body, whatever it says.
+    const { head } = await readHead(transport, proxy, true);
+    const status = statusOf(head);
+    if (status === undefined || status < 200 || status > 299) {
+      throw refusal(head, status, options);
+    }
+  });
+}
+
+/** The host and port as they stand in a request. */
+function authority({ hostname, port }: TunnelOptions): string {
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+}
+
+function encodeConnect(options: TunnelOptions): Uint8Array {
+  const { hostname, credentials } = options;
+  if (!/^[\w.:-]+$/.test(hostname)) {
+    throw new TypeError(`Cannot ask a proxy for the host ${shown(hostname)}`);
+  }
+  const target = authority(options);
+  return new TextEncoder().encode(
+    `CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n` +
+      (credentials ? `Proxy-Authorization: ${basic(credentials)}\r\n` : "") +
+      "\r\n",
+  );
+}
+
+function basic({ username, password }: ProxyCredentials): string {
+  if (username.includes(":")) {
+    throw new TypeError("Cannot show a proxy a user whose name has a colon");
+  }
+  const bytes = new TextEncoder().encode(`${username}:${password}`);
+  return `Basic ${btoa(String.fromCharCode(...bytes))}`;
+}
+
+/** What a proxy's answer means, where it is not the one that opens the tunnel. */
+function refusal(
+  head: Head,
+  status: number | undefined,
+  options: TunnelOptions,
+): HttpError {
+  const target = authority(options);
+  const answer = shown(head.startLine);
+  const fail = (reason: HttpError["reason"], message: string) =>
+    new HttpError("proxy", `The proxy ${message}`, reason, head);
+  switch (status) {
+    case 407:
+      return options.credentials
+        ? fail("credentials-refused", "does not take these credentials")
+        : fail("credentials-missing", "asks for credentials");
+    case 403:
+      return fail("forbidden", `does not allow a connection to ${target}`);
+    case 502:
+    case 503:
+    case 504:
+      return fail("unreachable", `cannot reach ${target}: ${answer}`);
+    default:
+      return fail("status", `did not connect to ${target}: ${answer}`);
+  }
+}
+
+/**
+ * The kinds of credentials that a proxy asks for, as its `Proxy-Authenticate`
+ * says: `Basic`, `Negotiate` and so on.
+ */
+export function proxySchemes(headers: Headers): string[] {
+  const challenges = (headers.get("proxy-authenticate") ?? "")
+    .replaceAll(/"(?:[^"\\]|\\.)*"/g, "")
+    .split(",");
+  // A challenge's further parameters follow commas too: `name=value`.
+  return challenges.map((text) => text.trim().split(/\s+/)[0]!)
+    .filter((word) => /^[\w-]+$/.test(word));
+}

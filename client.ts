@@ -13,15 +13,22 @@
 import { TextLineStream } from "@std/streams";
 import { getCACertificates } from "node:tls";
 import { checkPair } from "./cli/certificates.ts";
-import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
+import {
+  readCertificates,
+  readPrivateKey,
+  readPsk,
+  readSecret,
+} from "./cli/files.ts";
 import { Live } from "./cli/live.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { whyNot } from "./cli/system_errors.ts";
+import { whyNotThrough } from "./cli/proxy_errors.ts";
+import { chooseProxy, type ProxySettings } from "./cli/proxy_settings.ts";
 import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
-import { connect, type ConnectOptions } from "./lib/deno.ts";
+import { connect, type ConnectOptions, HttpError } from "./lib/deno.ts";
 import { type Channel, ChannelError } from "./lib/mod.ts";
 import { format, parseAddress } from "./tunnel/address.ts";
 import { carry } from "./tunnel/entrance.ts";
@@ -48,6 +55,12 @@ server.
   --identity NAME          whose key to use (default)
   --client-cert FILE       certificate to show to a proxy that wants one
   --client-key FILE        its private key
+  --websocket [PATH]       through boxes that speak HTTP: in a WebSocket, at
+                           /innerlock unless PATH is given
+  --proxy URL              through a forward proxy, http://[USER@]HOST:PORT; none
+                           for no proxy; else what HTTPS_PROXY, ALL_PROXY and
+                           NO_PROXY say
+  --proxy-password-file F  its password
   --handshake-timeout S    seconds the server has to prove its key (10)
   --idle-timeout S         silent for so long, the server is pinged, and given up
                            after as long again; 0 for never (25)
@@ -74,6 +87,9 @@ const FLAGS = {
     "identity",
     "client-cert",
     "client-key",
+    "websocket",
+    "proxy",
+    "proxy-password-file",
     "handshake-timeout",
     "idle-timeout",
     "listen",
@@ -94,6 +110,7 @@ const FLAGS = {
     reserve: "8",
     grace: "30",
   },
+  optional: { websocket: /^\// },
   takesWords: true,
 };
 
@@ -148,6 +165,11 @@ async function readOptions(args: Args): Promise<ConnectOptions> {
   if (clientPair && serverName && serverName !== hostname) {
     throw new UsageError("--server-name does not go with --client-cert");
   }
+  const proxy = await readProxy(args, hostname);
+  if (clientPair && proxy) {
+    throw new UsageError("--client-cert does not go with a forward proxy");
+  }
+  const websocket = args.text("websocket");
   return {
     hostname,
     port,
@@ -158,8 +180,23 @@ async function readOptions(args: Args): Promise<ConnectOptions> {
     idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
     ...(serverName && { serverName }),
     ...clientPair,
+    ...(proxy && { proxy }),
+    ...(websocket !== undefined && { websocket: websocket || true }),
     ...(args.is("trace") && { trace: printFrame }),
   };
+}
+
+async function readProxy(
+  args: Args,
+  host: string,
+): Promise<ProxySettings | undefined> {
+  const file = args.text("proxy-password-file");
+  return chooseProxy({
+    host,
+    flag: args.text("proxy"),
+    password: file && await readSecret(file),
+    variable: (name) => Deno.env.get(name),
+  });
 }
 
 async function readCas(args: Args): Promise<string[]> {
@@ -188,9 +225,20 @@ async function open(options: ConnectOptions): Promise<Channel> {
   try {
     return await connect(options);
   } catch (error) {
-    if (error instanceof ChannelError) throw error;
     const { hostname = "localhost", port } = options;
     const server = format({ host: hostname, port });
+    const proxy = options.proxy as ProxySettings | undefined;
+    if (error instanceof HttpError && error.code === "proxy") {
+      throw new Error(whyNotThrough(error, proxy!, server));
+    }
+    if (error instanceof ChannelError) throw error;
+    if (proxy) {
+      const where = format({ host: proxy.hostname, port: proxy.port });
+      const why = whyNot(error, "connect to proxy");
+      throw new Error(
+        `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,
+      );
+    }
     throw new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
   }
 }

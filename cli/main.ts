@@ -21,6 +21,8 @@ export interface Flags {
   collect?: readonly string[];
   boolean?: readonly string[];
   default?: Record<string, string>;
+  /** Flags whose value may be left out, and what a value looks like. */
+  optional?: Record<string, RegExp>;
 }
 
 /** What was given on a command line. */
@@ -43,25 +45,35 @@ export interface Args {
 
 /** Parses arguments; refuses flags that are not there and words without use. */
 export function parse(argv: string[], flags: Flags, takesWords = false): Args {
+  // `--flag next` has no value where `next` does not look like one.
+  const withoutValue = (arg: string, next = "") => {
+    const pattern = flags.optional?.[arg.replace(/^--/, "")];
+    return pattern && !pattern.test(next) ? `${arg}=` : arg;
+  };
   const strings = [...flags.string ?? [], ...flags.collect ?? []];
-  const given = parseArgs(argv, {
-    string: [...strings, "_"],
-    // All may repeat as far as the parser goes: it would keep the last silently.
-    collect: strings,
-    boolean: [...flags.boolean ?? [], "help", "version"],
-    alias: { h: "help" },
-    unknown: (arg, key) => {
-      if (key === undefined && takesWords) return true;
-      if (/^-\d/.test(arg)) {
-        throw new UsageError(`No flag takes a number below 0, as ${arg} is`);
-      }
-      const what = key === undefined ? "argument" : "flag";
-      throw new UsageError(`Unknown ${what} ${arg}: --help lists the flags`);
+  const given = parseArgs(
+    argv.map((arg, i) => withoutValue(arg, argv[i + 1])),
+    {
+      string: [...strings, "_"],
+      // All may repeat as far as the parser goes: it would keep the last silently.
+      collect: strings,
+      boolean: [...flags.boolean ?? [], "help", "version"],
+      alias: { h: "help" },
+      unknown: (arg, key) => {
+        if (key === undefined && takesWords) return true;
+        if (/^-\d/.test(arg)) {
+          throw new UsageError(`No flag takes a number below 0, as ${arg} is`);
+        }
+        const what = key === undefined ? "argument" : "flag";
+        throw new UsageError(`Unknown ${what} ${arg}: --help lists the flags`);
+      },
     },
-  });
+  );
   const texts = (name: string) => {
     const values = given[name] as string[];
-    if (values.includes("")) throw new UsageError(`--${name} needs a value`);
+    if (values.includes("") && !flags.optional?.[name]) {
+      throw new UsageError(`--${name} needs a value`);
+    }
     return values;
   };
   const text = (name: string) => {

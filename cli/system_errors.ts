@@ -9,6 +9,7 @@ import { messageOf } from "./main.ts";
 /** What was tried when it failed. */
 export type Attempt =
   | "dial"
+  | "connect to proxy"
   | "serve"
   | "connect"
   | "connect unix"
@@ -39,6 +40,7 @@ const WORDS: Record<string, Words> = {
   ECONNREFUSED: {
     dial: "connection refused; is the server running, with --host 0.0.0.0 " +
       "and this port?",
+    "connect to proxy": "connection refused",
     other: "connection refused; is the service running?",
   },
   ECONNRESET: "it cut the connection at once",

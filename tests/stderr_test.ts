@@ -135,6 +135,19 @@ test("server: a flood of refusals is a few lines in its log", async (dir) => {
   assertEquals(told.reduce((sum, count) => sum + count), 100);
 });
 
+test(
+  "examples: an error that cannot be written leaves the exit code",
+  async (dir) => {
+    const example = new URL("../examples/chat.ts", import.meta.url).pathname;
+    const args = ["connect", `${dir}/none`, "1"];
+    const deno = [Deno.execPath(), "run", "-NR", "--no-prompt", example];
+    const child = startWith(DEV_FULL, [...deno, ...args]);
+    await child.stdin.close();
+    assertEquals((await child.output()).code, 2);
+  },
+  noDevFull,
+);
+
 test("certs: notes that cannot be written are no failure", async (dir) => {
   const child = startWith("> /dev/full", command("certs", ["--out", dir]));
   await child.stdin.close();

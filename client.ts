@@ -20,7 +20,15 @@ import {
   readSecret,
 } from "./cli/files.ts";
 import { Live } from "./cli/live.ts";
-import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
+import {
+  type Args,
+  Exit,
+  messageOf,
+  run,
+  Unread,
+  UsageError,
+} from "./cli/main.ts";
+import { stderr, stdout, writeAll } from "./cli/output.ts";
 import { whyNot } from "./cli/system_errors.ts";
 import { whyNotThrough } from "./cli/proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./cli/proxy_settings.ts";
@@ -28,6 +36,7 @@ import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
+import { VisibleText } from "./cli/visible.ts";
 import { connect, type ConnectOptions, HttpError } from "./lib/deno.ts";
 import { type Channel, ChannelError } from "./lib/mod.ts";
 import { format, parseAddress } from "./tunnel/address.ts";
@@ -257,7 +266,7 @@ async function serve(
   }
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
-  const report = (message: string) => console.error(`client: ${message}`);
+  const report = (message: string) => stderr.line(`client: ${message}`);
   const listener = await listenPlain(address).catch((error) => {
     throw new Error(`${messageOf(error)}; choose another with --listen`);
   });
@@ -277,7 +286,7 @@ async function serve(
       live.add(work, () => stop.abort());
     }
   })();
-  console.log(`listening on ${format(listener.address)}`);
+  stdout.line(`listening on ${format(listener.address)}`);
   await stopSignal();
   await listener.close();
   report(`stopping: ${live.size} connections may finish`);
@@ -316,20 +325,32 @@ async function print(
   prompt: string,
 ): Promise<void> {
   const promptBytes = new TextEncoder().encode(prompt);
-  const stdout = Deno.stdout.writable.getWriter();
   const write = (bytes: Uint8Array) =>
-    stdout.write(bytes).catch((error) => {
+    writeAll(Deno.stdout, bytes).catch((error) => {
+      if (error instanceof Deno.errors.BrokenPipe) throw new Unread();
       throw new Error(
         `Cannot write the whole reply to stdout: ${messageOf(error)}`,
       );
     });
-  if (prompt) await write(promptBytes);
-  const reader = replies.getReader({ mode: "byob" });
+  await write(promptBytes);
+  const shown = Deno.stdout.isTerminal()
+    ? replies.pipeThrough(new VisibleText())
+    : chunks(replies);
+  for await (const bytes of shown) {
+    await write(bytes);
+    if (bytes.at(-1) === 0x0a) await write(promptBytes);
+  }
+}
+
+/** The bytes of a stream, each time in the same buffer. */
+async function* chunks(
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const reader = stream.getReader({ mode: "byob" });
   for (let buffer = new Uint8Array(BUFFER_LENGTH);;) {
     const { value, done } = await reader.read(buffer);
     if (done) return;
-    await write(value);
-    if (prompt && value.at(-1) === 0x0a) await write(promptBytes);
+    yield value;
     buffer = new Uint8Array(value.buffer);
   }
 }

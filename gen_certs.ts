@@ -31,6 +31,7 @@ import {
   makeRequest,
 } from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
+import { stdout } from "./cli/output.ts";
 import { isIdentity, parsePsk, type PskMap } from "./lib/psk.ts";
 
 const USAGE = `
@@ -98,8 +99,8 @@ async function main(args: Args): Promise<void> {
   const tls = await tlsWork(args, out, hosts.map(canonical));
   const files = [...tls.files, ...keys.files];
   if (files.length > 0) await replaceFiles(files);
-  for (const note of [...tls.notes, ...keys.notes]) console.log(note);
-  console.log(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
+  for (const note of [...tls.notes, ...keys.notes]) stdout.line(note);
+  stdout.line(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
 }
 
 function refuseAllButRevoke(args: Args): void {
@@ -127,8 +128,8 @@ async function revoke(path: string, identities: string[]): Promise<void> {
   }
   const text = identities.reduce(withoutKey, old);
   await replaceFiles([{ path, text, mode: 0o600 }]);
-  console.log(`${path}: took out ${identities.join(", ")}`);
-  console.log("a running server reads it again at SIGHUP");
+  stdout.line(`${path}: took out ${identities.join(", ")}`);
+  stdout.line("a running server reads it again at SIGHUP");
 }
 
 function withoutKey(text: string, identity: string): string {

@@ -16,8 +16,10 @@ import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
+import { stdout } from "./cli/output.ts";
 import { whyNot } from "./cli/system_errors.ts";
 import { keepWriteOnlyFor } from "./cli/permissions.ts";
+import { Refusals } from "./cli/refusals.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { onSignal, stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
@@ -103,6 +105,7 @@ async function main(args: Args): Promise<number> {
   keepWriteOnlyFor(args.text("forward"));
   const metrics = new Metrics();
   const sessions = new Sessions(log, metrics);
+  const refusals = new Refusals(log);
   const credentials = await readCredentials(args);
   const listener = open(args, {
     ...credentials,
@@ -110,8 +113,7 @@ async function main(args: Args): Promise<number> {
       if (error === undefined) return metrics.accepted(duration);
       const reason = reasonOf(error);
       metrics.refused(reason);
-      const message = `not let in: ${reason} (${messageOf(error)})`;
-      log("refused", message, { address: addressOf(remoteAddr), reason });
+      refusals.add(remoteAddr, reason, messageOf(error));
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
@@ -145,12 +147,13 @@ async function main(args: Args): Promise<number> {
       "no TLS: whoever sees this network sees who talks, and when",
     );
   }
-  console.log(`listening on ${addressOf(listener.addr)}`);
+  stdout.line(`listening on ${addressOf(listener.addr)}`);
   for await (const channel of listener) sessions.serve(channel, handler);
   const hasFailed = stopAt === undefined;
   if (hasFailed) log("stopping", "stopping: the port could not be kept");
   const left = (stopAt ?? performance.now() + grace) - performance.now();
   const cut = await sessions.live.drain(Math.max(0, left));
+  refusals.tellRepeated();
   log("stopped", `stopped: ${cut} clients had to be cut`, { cut });
   return cut === 0 && !hasFailed ? Exit.done : Exit.failed;
 }

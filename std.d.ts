@@ -1,5 +1,4 @@
-// npm:deno-std and npm:cli-progress are JavaScript only: the types of what this
-// project uses of them.
+// npm:deno-std is JavaScript only: the types of what this project uses of it.
 
 declare module "@std/assert" {
   export function assert(expr: unknown, msg?: string): asserts expr;
@@ -77,20 +76,6 @@ declare module "@std/fmt/duration" {
     ms: number,
     options?: { ignoreZero?: boolean },
   ): string;
-}
-
-declare module "cli-progress" {
-  export class SingleBar {
-    constructor(options: {
-      stream: unknown;
-      clearOnComplete: boolean;
-      hideCursor: boolean;
-      format: () => string;
-    });
-    start(total: number, value: number): void;
-    update(value: number): void;
-    stop(): void;
-  }
 }
 
 declare module "ws" {

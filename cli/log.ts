@@ -5,6 +5,8 @@
  * @module
  */
 
+import { stderr } from "./output.ts";
+
 /** How the log is written. */
 export const LOG_FORMATS = ["text", "json"] as const;
 
@@ -26,13 +28,18 @@ export type Log = (event: string, message: string, fields?: LogFields) => void;
 
 /** A log on stderr. */
 export function stderrLog(format: LogFormat): Log {
-  return (event, message, fields = {}) => {
+  const lineOf: (...event: Parameters<Log>) => string = (
+    event,
+    message,
+    fields = {},
+  ) => {
     const time = new Date().toISOString();
     const { address, identity } = fields;
-    console.error(
-      format === "json"
-        ? JSON.stringify({ time, event, message, ...fields })
-        : [time, address, identity, message].filter(Boolean).join(" "),
-    );
+    return format === "json"
+      ? JSON.stringify({ time, event, message, ...fields })
+      : [time, address, identity, message].filter(Boolean).join(" ");
   };
+  stderr.describeLoss = (count) =>
+    lineOf("lost", `${count} lines of the log were lost here`, { count });
+  return (...event) => stderr.line(lineOf(...event));
 }

@@ -7,13 +7,24 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { isHost, lacksZone } from "./addresses.ts";
 import { ChannelError } from "../lib/mod.ts";
+import { stderr, stdout } from "./output.ts";
 import config from "../deno.json" with { type: "json" };
 
 /** Exit codes: what a script can tell apart. */
-export const Exit = { done: 0, failed: 1, usage: 2, refused: 3 } as const;
+export const Exit = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  refused: 3,
+  /** As that of `cat`, which SIGPIPE ends: the reader wants no more. */
+  unread: 128 + 13,
+} as const;
 
 /** The command line or the configuration is wrong; the message says what to do. */
 export class UsageError extends Error {}
+
+/** The reader of stdout has gone, as `head` does when it has what it wants. */
+export class Unread extends Error {}
 
 /** The flags of a program: its strings, those that may repeat, its switches. */
 export interface Flags {
@@ -132,13 +143,18 @@ export async function run(
   let code: number | void = Exit.done;
   try {
     const args = parse(Deno.args, flags, flags.takesWords);
-    if (args.is("help")) console.log(usage.trim());
-    else if (args.is("version")) console.log(`innerlock ${config.version}`);
+    if (args.is("help")) usage.trim().split("\n").forEach(stdout.line, stdout);
+    else if (args.is("version")) stdout.line(`innerlock ${config.version}`);
     else code = await main(args);
   } catch (error) {
-    console.error(`${name}: ${messageOf(error)}`);
-    Deno.exit(exitCodeOf(error));
+    code = exitCodeOf(error);
+    if (code !== Exit.unread) stderr.line(`${name}: ${messageOf(error)}`);
   }
+  const error = await stdout.flush();
+  if (error !== undefined && !(error instanceof Deno.errors.BrokenPipe)) {
+    stderr.line(`${name}: Cannot write to stdout: ${messageOf(error)}`);
+  }
+  await stderr.flush();
   Deno.exit(code ?? Exit.done);
 }
 
@@ -147,6 +163,7 @@ function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError || error instanceof Deno.errors.NotCapable) {
     return Exit.usage;
   }
+  if (error instanceof Unread) return Exit.unread;
   const isRefusal = error instanceof ChannelError &&
     (error.code === "refused" || error.code === "untrusted");
   return isRefusal ? Exit.refused : Exit.failed;

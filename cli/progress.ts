@@ -6,44 +6,53 @@
 
 import { format as formatBytes } from "@std/fmt/bytes";
 import { format as formatDuration } from "@std/fmt/duration";
-import { SingleBar } from "cli-progress";
 import { fstatSync } from "node:fs";
-import process from "node:process";
 import type { Channel } from "../lib/mod.ts";
+import { stderr } from "./output.ts";
 
 /** How often it is drawn, in milliseconds. */
 const INTERVAL = 200;
 
+/** The width of a terminal that does not tell its own. */
+const COLUMNS = 80;
+
 /**
  * Shows on stderr the bytes sent and received, the rate and the time; where
  * stdin is a file, its size and the time that is left too. Until it is disposed
- * of.
+ * of. It leaves the terminal's modes alone, for a signal may end the program at
+ * any time.
  */
 export function showProgress(channel: Channel): Disposable {
   const total = sizeOfStdin();
   const start = performance.now();
-  const bar = new SingleBar({
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
-    format: () => {
-      const ms = performance.now() - start;
-      const { bytesSent, bytesReceived } = channel;
-      const rate = `${formatBytes(1000 * bytesSent / ms)}/s`;
-      const of = total ? ` of ${formatBytes(total)}` : "";
-      const left = total && bytesSent
-        ? `, ${seconds(ms * (total - bytesSent) / bytesSent)} left`
-        : "";
-      return `${formatBytes(bytesSent)}${of} sent, ` +
-        `${formatBytes(bytesReceived)} back, ${rate}, ${seconds(ms)}${left}`;
-    },
-  });
-  bar.start(total ?? 1, 0);
-  const timer = setInterval(() => bar.update(channel.bytesSent), INTERVAL);
+  let shownLength = 0;
+  const draw = (text: string) => {
+    // What is longer than a line would stay there when the next is drawn.
+    const shown = text.slice(0, columns() - 1);
+    stderr.raw(`\r${shown.padEnd(shownLength)}`);
+    shownLength = shown.length;
+  };
+  const timer = setInterval(() => {
+    // A terminal that was stopped gets no more until it goes on.
+    if (!stderr.isIdle) return;
+    const ms = performance.now() - start;
+    const { bytesSent, bytesReceived } = channel;
+    const rate = `${formatBytes(1000 * bytesSent / ms)}/s`;
+    const of = total ? ` of ${formatBytes(total)}` : "";
+    const left = total && bytesSent
+      ? `, ${seconds(ms * (total - bytesSent) / bytesSent)} left`
+      : "";
+    draw(
+      `${formatBytes(bytesSent)}${of} sent, ` +
+        `${formatBytes(bytesReceived)} back, ${rate}, ${seconds(ms)}${left}`,
+    );
+  }, INTERVAL);
   return {
     [Symbol.dispose]() {
       clearInterval(timer);
-      bar.stop();
+      if (shownLength === 0) return;
+      draw("");
+      stderr.raw("\r");
     },
   };
 }
@@ -51,6 +60,10 @@ export function showProgress(channel: Channel): Disposable {
 function sizeOfStdin(): number | undefined {
   const info = fstatSync(0);
   return info.isFile() ? info.size : undefined;
+}
+
+function columns(): number {
+  return Deno.consoleSize().columns || COLUMNS;
 }
 
 function seconds(ms: number): string {

@@ -5,6 +5,7 @@
  */
 
 import type { FrameTrace } from "../lib/mod.ts";
+import { stderr } from "./output.ts";
 
 const SHOWN_BYTES = 16;
 
@@ -13,7 +14,7 @@ export function printFrame(frame: FrameTrace): void {
   const { direction, number, type, plaintext, ciphertext } = frame;
   const arrow = direction === "sent" ? "->" : "<-";
   const length = (ciphertext.length || plaintext.length) + " bytes";
-  console.error(
+  stderr.line(
     `${arrow} #${number} ${type} ${length}` +
       `  plain ${hex(plaintext)}  wire ${hex(ciphertext)}`,
   );

@@ -7,12 +7,13 @@
  */
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { type Channel } from "@innerlock/innerlock";
-import { read, run } from "./run.ts";
+import { VisibleText } from "../cli/visible.ts";
+import { read, run, say } from "./run.ts";
 
 await run({
   async listen(common, cert) {
     const listener = listen({ ...common, cert, key: await read("key.pem") });
-    console.error(`listening on port ${listener.addr.port}`);
+    say(`listening on port ${listener.addr.port}`);
     for await (const channel of listener) return await talk(channel);
   },
   async connect(common, cert) {
@@ -21,9 +22,12 @@ await run({
 });
 
 async function talk(channel: Channel) {
-  console.error("connected");
+  say("connected");
   // What it rejects with is told by the other direction.
   Deno.stdin.readable.pipeTo(channel.writable).catch(() => {});
-  await channel.readable.pipeTo(Deno.stdout.writable);
+  const said = Deno.stdout.isTerminal()
+    ? channel.readable.pipeThrough(new VisibleText()) // No escape sequences.
+    : channel.readable;
+  await said.pipeTo(Deno.stdout.writable);
   await channel.closed;
 }

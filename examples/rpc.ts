@@ -8,7 +8,7 @@
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { type Channel } from "@innerlock/innerlock";
 import { setTimeout } from "node:timers/promises";
-import { read, run } from "./run.ts";
+import { read, run, say } from "./run.ts";
 
 function procedure(name: string, args: string[], signal: AbortSignal) {
   if (name === "add") return Number(args[0]) + Number(args[1]);
@@ -27,8 +27,10 @@ async function answer(accepted: Channel) {
 await run({
   async serve(common, cert) {
     const listener = listen({ ...common, cert, key: await read("key.pem") });
-    console.error(`listening on port ${listener.addr.port}`);
-    for await (const channel of listener) answer(channel).catch(console.error);
+    say(`listening on port ${listener.addr.port}`);
+    for await (const channel of listener) {
+      answer(channel).catch(({ message }) => say(message));
+    }
   },
   async call(common, cert, name, ...args) {
     const signal = AbortSignal.timeout(3000);

@@ -4,11 +4,15 @@
  * for wrong usage, 3 for a refusal.
  */
 import { ChannelError } from "@innerlock/innerlock";
+import { stderr, stdout } from "../cli/output.ts";
 
 const [name = "", certs, port = "", ...args] = Deno.args;
 
 /** Reads a file of the folder that `deno task certs` made. */
 export const read = (file: string) => Deno.readTextFile(`${certs}/${file}`);
+
+/** Says what people should know, and goes on if nobody listens. */
+export const say = (text: string) => stderr.line(text);
 
 /** Is given what both sides say to the library, and the further arguments. */
 type Side = (
@@ -17,19 +21,23 @@ type Side = (
   ...args: string[]
 ) => Promise<void>;
 
-export async function run(sides: Record<string, Side>): Promise<void> {
+export async function run(sides: Record<string, Side>): Promise<never> {
   const side = sides[name];
+  let code = 0;
   if (!side || !/^\d+$/.test(port)) {
-    console.error(`Usage: ${Object.keys(sides).join("|")} CERTS PORT ...`);
-    Deno.exit(2);
+    say(`Usage: ${Object.keys(sides).join("|")} CERTS PORT ...`);
+    code = 2;
+  } else {
+    try {
+      const common = { port: Number(port), psk: await read("psk.txt") };
+      await side(common, await read("cert.pem"), ...args);
+    } catch (error) {
+      say((error as Error).message);
+      code = exitCodeOf(error);
+    }
   }
-  try {
-    const common = { port: Number(port), psk: await read("psk.txt") };
-    await side(common, await read("cert.pem"), ...args);
-  } catch (error) {
-    console.error((error as Error).message);
-    Deno.exit(exitCodeOf(error));
-  }
+  await Promise.all([stdout.flush(), stderr.flush()]);
+  Deno.exit(code);
 }
 
 function exitCodeOf(error: unknown): number {

@@ -7,12 +7,13 @@
  */
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { createHash } from "node:crypto";
-import { read, run } from "./run.ts";
+import { stdout } from "../cli/output.ts";
+import { read, run, say } from "./run.ts";
 
 await run({
   async receive(common, cert, path = "copy.bin") {
     const listener = listen({ ...common, cert, key: await read("key.pem") });
-    console.error(`listening on port ${listener.addr.port}`);
+    say(`listening on port ${listener.addr.port}`);
     for await (await using channel of listener) {
       const hash = await copy(channel.readable, Deno.createSync(path).writable);
       await new Blob([hash]).stream().pipeTo(channel.writable);
@@ -24,7 +25,7 @@ await run({
     const hash = await copy(Deno.openSync(path).readable, channel.writable);
     const written = await new Response(channel.readable).text();
     if (written !== hash) throw new Error(`The copy of ${path} differs`);
-    console.log(`${hash} arrived`);
+    stdout.line(`${hash} arrived`);
   },
 });
 

@@ -1,0 +1,90 @@
+/**
+ * Logs the handshakes that failed, so that nobody can flood the log who has not
+ * even proved a key.
+ *
+ * @module
+ */
+
+import { addressOf, type Reason } from "./sessions.ts";
+import type { Log } from "./log.ts";
+
+/** For so long what repeats itself is counted, in milliseconds. */
+const WINDOW = 10_000;
+
+/** How many of a kind are told one by one within that time. */
+const TOLD_EACH = 5;
+
+/** How many hosts are told apart within that time. */
+const MAX_HOSTS = 20;
+
+/** Refusals for one reason, of one host or of all that are not told apart. */
+interface Kind {
+  host?: string;
+  reason: Reason;
+  /** How many there were. */
+  count: number;
+  /** How many of them were told one by one. */
+  told: number;
+}
+
+/**
+ * Tells the first refusals of a host and reason one by one and the others as a
+ * number, every ten seconds.
+ */
+export class Refusals {
+  readonly #log: Log;
+  readonly #window: number;
+  readonly #kinds = new Map<string, Kind>();
+  readonly #hosts = new Set<string>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  /**
+   * @param log Is told.
+   * @param window For how long they are counted, in milliseconds.
+   */
+  constructor(log: Log, window: number = WINDOW) {
+    this.#log = log;
+    this.#window = window;
+  }
+
+  /** A handshake with this peer failed. */
+  add(peer: Deno.NetAddr, reason: Reason, message: string): void {
+    if (this.#timer === undefined) {
+      this.#timer = setTimeout(() => this.tellRepeated(), this.#window);
+      Deno.unrefTimer(this.#timer);
+    }
+    const kind = this.#kindOf(peer.hostname, reason);
+    kind.count++;
+    if (kind.host === undefined || kind.told === TOLD_EACH) return;
+    kind.told++;
+    const address = addressOf(peer);
+    const text = `not let in: ${reason} (${message})`;
+    this.#log("refused", text, { address, reason });
+  }
+
+  /** Tells how many there were besides those that were told one by one. */
+  tellRepeated(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    for (const { host, reason, count, told } of this.#kinds.values()) {
+      const more = count - told;
+      if (more === 0) continue;
+      const whose = host === undefined ? "of other addresses, " : "";
+      const text = `not let in: ${whose}${more} more, ${reason}`;
+      const address = host === undefined ? {} : { address: host };
+      this.#log("refused", text, { ...address, reason, count: more });
+    }
+    this.#kinds.clear();
+    this.#hosts.clear();
+  }
+
+  #kindOf(host: string, reason: Reason): Kind {
+    const isKnown = this.#hosts.has(host) || this.#hosts.size < MAX_HOSTS;
+    if (isKnown) this.#hosts.add(host);
+    const key = isKnown ? `${reason} ${host}` : reason;
+    const kind = this.#kinds.get(key) ??
+      { ...(isKnown && { host }), reason, count: 0, told: 0 };
+    this.#kinds.set(key, kind);
+    return kind;
+  }
+}

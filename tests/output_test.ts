@@ -1,0 +1,110 @@
+import { assertEquals } from "@std/assert";
+import { Output, writeAll } from "../cli/output.ts";
+
+/** A sink whose every write waits until the test lets it go on. */
+class Gate {
+  text = "";
+  #writes: PromiseWithResolvers<number | Error>[] = [];
+  #called = Promise.withResolvers<void>();
+
+  async write(bytes: Uint8Array): Promise<number> {
+    const write = Promise.withResolvers<number | Error>();
+    this.#writes.push(write);
+    this.#called.resolve();
+    const result = await write.promise;
+    if (result instanceof Error) throw result;
+    const count = Math.min(result, bytes.length);
+    this.text += new TextDecoder().decode(bytes.subarray(0, count));
+    return count;
+  }
+
+  /** Lets the next write take so many bytes, or fail. */
+  async let(result: number | Error): Promise<void> {
+    await this.#called.promise;
+    const write = this.#writes.shift()!;
+    this.#called = Promise.withResolvers();
+    write.resolve(result);
+  }
+}
+
+/** A sink that takes everything, but not while it has an error. */
+function fallible(): {
+  text: string;
+  error: Error | undefined;
+  write(bytes: Uint8Array): Promise<number>;
+} {
+  return {
+    text: "",
+    error: undefined,
+    write(bytes) {
+      if (this.error) return Promise.reject(this.error);
+      this.text += new TextDecoder().decode(bytes);
+      return Promise.resolve(bytes.length);
+    },
+  };
+}
+
+Deno.test("Output: lines in order, each whole, whatever a write takes", async () => {
+  const sink = new Gate();
+  const output = new Output(sink);
+  output.line("one");
+  output.line("two");
+  const flushed = output.flush();
+  for (const count of [1, 2, 100, 3, 100]) await sink.let(count);
+  assertEquals(await flushed, undefined);
+  assertEquals([sink.text, output.isIdle], ["one\ntwo\n", true]);
+});
+
+Deno.test("Output: nobody waits for a sink, and what is lost is counted where it was", async () => {
+  const sink = new Gate();
+  const output = new Output(sink);
+  for (let i = 1; i <= 1003; i++) output.line(`${i}`);
+  for (let i = 1; i <= 2; i++) await sink.let(100);
+  await sink.let(0);
+  output.line("after");
+  const flushed = output.flush();
+  for (let i = 3; i <= 1002; i++) await sink.let(100);
+  assertEquals(await flushed, undefined);
+  const lines = sink.text.split("\n");
+  assertEquals(lines.slice(998), [
+    ...["999", "1000", "3 lines were lost here", "after", ""],
+  ]);
+});
+
+Deno.test("Output: a sink that fails throws at nobody, and gets all when it mends", async () => {
+  const sink = fallible();
+  const output = new Output(sink);
+  sink.error = new Error("No space left on device");
+  output.line("one");
+  output.line("two");
+  assertEquals(await output.flush(), sink.error);
+  assertEquals([sink.text, output.isIdle], ["", false]);
+  sink.error = undefined;
+  output.line("three");
+  assertEquals(await output.flush(), undefined);
+  assertEquals(sink.text, "one\ntwo\nthree\n");
+});
+
+Deno.test("Output: a full pipe that does not block is waited for", async () => {
+  const sink = new Gate();
+  const output = new Output(sink);
+  output.line("one");
+  const flushed = output.flush();
+  await sink.let(new Deno.errors.WouldBlock());
+  await sink.let(100);
+  assertEquals([await flushed, sink.text], [undefined, "one\n"]);
+  const written = writeAll(sink, new TextEncoder().encode("two\n"));
+  await sink.let(1);
+  await sink.let(new Deno.errors.WouldBlock());
+  await sink.let(100);
+  await written;
+  assertEquals(sink.text, "one\ntwo\n");
+});
+
+Deno.test("Output: a line is one line, whoever wrote it", async () => {
+  const sink = fallible();
+  const output = new Output(sink);
+  output.line("a\nb\x1b[2J");
+  await output.flush();
+  assertEquals(sink.text, "a\\u000ab\\u001b[2J\n");
+});

@@ -10,9 +10,11 @@
  * @module
  */
 
+import { onHangUp } from "./cli/hangup.ts";
 import { TextLineStream } from "@std/streams";
 import { getCACertificates } from "node:tls";
 import { checkPair } from "./cli/certificates.ts";
+import { Credentials } from "./cli/credentials.ts";
 import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { Live } from "./cli/live.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
@@ -33,7 +35,8 @@ Usage: deno task client [flags] [words...]
 Sends the words as one line and prints the reply. Without words it streams
 stdin to the server and the reply to stdout; at a terminal it asks for lines
 until 'q' or Ctrl-D. With --listen it carries each local connection to the
-server.
+server, and reads certificates and keys again when their files change, and at
+SIGHUP.
 
   --host NAME              the server's name or address (localhost)
   --port PORT              its port (5001)
@@ -88,16 +91,21 @@ const FLAGS = {
   takesWords: true,
 };
 
+/** What a shell says of a program that SIGHUP has ended. */
+const HANGUP_EXIT = 128 + 1;
+
 const PROMPT = "-> ";
 
 /** Of the reply, what is read at a time, in bytes. */
 const BUFFER_LENGTH = 65_536;
 
 async function main(args: Args): Promise<number | void> {
-  const options = await readOptions(args);
   const local = args.text("listen");
-  keepWriteOnlyFor(local);
-  if (local !== undefined) return await carry(local, options, args);
+  if (local !== undefined) return await carry(local, args);
+  // As it would be by itself, had nobody listened.
+  onHangUp(() => Deno.exit(HANGUP_EXIT));
+  const options = await readOptions(args);
+  keepWriteOnlyFor(undefined);
   await using channel = await open(options);
   if (args.words.length > 0) {
     const line = new Blob([args.words.join(" ") + "\n"]);
@@ -189,9 +197,14 @@ async function open(options: ConnectOptions): Promise<Channel> {
 /** Carries local connections, until a signal says to stop. */
 async function carry(
   local: string,
-  options: ConnectOptions,
   args: Args,
 ): Promise<number> {
+  const credentials = new Credentials(
+    ["ca", "psk", "client-cert", "client-key"].map(args.text),
+    () => readOptions(args),
+  );
+  let options = await credentials.read();
+  keepWriteOnlyFor(local);
   const address = parseAddress(local, "127.0.0.1");
   if (address === undefined || args.words.length > 0) {
     throw new UsageError(
@@ -200,6 +213,12 @@ async function carry(
   }
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const log = (message: string) => console.error(`client: ${message}`);
+  credentials.follow({
+    take: (later) => void (options = later),
+    taken: () => log("certificates and keys read again"),
+    failed: (error) => log(`nothing reloaded: ${messageOf(error)}`),
+  });
+  onHangUp(() => credentials.reload());
   const entrance = new Entrance(
     (signal) => open({ ...options, signal }),
     log,
@@ -211,8 +230,9 @@ async function carry(
   }).catch((error) => {
     throw new Error(`${messageOf(error)}; choose another with --listen`);
   });
+  const stopping = stopSignal();
   console.log(`listening on ${format(listening.address)}`);
-  await stopSignal();
+  await stopping;
   listening.server.close();
   log(`stopping: ${live.size} connections may finish`);
   const cut = await live.drain(grace);

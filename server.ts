@@ -10,8 +10,10 @@
  * @module
  */
 
+import { onHangUp } from "./cli/hangup.ts";
 import { isPrivateAddress } from "./cli/addresses.ts";
 import { checkPair, timeWarning } from "./cli/certificates.ts";
+import { Credentials } from "./cli/credentials.ts";
 import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
@@ -19,7 +21,7 @@ import { Metrics } from "./cli/metrics.ts";
 import { whyNotListening } from "./cli/network_errors.ts";
 import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
-import { onSignal, stopSignal } from "./cli/signals.ts";
+import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";
@@ -58,9 +60,10 @@ backend, through TLS and an inner lock.
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
-Prints "listening on HOST:PORT" when ready; the log goes to stderr. SIGHUP reads
-certificate and keys again. SIGTERM or SIGINT: no new clients, and the end when
-the last has gone; a second one, half a second later or more: at once.
+Prints "listening on HOST:PORT" when ready; the log goes to stderr. Certificate
+and keys are read again when their files change, and at SIGHUP; a client whose
+key was taken away or replaced is cut. SIGTERM or SIGINT: no new clients, and the
+end when the last has gone; a second one, half a second later or more: at once.
 Exit codes: 1 network, or clients cut at the end; 2 usage or configuration.
 `;
 
@@ -103,9 +106,13 @@ async function main(args: Args): Promise<number> {
   keepWriteOnlyFor(args.text("forward"));
   const metrics = new Metrics();
   const sessions = new Sessions(log, metrics);
-  const credentials = await readCredentials(args);
+  const credentials = new Credentials(
+    ["psk", "cert", "key", "passphrase-file"].map(args.text),
+    (isFirst) => readCredentials(args, { mayAsk: isFirst }),
+  );
+  const first = await credentials.read();
   const listener = open(args, {
-    ...credentials,
+    ...first,
     onHandshake: ({ remoteAddr, duration, error }) => {
       if (error === undefined) return metrics.accepted(duration);
       const reason = reasonOf(error);
@@ -119,26 +126,27 @@ async function main(args: Args): Promise<number> {
     const warning = cert && timeWarning(args.text("cert")!, cert);
     if (warning) log("warning", warning);
   };
-  onSignal("SIGHUP", async () => {
-    try {
-      const credentials = await readCredentials(args, { mayAsk: false });
-      await listener.reload(credentials);
+  credentials.follow({
+    take: (credentials) => listener.reload(credentials),
+    taken: (credentials) => {
       log("reload", "certificate and keys read again");
       warn(credentials);
-    } catch (error) {
+    },
+    failed: (error) => {
       const message = `nothing reloaded: ${messageOf(error)}`;
       log("reload", message, { reason: "failed" });
-    }
+    },
   });
+  onHangUp(() => credentials.reload());
   let stopAt: number | undefined;
   stopSignal().then(() => {
-    log("stopping", `stopping: ${sessions.live.size} clients may finish`);
-    stopAt = performance.now() + grace;
     listener.shutdown();
+    stopAt = performance.now() + grace;
+    log("stopping", `stopping: ${sessions.live.size} clients may finish`);
     // Nor may handshakes take longer.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
-  warn(credentials);
+  warn(first);
   if (args.is("no-tls")) {
     log(
       "warning",
@@ -178,7 +186,7 @@ const ORIGIN = "'deno task certs' makes one";
 
 async function readCredentials(
   args: Args,
-  { mayAsk = true } = {},
+  { mayAsk }: { mayAsk: boolean },
 ): Promise<ListenerCredentials> {
   const psk = await readPsk(args.text("psk")!, ORIGIN);
   if (args.is("no-tls")) return { psk };

@@ -10,8 +10,10 @@
  * @module
  */
 
+import { onHangUp } from "./cli/hangup.ts";
 import { isPrivateAddress } from "./cli/addresses.ts";
 import { checkPair, timeWarning } from "./cli/certificates.ts";
+import { Credentials } from "./cli/credentials.ts";
 import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
@@ -21,7 +23,7 @@ import { whyNot } from "./cli/system_errors.ts";
 import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { Refusals } from "./cli/refusals.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
-import { onSignal, stopSignal } from "./cli/signals.ts";
+import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";
@@ -42,7 +44,8 @@ backend, through TLS and an inner lock.
 
   --host ADDRESS           address to listen on (127.0.0.1)
   --port PORT              port to listen on; 0 takes a free one (5001)
-  --forward TO             backend: HOST:PORT or unix:/path
+  --forward TO             backend: HOST:PORT or unix:/path; SERVICE=TO for
+                           clients that ask for a service; may repeat
   --cert FILE              certificate, PEM (certs/cert.pem)
   --key FILE               its private key, PEM (certs/key.pem)
   --passphrase-file FILE   the key's passphrase; asked for if it needs one
@@ -60,9 +63,10 @@ backend, through TLS and an inner lock.
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
-Prints "listening on HOST:PORT" when ready; the log goes to stderr. SIGHUP reads
-certificate and keys again. SIGTERM or SIGINT: no new clients, and the end when
-the last has gone; a second one, half a second later or more: at once.
+Prints "listening on HOST:PORT" when ready; the log goes to stderr. Certificate
+and keys are read again when their files change, and at SIGHUP; a client whose
+key was taken away or replaced is cut. SIGTERM or SIGINT: no new clients, and the
+end when the last has gone; a second one, half a second later or more: at once.
 Exit codes: 1 network, or clients cut at the end; 2 usage or configuration.
 `;
 
@@ -70,7 +74,6 @@ const FLAGS = {
   string: [
     "host",
     "port",
-    "forward",
     "cert",
     "key",
     "passphrase-file",
@@ -82,6 +85,7 @@ const FLAGS = {
     "grace",
     "log-format",
   ],
+  collect: ["forward"],
   boolean: ["no-tls", "reuse-port", "trace"],
   default: {
     host: "127.0.0.1",
@@ -101,14 +105,19 @@ const FLAGS = {
 async function main(args: Args): Promise<number> {
   const log = stderrLog(args.choice("log-format", LOG_FORMATS));
   const grace = 1000 * args.integer("grace", 0, 86_400);
-  const handler = handlerOf(args);
-  keepWriteOnlyFor(args.text("forward"));
+  const services = servicesOf(args);
+  keepWriteOnlyFor(args.texts("forward"));
   const metrics = new Metrics();
   const sessions = new Sessions(log, metrics);
   const refusals = new Refusals(log);
-  const credentials = await readCredentials(args);
+  const credentials = new Credentials(
+    ["psk", "cert", "key", "passphrase-file"].map(args.text),
+    (isFirst) => readCredentials(args, { mayAsk: isFirst }),
+  );
+  const first = await credentials.read();
   const listener = open(args, {
-    ...credentials,
+    ...first,
+    hasService: (service) => services.has(service),
     onHandshake: ({ remoteAddr, duration, error }) => {
       if (error === undefined) return metrics.accepted(duration);
       const reason = reasonOf(error);
@@ -121,26 +130,27 @@ async function main(args: Args): Promise<number> {
     const warning = cert && timeWarning(args.text("cert")!, cert);
     if (warning) log("warning", warning);
   };
-  onSignal("SIGHUP", async () => {
-    try {
-      const credentials = await readCredentials(args, { mayAsk: false });
-      await listener.reload(credentials);
+  credentials.follow({
+    take: (credentials) => listener.reload(credentials),
+    taken: (credentials) => {
       log("reload", "certificate and keys read again");
       warn(credentials);
-    } catch (error) {
+    },
+    failed: (error) => {
       const message = `nothing reloaded: ${messageOf(error)}`;
       log("reload", message, { reason: "failed" });
-    }
+    },
   });
+  onHangUp(() => credentials.reload());
   let stopAt: number | undefined;
   stopSignal().then(() => {
-    log("stopping", `stopping: ${sessions.live.size} clients may finish`);
-    stopAt = performance.now() + grace;
     listener.shutdown();
+    stopAt = performance.now() + grace;
+    log("stopping", `stopping: ${sessions.live.size} clients may finish`);
     // Nor may handshakes take longer.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
-  warn(credentials);
+  warn(first);
   if (args.is("no-tls")) {
     log(
       "warning",
@@ -148,7 +158,9 @@ async function main(args: Args): Promise<number> {
     );
   }
   stdout.line(`listening on ${addressOf(listener.addr)}`);
-  for await (const channel of listener) sessions.serve(channel, handler);
+  for await (const channel of listener) {
+    sessions.serve(channel, services.get(channel.service)!);
+  }
   const hasFailed = stopAt === undefined;
   if (hasFailed) log("stopping", "stopping: the port could not be kept");
   const left = (stopAt ?? performance.now() + grace) - performance.now();
@@ -166,14 +178,28 @@ const LIMITS = {
   descriptors: "out of file descriptors: others wait in the system's queue",
 };
 
-function handlerOf(args: Args): Handler {
-  const backend = args.text("forward");
-  if (backend === undefined) return upperCase;
-  const address = parseAddress(backend);
-  if (address) return forward(address);
-  throw new UsageError(
-    `--forward takes HOST:PORT or unix:/path, not ${backend}`,
-  );
+/** The backends by service; with none the text comes back in upper case. */
+function servicesOf(args: Args): Map<string | undefined, Handler> {
+  const services = new Map<string | undefined, Handler>();
+  for (const text of args.texts("forward")) {
+    const [, service, to] = /^(?:([\w.-]+)=)?(.+)$/.exec(text)!;
+    const address = parseAddress(to!);
+    if (!address) {
+      throw new UsageError(
+        "--forward takes HOST:PORT or unix:/path, and SERVICE= before it, " +
+          `not ${text}`,
+      );
+    }
+    if (services.has(service)) {
+      throw new UsageError(
+        service === undefined
+          ? "--forward is given more than once without a service"
+          : `--forward is given more than once for ${service}`,
+      );
+    }
+    services.set(service, forward(address));
+  }
+  return services.size > 0 ? services : new Map([[undefined, upperCase]]);
 }
 
 /** Where a server gets its files. */
@@ -181,7 +207,7 @@ const ORIGIN = "'deno task certs' makes one";
 
 async function readCredentials(
   args: Args,
-  { mayAsk = true } = {},
+  { mayAsk }: { mayAsk: boolean },
 ): Promise<ListenerCredentials> {
   const psk = await readPsk(args.text("psk")!, ORIGIN);
   if (args.is("no-tls")) return { psk };

@@ -5,7 +5,7 @@
  */
 
 /** Gives up the right to write, which only a Unix socket's path takes. */
-export function keepWriteOnlyFor(address: string | undefined): void {
-  if (address?.startsWith("unix:")) return;
+export function keepWriteOnlyFor(addresses: string[]): void {
+  if (addresses.some((address) => /(^|=)unix:/.test(address))) return;
   Deno.permissions.revokeSync({ name: "write" });
 }

@@ -16,6 +16,7 @@
  * | `cut` | the connection closed before the peer had ended its stream |
  * | `timeout` | a time limit passed, or the peer answered no ping |
  * | `revoked` | the identity has lost its key, or has another one now |
+ * | `service` | the client asked for a service that the listener does not have |
  * | `limit` | the listener had to make room for another connection |
  * | `aborted` | this side gave the channel up |
  */
@@ -27,6 +28,7 @@ export type ChannelErrorCode =
   | "cut"
   | "timeout"
   | "revoked"
+  | "service"
   | "limit"
   | "aborted";
 

@@ -70,6 +70,13 @@ export interface ListenOptions
    * @default {256}
    */
   maxHandshakes?: number;
+  /**
+   * Whether there is a service that a client asks for, as `alice@db` does. One
+   * that asks for another is cut once it has proved its key.
+   *
+   * @default Every service is there.
+   */
+  hasService?: (service: string | undefined) => boolean;
   /** Is told how each handshake went; what it throws is ignored. */
   onHandshake?: (report: HandshakeReport) => void;
   /**
@@ -416,6 +423,12 @@ class ChannelListener implements Listener {
       channel.abort(error);
       throw error;
     }
+    const { hasService = () => true } = this.#options;
+    if (!hasService(channel.service)) {
+      const error = noService(channel);
+      channel.abort(error);
+      throw error;
+    }
     this.#channels.set(channel, psk);
     this.#standby.add(channel);
     // Its first words may just be on their way.
@@ -462,6 +475,11 @@ async function carrierOf(conn: Conn, signal: AbortSignal): Promise<Transport> {
 
 function closed(): ChannelError {
   return new ChannelError("aborted", "The listener was closed");
+}
+
+function noService({ identity, service }: Channel): ChannelError {
+  const what = service === undefined ? "no default service" : `no ${service}`;
+  return new ChannelError("service", `There is ${what} for ${identity}`);
 }
 
 function revoked({ identity }: Channel): ChannelError {

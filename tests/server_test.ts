@@ -80,10 +80,7 @@ test("SIGTERM lets live channels finish, and exits 0", async (dir) => {
   assertEquals(await say(channel, "before"), "BEFORE");
   server.signal("SIGTERM");
   await server.logged("stopping: 1 clients may finish");
-  await assertRejects(
-    () => dial(dir, server.port),
-    Deno.errors.ConnectionRefused,
-  );
+  await assertRejects(() => dial(dir, server.port), Error);
   assertEquals(await say(channel, "after"), "AFTER");
   await finish(channel);
   assertEquals(await server.exitCode(), 0);
@@ -148,60 +145,6 @@ test("one Ctrl-C may come as several signals", async (dir) => {
     await finish(channel);
     assertEquals(await server.exitCode(), 0);
     await server.stop();
-  }
-});
-
-test("SIGHUP: a revoked identity is refused, live channels go on", async (dir) => {
-  await using server = await TestServer.start(serverFlags(dir));
-  const alice = await dial(dir, server.port, { identity: "alice" });
-  const oldPsk = await Deno.readTextFile(`${dir}/psk.txt`);
-  const { code } = await run("certs", ["--out", dir, "--revoke", "alice"]);
-  assertEquals(code, 0);
-  server.signal("SIGHUP");
-  await server.logged("certificate and keys read again");
-  await Deno.writeTextFile(`${dir}/psk.txt`, oldPsk);
-  const error = await assertRejects(
-    () => dial(dir, server.port, { identity: "alice" }),
-    ChannelError,
-  );
-  assertEquals(error.code, "refused");
-  assertEquals(await say(alice, "still here"), "STILL HERE");
-  await finish(alice);
-  await finish(await dial(dir, server.port));
-});
-
-test("SIGHUP: another certificate is shown to the next client", async (dir) => {
-  await using server = await TestServer.start(serverFlags(dir));
-  const live = await dial(dir, server.port);
-  const oldCert = await Deno.readTextFile(`${dir}/cert.pem`);
-  await run("certs", ["--out", dir, "--force", "--identity", "carol"]);
-  server.signal("SIGHUP");
-  await server.logged("certificate and keys read again");
-  await finish(await dial(dir, server.port));
-  const error = await assertRejects(
-    async () =>
-      await connect({
-        port: server.port,
-        caCerts: [oldCert],
-        psk: await Deno.readTextFile(`${dir}/psk.txt`),
-      }),
-    ChannelError,
-  );
-  assertEquals(error.code, "untrusted");
-  await finish(live);
-});
-
-test("SIGHUP: a broken file is told, the old ones stay", async (dir) => {
-  await using server = await TestServer.start(serverFlags(dir));
-  const files = { "psk.txt": "nonsense", "cert.pem": "-", "key.pem": "-" };
-  for (const [file, broken] of Object.entries(files)) {
-    const path = `${dir}/${file}`;
-    const good = await Deno.readTextFile(path);
-    await Deno.writeTextFile(path, broken);
-    server.signal("SIGHUP");
-    await server.logged("nothing reloaded: ");
-    await Deno.writeTextFile(path, good);
-    await finish(await dial(dir, server.port));
   }
 });
 

@@ -43,6 +43,10 @@ export interface ReserveOptions {
    * again.
    */
   report: Report;
+  /** Is told once that the first session is there. */
+  ready?: () => void;
+  /** What to report of a session that the server ends at once. */
+  diedYoung: string;
   /** How many sessions may wait for callers; with 0 each is made when one comes. */
   max: number;
 }
@@ -67,6 +71,7 @@ export class Reserve {
   /** How many have been ready at least, since the last review. */
   #spare = 0;
   #dials = 0;
+  #wasReady = false;
   /** What is wrong, while something is. */
   #trouble: string | undefined;
   #pause = FIRST_PAUSE;
@@ -156,10 +161,7 @@ export class Reserve {
     this.#dials++;
     try {
       const channel = await this.#options.dial(this.#stop.signal);
-      if (this.#trouble !== undefined) {
-        this.#options.report("Connected to the server again");
-      }
-      this.#trouble = undefined;
+      this.#succeeded();
       this.#add(channel);
     } catch (error) {
       this.#failed(error as Error);
@@ -167,6 +169,16 @@ export class Reserve {
       this.#dials--;
       this.#fill();
     }
+  }
+
+  #succeeded(): void {
+    const { report, diedYoung, ready } = this.#options;
+    if (!this.#wasReady) ready?.();
+    this.#wasReady = true;
+    // Of a session that dies young one knows only later.
+    if (this.#trouble === undefined || this.#trouble === diedYoung) return;
+    report("Connected to the server again");
+    this.#trouble = undefined;
   }
 
   /** Gives a session to who has waited longest, or keeps it. */
@@ -185,8 +197,12 @@ export class Reserve {
       if (index < 0) return;
       this.#ready.splice(index, 1);
       // A server that is being replaced, or a box that keeps no idle connection.
-      if (performance.now() - born < MIN_AGE) this.#waitABit();
-      else this.#pause = FIRST_PAUSE;
+      if (performance.now() - born < MIN_AGE) {
+        this.#failed(new Error(this.#options.diedYoung));
+      } else {
+        this.#pause = FIRST_PAUSE;
+        this.#trouble = undefined;
+      }
       this.#fill();
     });
   }

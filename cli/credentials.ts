@@ -1,0 +1,145 @@
+/**
+ * What a running program proves itself with: its files are read again when they
+ * change, and when it is told to.
+ *
+ * @module
+ */
+
+import { messageOf } from "./main.ts";
+
+/** How often the files are looked at, in milliseconds. */
+const INTERVAL = 500;
+
+/** The longest pause before files that are no good are tried again, in ms. */
+const LONGEST_PAUSE = 60_000;
+
+/** What is done with the files' last state. */
+export interface Follower<T> {
+  /** Puts it in force. */
+  take(credentials: T): Promise<void> | void;
+  /** It is in force now. */
+  taken(credentials: T): void;
+  /** It is no good, and what was before stays in force: told once. */
+  failed(error: unknown): void;
+}
+
+/**
+ * Credentials that live in files.
+ *
+ * Files are not watched but looked at: that finds a file that was renamed into
+ * place, one behind a link, and one that was away for a moment, on every file
+ * system. A change is taken when a second look finds the same, so a file that is
+ * being written is left alone.
+ *
+ * One state is taken at a time, and whatever happens meanwhile asks for one more:
+ * so the last state of the files is what counts in the end.
+ */
+export class Credentials<T> implements Disposable {
+  readonly #files: string[];
+  readonly #read: (isFirst: boolean) => Promise<T>;
+  readonly #interval: number;
+  #looks = { last: "", taken: "" };
+  #isAsked = false;
+  #isTaking = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #failure: { message: string; pause: number; next: number } | undefined;
+  #follower: Follower<T> | undefined;
+
+  /**
+   * @param files The files that `read` reads, as far as they are given.
+   * @param interval How often they are looked at, in milliseconds.
+   */
+  constructor(
+    files: (string | undefined)[],
+    read: (isFirst: boolean) => Promise<T>,
+    interval = INTERVAL,
+  ) {
+    this.#files = files.filter((file) => file !== undefined);
+    this.#read = read;
+    this.#interval = interval;
+  }
+
+  /** Reads the files for the first time. */
+  async read(): Promise<T> {
+    this.#looks.taken = await this.#look();
+    return await this.#read(true);
+  }
+
+  /** Takes each later state of the files. */
+  follow(follower: Follower<T>): void {
+    this.#follower = follower;
+    if (this.#isAsked) this.#check();
+    else this.#wait();
+  }
+
+  /** Takes the files as they are now, and tells what comes of it. */
+  reload(): void {
+    this.#isAsked = true;
+    if (this.#follower && !this.#isTaking) this.#check();
+  }
+
+  /** Looks at them no more. */
+  [Symbol.dispose](): void {
+    this.#follower = undefined;
+    clearTimeout(this.#timer);
+  }
+
+  #wait(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#check(), this.#interval);
+  }
+
+  async #check(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#isTaking = true;
+    do {
+      const isAsked = this.#isAsked;
+      this.#isAsked = false;
+      const look = await this.#look();
+      const isSettled = look === this.#looks.last;
+      this.#looks.last = look;
+      const isOther = look !== this.#looks.taken;
+      const isDue = performance.now() >= (this.#failure?.next ?? Infinity);
+      if (isAsked || (isOther && isSettled) || isDue) {
+        this.#looks.taken = look;
+        await this.#take(isAsked);
+      }
+    } while (this.#isAsked && this.#follower);
+    this.#isTaking = false;
+    if (this.#follower) this.#wait();
+  }
+
+  async #take(isAsked: boolean): Promise<void> {
+    try {
+      const credentials = await this.#read(false);
+      await this.#follower?.take(credentials);
+      this.#failure = undefined;
+      this.#follower?.taken(credentials);
+    } catch (error) {
+      const message = messageOf(error);
+      const isNews = isAsked || message !== this.#failure?.message;
+      // It may be the system's: a lack of descriptors, say.
+      const pause = isNews
+        ? 2 * this.#interval
+        : Math.min(2 * this.#failure!.pause, LONGEST_PAUSE);
+      this.#failure = { message, pause, next: performance.now() + pause };
+      if (isNews) this.#follower?.failed(error);
+    }
+  }
+
+  /** What tells one state of the files from another. */
+  async #look(): Promise<string> {
+    const looks = this.#files.map(async (file) => {
+      try {
+        const info = await Deno.stat(file);
+        // A pipe cannot be read twice.
+        if (!info.isFile) return "";
+        const { dev, ino, size, mtime, ctime } = info;
+        return [dev, ino, size, mtime?.getTime(), ctime?.getTime()].join();
+      } catch (error) {
+        return (error as Error).name;
+      }
+    });
+    return (await Promise.all(looks)).join("\n");
+  }
+}

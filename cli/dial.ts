@@ -1,0 +1,165 @@
+/**
+ * What the client's flags say of the way to the server, and the way itself.
+ *
+ * @module
+ */
+
+import { getCACertificates } from "node:tls";
+import { connect, type ConnectOptions, HttpError } from "../lib/deno.ts";
+import { type Channel, ChannelError, type PskMap } from "../lib/mod.ts";
+import { findPsk, serviceOf } from "../lib/psk.ts";
+import { format } from "../tunnel/address.ts";
+import { checkPair } from "./certificates.ts";
+import {
+  readCertificates,
+  readPrivateKey,
+  readPsk,
+  readSecret,
+} from "./files.ts";
+import { type Args, UsageError } from "./main.ts";
+import { whyNotThrough } from "./proxy_errors.ts";
+import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
+import { whyNot } from "./system_errors.ts";
+import { printFrame } from "./trace.ts";
+
+/** The way to the server, with the proxy as the flags have it. */
+export type DialOptions =
+  & Omit<ConnectOptions, "hostname" | "identity" | "proxy">
+  & { hostname: string; identity: string; proxy?: ProxySettings };
+
+/** The flags that name files of {@linkcode readDialOptions}. */
+export const DIAL_FILES = [
+  "ca",
+  "psk",
+  "client-cert",
+  "client-key",
+  "proxy-password-file",
+];
+
+/** Where a client gets the files that `deno task certs` makes. */
+const ORIGIN = "copy it from the server, where 'deno task certs' makes it";
+
+/** Reads what the flags say, and the files that they name. */
+export async function readDialOptions(args: Args): Promise<DialOptions> {
+  const hostname = args.host("host")!;
+  const port = args.integer("port", 1, 65_535);
+  const pskFile = args.text("psk")!;
+  const psk = await readPsk(pskFile, ORIGIN);
+  const identity = chooseIdentity(args.text("identity"), psk, pskFile);
+  const serverName = args.host("server-name");
+  if (hostname.includes("%") && serverName === undefined) {
+    throw new UsageError(
+      `No certificate has the zone of ${hostname}: give the name that it has ` +
+        "as --server-name",
+    );
+  }
+  const clientPair = await readClientPair(args);
+  if (clientPair && serverName && serverName !== hostname) {
+    throw new UsageError("--server-name does not go with --client-cert");
+  }
+  const proxy = await readProxy(args, hostname);
+  if (clientPair && proxy) {
+    throw new UsageError("--client-cert does not go with a forward proxy");
+  }
+  const websocket = args.text("websocket");
+  return {
+    hostname,
+    port,
+    psk,
+    identity,
+    caCerts: await readCas(args),
+    handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
+    idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
+    ...(serverName && { serverName }),
+    ...clientPair,
+    ...(proxy && { proxy }),
+    ...(websocket !== undefined && { websocket: websocket || true }),
+    ...(args.is("trace") && { trace: printFrame }),
+  };
+}
+
+async function readProxy(
+  args: Args,
+  host: string,
+): Promise<ProxySettings | undefined> {
+  const file = args.text("proxy-password-file");
+  return chooseProxy({
+    host,
+    flag: args.text("proxy"),
+    password: file && await readSecret(file),
+    variable: (name) => Deno.env.get(name),
+  });
+}
+
+async function readCas(args: Args): Promise<string[]> {
+  const isSystem = args.is("system-ca");
+  const system = isSystem ? getCACertificates("system") : [];
+  if (isSystem && args.texts("ca").length === 0) return system;
+  return [await readCertificates(args.text("ca")!, ORIGIN), ...system];
+}
+
+async function readClientPair(
+  args: Args,
+): Promise<{ cert: string; key: string } | undefined> {
+  const certPath = args.text("client-cert");
+  const keyPath = args.text("client-key");
+  if (certPath === undefined && keyPath === undefined) return undefined;
+  if (certPath === undefined || keyPath === undefined) {
+    throw new UsageError("--client-cert and --client-key go together");
+  }
+  const cert = await readCertificates(certPath);
+  const key = await readPrivateKey(keyPath, { mayAsk: false });
+  checkPair({ certPath, cert, keyPath, key });
+  return { cert, key };
+}
+
+/** The identity that was asked for, or else `default`, or the only one. */
+function chooseIdentity(
+  asked: string | undefined,
+  psk: PskMap,
+  file: string,
+): string {
+  const [only] = psk.size === 1 ? psk.keys() : ["default"];
+  const identity = asked ?? only!;
+  if (findPsk(identity, psk)) return identity;
+  throw new UsageError(
+    `There is no identity ${identity} in ${file}; choose with --identity: ` +
+      [...psk.keys()].join(", "),
+  );
+}
+
+/** The same for a service of the server, by the key that opens it. */
+export function forService(
+  options: DialOptions,
+  service: string | undefined,
+): DialOptions {
+  const { identity, psk } = options;
+  if (service === undefined || serviceOf(identity) === service) return options;
+  const wanted = `${identity}@${service}`;
+  if (findPsk(wanted, psk as PskMap)) return { ...options, identity: wanted };
+  throw new UsageError(`The key of ${identity} does not open ${service}`);
+}
+
+/** Connects; what fails is said in words for people. */
+export async function dial(
+  options: DialOptions & { standby?: boolean; signal?: AbortSignal },
+): Promise<Channel> {
+  try {
+    return await connect(options);
+  } catch (error) {
+    const { hostname, port, proxy } = options;
+    const server = format({ host: hostname, port });
+    if (error instanceof HttpError && error.code === "proxy") {
+      throw new Error(whyNotThrough(error, proxy!, server));
+    }
+    if (error instanceof ChannelError) throw error;
+    if (proxy) {
+      const where = format({ host: proxy.hostname, port: proxy.port });
+      const why = whyNot(error, "connect to proxy");
+      throw new Error(
+        `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,
+      );
+    }
+    throw new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
+  }
+}

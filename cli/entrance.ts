@@ -1,0 +1,131 @@
+/**
+ * `client --listen`: the near ends of tunnels, from flags to the last caller.
+ *
+ * @module
+ */
+
+import { serviceOf } from "../lib/psk.ts";
+import { type Address, format, parseAddress } from "../tunnel/address.ts";
+import { carry } from "../tunnel/entrance.ts";
+import { listenPlain } from "../tunnel/plain.ts";
+import { Reserve } from "../tunnel/reserve.ts";
+import { Credentials } from "./credentials.ts";
+import {
+  dial,
+  DIAL_FILES,
+  type DialOptions,
+  forService,
+  readDialOptions,
+} from "./dial.ts";
+import { onHangUp } from "./hangup.ts";
+import { Live } from "./live.ts";
+import { type Args, Exit, messageOf, UsageError } from "./main.ts";
+import { stderr, stdout } from "./output.ts";
+import { keepWriteOnlyFor } from "./permissions.ts";
+import { stopSignal } from "./signals.ts";
+
+/** Where local callers come in, and the service that they are carried to. */
+interface Entrance {
+  address: Address;
+  service: string | undefined;
+}
+
+/** Carries local callers, until a signal says to stop. */
+export async function carryAll(args: Args): Promise<number> {
+  const entrances = args.texts("listen").map(parseEntrance);
+  if (args.words.length > 0) {
+    throw new UsageError(`--listen goes with no words: ${args.words[0]}`);
+  }
+  const grace = 1000 * args.integer("grace", 0, 86_400);
+  const maxConnections = args.integer("max-connections", 1, 1_000_000);
+  const max = args.integer("reserve", 0, 1000);
+  const credentials = new Credentials(
+    DIAL_FILES.map(args.text),
+    () => readDialOptions(args),
+  );
+  let options = await credentials.read();
+  for (const { service } of entrances) forService(options, service);
+  keepWriteOnlyFor(args.texts("listen"));
+  const stopping = stopSignal();
+  const live = new Live();
+  const tunnels = await Promise.all(entrances.map(async (entrance) => {
+    const { address, service } = entrance;
+    const listener = await listenPlain(address).catch((error) => {
+      throw new Error(`${messageOf(error)}; choose another with --listen`);
+    });
+    const reserve = new Reserve({
+      dial: (signal) =>
+        dial({ ...forService(options, service), standby: true, signal }),
+      report,
+      ready: () => report(`ready: ${way(listener.address, options, service)}`),
+      max,
+      diedYoung: diedYoung(serviceOf(forService(options, service).identity)),
+    });
+    return { listener, reserve };
+  }));
+  credentials.follow({
+    take: (later) => {
+      options = later;
+      for (const { reserve } of tunnels) reserve.renew();
+    },
+    taken: () => report("certificates and keys read again"),
+    failed: (error) => report(`nothing reloaded: ${messageOf(error)}`),
+  });
+  onHangUp(() => credentials.reload());
+  const accepting = tunnels.map(async ({ listener, reserve }) => {
+    stdout.line(`listening on ${format(listener.address)}`);
+    while (true) {
+      await live.below(maxConnections);
+      const caller = await listener.accept();
+      if (!caller) return;
+      const stop = new AbortController();
+      const work = carry(caller, reserve, report, stop.signal);
+      live.add(work, () => stop.abort());
+    }
+  });
+  await stopping;
+  await Promise.all(tunnels.map(({ listener }) => listener.close()));
+  const some = live.size === 1 ? "1 caller" : `${live.size} callers`;
+  if (live.size > 0) {
+    report(
+      `${some} may finish, up to ${grace / 1000} s; Ctrl-C again stops at once`,
+    );
+  }
+  const cut = await live.drain(grace);
+  for (const { reserve } of tunnels) reserve.close();
+  await Promise.all(accepting);
+  report(cut === 0 ? "stopped" : `stopped: ${cut} had to be cut`);
+  return cut === 0 ? Exit.done : Exit.failed;
+}
+
+function report(message: string): void {
+  stderr.line(`client: ${message}`);
+}
+
+/** `[HOST:]PORT` or `unix:/path`, and perhaps `=SERVICE`. */
+function parseEntrance(text: string): Entrance {
+  const [, where = "", service] = /^([^=]*)(?:=([\w.-]+))?$/.exec(text) ?? [];
+  const address = parseAddress(where, "127.0.0.1");
+  if (address) return { address, service };
+  throw new UsageError(
+    `--listen takes [HOST:]PORT or unix:/path, and =SERVICE behind it, not ${text}`,
+  );
+}
+
+/** From where to where, as whom. */
+function way(
+  from: Address,
+  options: DialOptions,
+  service: string | undefined,
+): string {
+  const { hostname, port, identity } = forService(options, service);
+  const server = format({ host: hostname, port });
+  return `${format(from)} → ${server} as ${identity}`;
+}
+
+/** What it means that the server drops a session that it has just accepted. */
+function diedYoung(service: string | undefined): string {
+  return service === undefined
+    ? "The server ends its sessions at once; its log may say why"
+    : `The server has no service ${service}, or ends its sessions at once`;
+}

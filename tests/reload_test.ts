@@ -1,0 +1,274 @@
+/** Certificates and keys that change under running programs. */
+
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { connect } from "../lib/deno.ts";
+import { type Channel, ChannelError } from "../lib/mod.ts";
+import {
+  makeCerts,
+  MAY_RUN,
+  run,
+  serverFlags,
+  start,
+  TestEntrance,
+  TestServer,
+  withCerts,
+} from "./programs.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
+
+/** A folder of certificates, for the identities `default` and `alice`. */
+const test = (name: string, fn: (dir: string) => Promise<void>) =>
+  testUnless(
+    lacksPermissions(...MAY_RUN),
+    `reload: ${name}`,
+    withCerts(fn, ["--identity", "default", "--identity", "alice"]),
+  );
+
+async function dial(
+  dir: string,
+  port: number,
+  identity = "default",
+): Promise<Channel> {
+  return await connect({
+    port,
+    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
+    psk: await Deno.readTextFile(`${dir}/psk.txt`),
+    identity,
+  });
+}
+
+/** Both sides end, and what was said has come back. */
+async function finish(channel: Channel): Promise<void> {
+  const sent = new Blob(["still here"]).stream().pipeTo(channel.writable);
+  assertEquals(await new Response(channel.readable).text(), "STILL HERE");
+  await sent;
+  await channel.closed;
+}
+
+/** Puts a file in a place by a rename, so that nobody sees a half of it. */
+async function put(source: string, target: string): Promise<void> {
+  await Deno.copyFile(source, `${target}.new`);
+  await Deno.rename(`${target}.new`, target);
+}
+
+test("a revoked identity is cut and refused, without a signal; others live on", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const psk = await Deno.readTextFile(`${dir}/psk.txt`);
+  const [alice, other] = await Promise.all([
+    dial(dir, server.port, "alice"),
+    dial(dir, server.port),
+  ]);
+  const { code } = await run("certs", ["--out", dir, "--revoke", "alice"]);
+  assertEquals(code, 0);
+  await assertRejects(() => alice.closed, ChannelError);
+  await server.logged("alice closed: 0 bytes in, 0 out, ");
+  await server.logged("revoked (The key of alice was taken away or replaced)");
+  const caCerts = [await Deno.readTextFile(`${dir}/cert.pem`)];
+  const { port } = server;
+  const refused = await assertRejects(
+    () => connect({ port, caCerts, psk, identity: "alice" }),
+    ChannelError,
+  );
+  assertEquals(refused.code, "refused");
+  await server.logged("not let in: refused (There is no identity alice)");
+  await finish(other);
+});
+
+test("another certificate is shown to the next client", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const live = await dial(dir, server.port);
+  const oldCert = await Deno.readTextFile(`${dir}/cert.pem`);
+  await run("certs", ["--out", dir, "--force", "--identity", "carol"]);
+  await server.logged("certificate and keys read again");
+  await finish(await dial(dir, server.port));
+  const { port } = server;
+  const psk = await Deno.readTextFile(`${dir}/psk.txt`);
+  const error = await assertRejects(
+    () => connect({ port, caCerts: [oldCert], psk }),
+    ChannelError,
+  );
+  assertEquals(error.code, "untrusted");
+  await finish(live);
+});
+
+test("a broken file is told once, and at each SIGHUP; the old ones stay", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const files = { "psk.txt": "nonsense", "cert.pem": "-", "key.pem": "-" };
+  const client = await makeClientFiles(dir);
+  for (const [file, broken] of Object.entries(files)) {
+    const path = `${dir}/${file}`;
+    const good = await Deno.readTextFile(path);
+    await Deno.writeTextFile(path, broken);
+    server.signal("SIGHUP");
+    await server.logged("nothing reloaded: ");
+    await finish(await dial(client, server.port));
+    server.signal("SIGHUP");
+    await server.logged("nothing reloaded: ");
+    await Deno.writeTextFile(path, good);
+    await server.logged("certificate and keys read again");
+  }
+  await Deno.remove(client, { recursive: true });
+});
+
+/** Copies that stay as they are. */
+async function makeClientFiles(dir: string): Promise<string> {
+  const copy = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+  for (const name of ["cert.pem", "psk.txt"]) {
+    await Deno.copyFile(`${dir}/${name}`, `${copy}/${name}`);
+  }
+  return copy;
+}
+
+test("SIGHUPs that overlap, each with another certificate: the last one counts", async (dir) => {
+  const other = await makeCerts();
+  const one = await makeCerts();
+  for (const folder of [one, other]) {
+    await put(`${dir}/psk.txt`, `${folder}/psk.txt`);
+  }
+  const server = await TestServer.start(serverFlags(dir));
+  for (let round = 0; round < 8; round++) {
+    const next = round % 2 ? one : other;
+    // The pair does not fit while one half is there and the other is not.
+    await put(`${next}/key.pem`, `${dir}/key.pem`);
+    storm(server);
+    await put(`${next}/cert.pem`, `${dir}/cert.pem`);
+    storm(server);
+    await server.logged("certificate and keys read again");
+    // Until the last of them has been taken.
+    for (let channel; !channel;) {
+      try {
+        channel = await dial(next, server.port);
+        await finish(channel);
+      } catch {
+        channel = undefined;
+      }
+    }
+  }
+  server.signal("SIGTERM");
+  assertEquals(await server.exitCode(), 0);
+  await server.stop();
+  for (const folder of [one, other]) {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+/** Signals so close that each meets the work of the one before. */
+function storm(server: TestServer): void {
+  for (let i = 0; i < 50; i++) {
+    server.signal("SIGHUP");
+    for (const end = performance.now() + 0.1; performance.now() < end;);
+  }
+}
+
+/** A key file that is a pipe: who reads it waits until it has been written. */
+async function makePipe(dir: string): Promise<string> {
+  const path = `${dir}/pipe`;
+  const { success } = await new Deno.Command("mkfifo", {
+    args: ["-m", "600", path],
+  }).output();
+  assertEquals(success, true);
+  return path;
+}
+
+test("SIGHUP while the server starts does not end it", async (dir) => {
+  const pipe = await makePipe(dir);
+  const child = start("server", [
+    ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
+    ...["--psk", pipe, "--port", "0"],
+  ]);
+  // It opens when the server reads it, and nothing else has begun by then.
+  const file = await Deno.open(pipe, { write: true });
+  child.kill("SIGHUP");
+  const psk = await Deno.readTextFile(`${dir}/psk.txt`);
+  await file.write(new TextEncoder().encode(psk));
+  await put(`${dir}/psk.txt`, pipe);
+  file.close();
+  await using server = await TestServer.of(child);
+  await finish(await dial(dir, server.port));
+});
+
+test("SIGHUP ends a client only if it does not listen", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const pipe = await makePipe(dir);
+  const flags = [
+    ...["--ca", `${dir}/cert.pem`, "--psk", pipe],
+    ...["--port", `${server.port}`],
+  ];
+  for (const more of [["--listen", "0"], []]) {
+    const child = start("client", [...flags, ...more]);
+    const file = await Deno.open(pipe, { write: true });
+    child.kill("SIGHUP");
+    const psk = await Deno.readTextFile(`${dir}/psk.txt`);
+    await file.write(new TextEncoder().encode(psk)).catch(() => {});
+    file.close();
+    if (more.length > 0) {
+      const entrance = await TestEntrance.of(child);
+      const { code } = await entrance.stop();
+      assertEquals(code, 0);
+    } else {
+      await child.stdin.close().catch(() => {});
+      assertEquals((await child.output()).code, 129);
+    }
+  }
+});
+
+test("a client that listens comes back by itself after a rotation", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const client = await makeClientFiles(dir);
+  await using entrance = await TestEntrance.start(client, server.port);
+  assertEquals(await say(entrance), "HELLO");
+  await run("certs", ["--out", dir, "--force"]);
+  await server.logged("certificate and keys read again");
+  assertEquals(await say(entrance), "");
+  for (const name of ["cert.pem", "psk.txt"]) {
+    await put(`${dir}/${name}`, `${client}/${name}`);
+  }
+  while (await say(entrance) !== "HELLO");
+  const { log } = await entrance.stop();
+  assertMatch(log, /certificates and keys read again/);
+  await Deno.remove(client, { recursive: true });
+});
+
+/** A line through the tunnel; nothing if there is none. */
+async function say({ address }: TestEntrance): Promise<string> {
+  const { host, port } = address;
+  using conn = await Deno.connect({ hostname: host, port });
+  const buffer = new Uint8Array(100);
+  try {
+    await conn.write(new TextEncoder().encode("hello"));
+    const count = await conn.read(buffer);
+    return new TextDecoder().decode(buffer.subarray(0, count ?? 0));
+  } catch {
+    return "";
+  }
+}
+
+test("SIGHUP: a key file that changes again right after counts", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const before = await Deno.readTextFile(`${dir}/psk.txt`);
+  const after = before.replace(/^alice:.*\n/m, "");
+  const caCerts = [await Deno.readTextFile(`${dir}/cert.pem`)];
+  const { port } = server;
+  for (let round = 0; round < 20; round++) {
+    for (const text of [before, after]) {
+      await Deno.writeTextFile(`${dir}/psk.new`, text, { mode: 0o600 });
+      await Deno.rename(`${dir}/psk.new`, `${dir}/psk.txt`);
+      server.signal("SIGHUP");
+    }
+    server.signal("SIGHUP");
+    // What is logged later than the last signal is of the last state.
+    const psk = before;
+    while (true) {
+      try {
+        await using alice = await connect({
+          port,
+          caCerts,
+          psk,
+          identity: "alice",
+        });
+        await alice.closed;
+      } catch (error) {
+        if ((error as ChannelError).code === "refused") break;
+      }
+    }
+  }
+});

@@ -3,8 +3,12 @@
 
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { clientAddress } from "../lib/forwarded.ts";
 import { HttpError } from "../lib/http.ts";
+import { canonicalAddress } from "../lib/ip_address.ts";
 import { ChannelError, type Transport } from "../lib/mod.ts";
+import { connectThroughProxy } from "../lib/proxy.ts";
+import { readProxyHeader } from "../lib/proxy_protocol.ts";
 import {
   acceptWebSocket,
   connectWebSocket,
@@ -101,6 +105,25 @@ const head = (text: string) =>
     ).map((text) => new TextEncoder().encode(text) as Bytes),
     bytes(500),
   );
+
+const address = fc.oneof(fc.ipV4(), fc.ipV6(), fc.string());
+
+/** A header of the PROXY protocol with some fields that may not be. */
+const proxyHeader = fc.oneof(
+  fc.record({
+    family: fc.constantFrom("TCP4", "TCP6", "UNKNOWN", "X"),
+    addresses: fc.array(address, { minLength: 2, maxLength: 2 }),
+    ports: fc.array(fc.nat(70_000), { minLength: 2, maxLength: 2 }),
+  }).map(({ family, addresses, ports }) =>
+    new TextEncoder().encode(
+      ["PROXY", family, ...addresses, ...ports].join(" ") + "\r\n",
+    ) as Bytes
+  ),
+  fc.record({ start: fc.uint8Array({ maxLength: 4 }), rest: bytes(60) })
+    .map(({ start, rest }) =>
+      concat([new TextEncoder().encode("\r\n\r\n\0\r\nQUIT\n"), start, rest])
+    ),
+);
 
 async function isHttpErrorOr<T>(work: Promise<T>): Promise<T | undefined> {
   try {
@@ -216,6 +239,48 @@ export const CARRIER_PROPERTIES: Record<string, Property> = {
       const opening = connectWebSocket(transport, { host: "localhost" });
       assertEquals(await isHttpErrorOr(opening), undefined);
       assert(transport.isClosed);
+    },
+  ) as Property,
+
+  "connectThroughProxy: any answer is a tunnel or the one error": fc
+    .asyncProperty(
+      head("HTTP/1.1 200 OK\r\nVia: a proxy\r\n\r\n"),
+      cuts,
+      async (said, cuts) => {
+        const transport = new Scripted(said, cuts);
+        const target = { hostname: "a.example", port: 443 };
+        await isHttpErrorOr(connectThroughProxy(transport, target));
+        if (transport.isClosed) return;
+        // The last byte that was read ended the head.
+        const read = said.subarray(0, said.length - transport.left.length);
+        assert(/\n\r?\n$/.test(String.fromCharCode(...read.slice(-3))));
+      },
+    ) as Property,
+
+  "readProxyHeader: any bytes are a source, none or the one error": fc
+    .asyncProperty(
+      fc.oneof(proxyHeader, bytes(60)),
+      cuts,
+      async (said, cuts) => {
+        const transport = new Scripted(said, cuts);
+        try {
+          const source = await within(readProxyHeader(transport));
+          if (!source) return;
+          const { hostname, port } = source;
+          assertEquals(canonicalAddress(hostname), hostname);
+          assert(port >= 0 && port < 65_536);
+        } catch (error) {
+          if (!(error instanceof ChannelError)) throw error;
+        }
+      },
+    ) as Property,
+
+  "clientAddress: any text is the peer or an address": fc.property(
+    fc.oneof(fc.string(), fc.array(address).map((list) => list.join(", "))),
+    (forwardedFor) => {
+      const isTrusted = (address: string) => /[02468aceg]$/.test(address);
+      const client = clientAddress("127.0.0.2", forwardedFor, isTrusted);
+      assertEquals(canonicalAddress(client), client);
     },
   ) as Property,
 };

@@ -25,6 +25,9 @@ const REVIEW_INTERVAL = 30_000;
  */
 const REFILL_DELAY = 20;
 
+/** A session is there for good if it is there after so long, in milliseconds. */
+const SETTLING_TIME = 300;
+
 /** A session that dies this young counts as a failure, in milliseconds. */
 const MIN_AGE = 1_000;
 
@@ -71,7 +74,7 @@ export class Reserve {
   /** How many have been ready at least, since the last review. */
   #spare = 0;
   #dials = 0;
-  #wasReady = false;
+  #isAnnounced = false;
   /** What is wrong, while something is. */
   #trouble: string | undefined;
   #pause = FIRST_PAUSE;
@@ -162,6 +165,7 @@ export class Reserve {
     try {
       const channel = await this.#options.dial(this.#stop.signal);
       this.#succeeded();
+      this.#announce(channel);
       this.#add(channel);
     } catch (error) {
       this.#failed(error as Error);
@@ -171,10 +175,20 @@ export class Reserve {
     }
   }
 
+  /** Tells of the first session that the server does not drop at once. */
+  #announce(channel: Channel): void {
+    if (this.#isAnnounced || !this.#options.ready) return;
+    const timer = setTimeout(() => {
+      if (!this.#isAnnounced) this.#options.ready?.();
+      this.#isAnnounced = true;
+    }, SETTLING_TIME);
+    const stop = () => clearTimeout(timer);
+    channel.closed.then(undefined, stop);
+    this.#stop.signal.addEventListener("abort", stop);
+  }
+
   #succeeded(): void {
-    const { report, diedYoung, ready } = this.#options;
-    if (!this.#wasReady) ready?.();
-    this.#wasReady = true;
+    const { report, diedYoung } = this.#options;
     // Of a session that dies young one knows only later.
     if (this.#trouble === undefined || this.#trouble === diedYoung) return;
     report("Connected to the server again");

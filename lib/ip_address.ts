@@ -1,0 +1,32 @@
+/**
+ * IP addresses as text, in any runtime.
+ *
+ * @module
+ */
+
+/**
+ * The one way to write an address: IPv6 as RFC 5952 says, and an IPv4 address
+ * that is mapped into IPv6 (RFC 4291, 2.5.5.2) as IPv4. Undefined if the text is
+ * no address; one with a zone is none.
+ */
+export function canonicalAddress(text: string): string | undefined {
+  if (!text.includes(":")) return isIpv4(text) ? text : undefined;
+  if (!/^[\da-f:.]+$/i.test(text)) return undefined;
+  const url = `http://[${text}]`;
+  if (!URL.canParse(url)) return undefined;
+  const address = new URL(url).hostname.slice(1, -1);
+  const mapped = /^::ffff:([\da-f]+):([\da-f]+)$/.exec(address);
+  if (!mapped) return address;
+  return mapped.slice(1).map((word) => {
+    const value = parseInt(word, 16);
+    return `${value >> 8}.${value & 0xff}`;
+  }).join(".");
+}
+
+function isIpv4(text: string): boolean {
+  const parts = text.split(".");
+  return parts.length === 4 &&
+    parts.every((part) =>
+      /^(?:0|[1-9]\d{0,2})$/.test(part) && Number(part) <= 255
+    );
+}

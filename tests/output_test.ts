@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { Output, writeAll } from "../cli/output.ts";
+import { stderrLog } from "../cli/log.ts";
+import { Output, stderr, writeAll } from "../cli/output.ts";
 
 /** A sink whose every write waits until the test lets it go on. */
 class Gate {
@@ -107,4 +108,12 @@ Deno.test("Output: a line is one line, whoever wrote it", async () => {
   output.line("a\nb\x1b[2J");
   await output.flush();
   assertEquals(sink.text, "a\\u000ab\\u001b[2J\n");
+});
+
+Deno.test("stderrLog: lines that were lost are an event as any other", () => {
+  stderrLog("json");
+  const { time, ...rest } = JSON.parse(stderr.describeLoss(3));
+  assertEquals(isNaN(Date.parse(time)), false);
+  const message = "3 lines of the log were lost here";
+  assertEquals(rest, { event: "lost", message, count: 3 });
 });

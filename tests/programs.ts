@@ -83,14 +83,21 @@ export class Terminal implements AsyncDisposable {
       .getReader();
   }
 
-  /** Waits until this is shown, after all that was waited for before. */
-  async expect(text: string): Promise<void> {
+  /**
+   * Waits until this is shown, after all that was waited for before.
+   *
+   * @returns What was shown until then.
+   */
+  async expect(text: string): Promise<string> {
     while (!this.#shown.includes(text)) {
       const { done, value } = await this.#output.read();
       if (done) throw new Error(`"${text}" is not in "${this.#shown}"`);
       this.#shown += value;
     }
-    this.#shown = this.#shown.slice(this.#shown.indexOf(text) + text.length);
+    const end = this.#shown.indexOf(text) + text.length;
+    const shown = this.#shown.slice(0, end);
+    this.#shown = this.#shown.slice(end);
+    return shown;
   }
 
   async type(keys: string): Promise<void> {

@@ -11,7 +11,7 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
-import { isPrivateAddress } from "./cli/addresses.ts";
+import { isPrivateAddress, network } from "./cli/addresses.ts";
 import { checkPair, timeWarning } from "./cli/certificates.ts";
 import { Credentials } from "./cli/credentials.ts";
 import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
@@ -52,6 +52,11 @@ backend, through TLS and an inner lock.
   --psk FILE               key file, identity:hex (certs/psk.txt)
   --no-tls                 no outer lock: a proxy on this machine or this
                            private network ends TLS
+  --proxies ADDRESSES      boxes in front that say from where clients come:
+                           addresses or networks (10.0.0.0/8), by commas; by
+                           X-Forwarded-For where clients come by WebSocket
+  --proxy-protocol         those boxes say it by the PROXY protocol; it comes
+                           before TLS, so it goes with --no-tls only
   --reuse-port             share the port with other server processes
   --max-connections N      how many clients at a time (10000)
   --max-handshakes N       how many of them may be unproved (256)
@@ -78,6 +83,7 @@ const FLAGS = {
     "key",
     "passphrase-file",
     "psk",
+    "proxies",
     "max-connections",
     "max-handshakes",
     "handshake-timeout",
@@ -86,7 +92,7 @@ const FLAGS = {
     "log-format",
   ],
   collect: ["forward"],
-  boolean: ["no-tls", "reuse-port", "trace"],
+  boolean: ["no-tls", "proxy-protocol", "reuse-port", "trace"],
   default: {
     host: "127.0.0.1",
     port: "5001",
@@ -224,6 +230,18 @@ async function readCredentials(
   return { psk, cert, key };
 }
 
+/** Whether an address is in one of the networks that a text names. */
+function networksOf(text: string): (address: string) => boolean {
+  const networks = text.split(",").filter(Boolean).map((part) => {
+    const has = network(part.trim());
+    if (has) return has;
+    throw new UsageError(
+      `--proxies takes addresses or networks, as 10.0.0.0/8, not ${part}`,
+    );
+  });
+  return (address) => networks.some((has) => has(address));
+}
+
 function open(
   args: Args,
   given: Omit<ListenOptions, "port">,
@@ -237,8 +255,18 @@ function open(
         "it takes a loopback or private address",
     );
   }
+  const proxies = args.text("proxies");
+  const proxyProtocol = args.is("proxy-protocol");
+  if (proxyProtocol && (tls || proxies === undefined)) {
+    throw new UsageError(
+      "--proxy-protocol goes with --no-tls, since its header comes before TLS, " +
+        "and with --proxies, since anybody else could say anything",
+    );
+  }
   const options = {
     ...given,
+    proxyProtocol,
+    isProxy: networksOf(proxies ?? ""),
     hostname,
     port,
     tls,

@@ -29,9 +29,9 @@ export function reasonOf(error: unknown): Reason {
   return error instanceof PlainError ? "backend" : "failed";
 }
 
-/** An address as people write it. */
+/** An address as people write it; one that a box has told of has no port. */
 export function addressOf({ hostname, port }: Deno.NetAddr): string {
-  return format({ host: hostname, port });
+  return port === 0 ? hostname : format({ host: hostname, port });
 }
 
 /** Serves channels side by side. */

@@ -7,7 +7,6 @@
 import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
-import { IDLE_TIMEOUT } from "./keepalive.ts";
 import { type PskMap, pskOf, serviceOf, toPskMap } from "./psk.ts";
 import { type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
@@ -160,7 +159,7 @@ export async function acceptChannel(
  */
 export async function respondChannel(
   transport: Transport,
-  options: ChannelOptions,
+  options: ChannelOptions & { remoteAddr?: Addr },
   signal?: AbortSignal,
 ): Promise<Channel> {
   return await shakeHands(
@@ -174,16 +173,24 @@ export async function respondChannel(
 
 async function shakeHands(
   transport: Transport,
-  { trace, idleTimeout = IDLE_TIMEOUT }: ChannelOptions,
+  options: ChannelOptions & { remoteAddr?: Addr },
   role: Role,
   handshake: (tracer: Tracer) => Promise<HandshakeResult>,
   signal?: AbortSignal,
 ): Promise<Channel> {
   return await orClose(transport, signal, async () => {
-    const result = await handshake(new Tracer(trace));
+    const result = await handshake(new Tracer(options.trace));
+    const { idleTimeout } = options;
     const session = new Session(transport, result, role, idleTimeout);
-    return new Channel(transport, session, result);
+    return new Channel({ ...addrsOf(transport), ...options }, session, result);
   });
+}
+
+function addrsOf({ remoteAddr, localAddr }: Transport) {
+  return {
+    ...(remoteAddr && { remoteAddr }),
+    ...(localAddr && { localAddr }),
+  };
 }
 
 /** How much a read of `readable` asks for, in bytes, as Deno's own do. */
@@ -237,7 +244,7 @@ export class Channel implements Transport, AsyncDisposable {
 
   /** For {@linkcode connectChannel} and {@linkcode acceptChannel}. @ignore */
   constructor(
-    { remoteAddr, localAddr }: Transport,
+    { remoteAddr, localAddr }: Pick<Transport, "remoteAddr" | "localAddr">,
     session: Session,
     { identity, handshakeHash }: HandshakeResult,
   ) {

@@ -12,6 +12,8 @@ import {
 } from "./channel.ts";
 import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
+import { clientAddress } from "./forwarded.ts";
+import { readProxyHeader } from "./proxy_protocol.ts";
 import { findPsk, type PskMap, toPskMap } from "./psk.ts";
 import { sniff } from "./replay.ts";
 import { acceptWebSocket } from "./rfc6455.ts";
@@ -53,6 +55,21 @@ export interface ListenOptions
    * @default {true}
    */
   tls?: boolean;
+  /**
+   * Whether an address is that of a box in front of us, which says from where its
+   * clients come: by `X-Forwarded-For` over a WebSocket, and by the PROXY
+   * protocol. What it says counts for `remoteAddr` and for the limits.
+   *
+   * @default No address is.
+   */
+  isProxy?: (address: string) => boolean;
+  /**
+   * Connections of those boxes begin with a header of the PROXY protocol, version
+   * 1 or 2. It comes before TLS, so it goes with `tls: false` only.
+   *
+   * @default {false}
+   */
+  proxyProtocol?: boolean;
   /** Lets several processes share the port (`--unstable-net`). */
   reusePort?: boolean;
   /**
@@ -121,7 +138,8 @@ export interface HandshakeReport {
  * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
  * @throws {Error} If they do not belong together.
  * @throws {SyntaxError} If the key file's text is malformed.
- * @throws {TypeError} If `cert` or `key` is missing, and `tls` is not `false`.
+ * @throws {TypeError} If `cert` or `key` is missing, or `proxyProtocol` is asked
+ * for, and `tls` is not `false`.
  */
 export function listen(options: ListenOptions): Listener {
   return new ChannelListener(options);
@@ -206,6 +224,11 @@ class ChannelListener implements Listener {
 
   constructor(options: ListenOptions) {
     const { hostname = "127.0.0.1", port, psk, cert, key, onLimit } = options;
+    if (options.proxyProtocol && options.tls !== false) {
+      throw new TypeError(
+        "The PROXY protocol's header comes before TLS, where Deno cannot read it",
+      );
+    }
     this.#options = options;
     this.#admission = new Admission({
       ...options,
@@ -374,16 +397,23 @@ class ChannelListener implements Listener {
   }
 
   async #shakeHands(conn: Conn): Promise<void> {
-    const { remoteAddr } = conn;
+    let remoteAddr = conn.remoteAddr as Deno.NetAddr;
     const start = performance.now();
     const stop = new AbortController();
-    const end = this.#admission.begin(
-      (remoteAddr as Deno.NetAddr).hostname,
-      (reason) => stop.abort(reason),
-    );
+    const begin = () =>
+      this.#admission.begin(
+        remoteAddr.hostname,
+        (reason) => stop.abort(reason),
+      );
+    let end = begin();
+    const comesFrom = (address: Deno.NetAddr) => {
+      end();
+      remoteAddr = address;
+      end = begin();
+    };
     let report: Pick<HandshakeReport, "error"> = {};
     try {
-      await this.#prove(conn, stop.signal);
+      await this.#prove(conn, comesFrom, stop.signal);
     } catch (error) {
       report = { error };
     }
@@ -394,7 +424,12 @@ class ChannelListener implements Listener {
     tell(this.#options.onHandshake, { remoteAddr, duration, ...report });
   }
 
-  async #prove(conn: Conn, signal: AbortSignal): Promise<void> {
+  /** @param comesFrom Is told from where the client comes, if a box says it. */
+  async #prove(
+    conn: Conn,
+    comesFrom: (address: Deno.NetAddr) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     let psks = this.#psks;
     const channel = await withDeadline(
       { ...this.#options, signal },
@@ -402,10 +437,13 @@ class ChannelListener implements Listener {
         if ("handshake" in conn) {
           await finishTls(conn, signal, "client", "The client");
         } else conn.setNoDelay(true);
+        const { transport, remoteAddr } = await this.#carrierOf(conn, signal);
+        if (remoteAddr !== conn.remoteAddr) comesFrom(remoteAddr);
         psks = this.#psks;
         const { idleTimeout, trace } = this.#options;
-        return await respondChannel(await carrierOf(conn, signal), {
+        return await respondChannel(transport, {
           psk: psks,
+          remoteAddr,
           ...(idleTimeout !== undefined && { idleTimeout }),
           ...(trace && { trace }),
         }, signal);
@@ -413,6 +451,33 @@ class ChannelListener implements Listener {
       (late) => late.abort(),
     );
     this.#keep(channel, findPsk(channel.identity, psks)!);
+  }
+
+  /**
+   * What carries the frames, the connection itself or a WebSocket on it, and from
+   * where it comes.
+   */
+  async #carrierOf(
+    conn: Conn,
+    signal: AbortSignal,
+  ): Promise<{ transport: Transport; remoteAddr: Deno.NetAddr }> {
+    const { isProxy = () => false, proxyProtocol = false } = this.#options;
+    return await orClose(conn, signal, async () => {
+      let remoteAddr = conn.remoteAddr as Deno.NetAddr;
+      if (proxyProtocol && isProxy(remoteAddr.hostname)) {
+        remoteAddr = await readProxyHeader(conn) ?? remoteAddr;
+      }
+      const { carrier, transport } = await sniff(conn);
+      if (carrier === "frames") return { transport, remoteAddr };
+      const socket = await acceptWebSocket(transport, { signal });
+      const forwarded = socket.headers.get("x-forwarded-for");
+      const hostname = clientAddress(remoteAddr.hostname, forwarded, isProxy);
+      if (hostname !== remoteAddr.hostname) {
+        // The header has no port.
+        remoteAddr = { ...remoteAddr, hostname, port: 0 };
+      }
+      return { transport: socket.transport, remoteAddr };
+    });
   }
 
   /** A client has proved this key: from here on its channel counts. */
@@ -461,17 +526,6 @@ class ChannelListener implements Listener {
 
 type Conn = Deno.TlsConn | Deno.TcpConn;
 type Pair = Pick<ListenerCredentials, "cert" | "key">;
-
-/** What carries the frames: the connection itself, or a WebSocket on it. */
-async function carrierOf(conn: Conn, signal: AbortSignal): Promise<Transport> {
-  const { carrier, transport } = await orClose(
-    conn,
-    signal,
-    () => sniff(conn),
-  );
-  if (carrier === "frames") return transport;
-  return (await acceptWebSocket(transport, { signal })).transport;
-}
 
 function closed(): ChannelError {
   return new ChannelError("aborted", "The listener was closed");

@@ -11,13 +11,14 @@
  */
 
 import { TextLineStream } from "@std/streams";
+import { dirname } from "node:path";
 import { getCACertificates } from "node:tls";
 import { checkPair } from "./cli/certificates.ts";
 import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
 import { Live } from "./cli/live.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { whyNot } from "./cli/system_errors.ts";
-import { keepWriteOnlyFor } from "./cli/permissions.ts";
+import { giveUpNetwork, keepOnly, socketPaths } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
@@ -105,9 +106,13 @@ const BUFFER_LENGTH = 65_536;
 async function main(args: Args): Promise<number | void> {
   const options = await readOptions(args);
   const local = args.text("listen");
-  keepWriteOnlyFor(local);
+  // All files are read; a socket is made beside its place, then moved there.
+  const folders = socketPaths(local).map((path) => dirname(path));
+  keepOnly("read", folders);
+  keepOnly("write", folders);
   if (local !== undefined) return await serve(local, options, args);
   await using channel = await open(options);
+  giveUpNetwork();
   if (args.words.length > 0) {
     const line = new Blob([args.words.join(" ") + "\n"]);
     await talk(channel, line.stream());

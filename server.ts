@@ -17,7 +17,7 @@ import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
 import { whyNot } from "./cli/system_errors.ts";
-import { keepWriteOnlyFor } from "./cli/permissions.ts";
+import { keepOnly, socketPaths } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { onSignal, stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
@@ -64,15 +64,15 @@ the last has gone; a second one, half a second later or more: at once.
 Exit codes: 1 network, or clients cut at the end; 2 usage or configuration.
 `;
 
+/** The flags that name a file to read, now and at each reload. */
+const FILES = ["cert", "key", "passphrase-file", "psk"];
+
 const FLAGS = {
   string: [
+    ...FILES,
     "host",
     "port",
     "forward",
-    "cert",
-    "key",
-    "passphrase-file",
-    "psk",
     "max-connections",
     "max-handshakes",
     "handshake-timeout",
@@ -100,7 +100,12 @@ async function main(args: Args): Promise<number> {
   const log = stderrLog(args.choice("log-format", LOG_FORMATS));
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const handler = handlerOf(args);
-  keepWriteOnlyFor(args.text("forward"));
+  const socket = socketPaths(args.text("forward"));
+  keepOnly("read", [
+    ...FILES.flatMap((name) => args.text(name) ?? []),
+    ...socket,
+  ]);
+  keepOnly("write", socket);
   const metrics = new Metrics();
   const sessions = new Sessions(log, metrics);
   const credentials = await readCredentials(args);

@@ -15,7 +15,7 @@ import { PROMPT, talk, typedLines } from "./cli/conversation.ts";
 import { dial, forService, readDialOptions } from "./cli/dial.ts";
 import { carryAll } from "./cli/entrance.ts";
 import { type Args, run, UsageError } from "./cli/main.ts";
-import { keepWriteOnlyFor } from "./cli/permissions.ts";
+import { giveUpNetwork, keepOnly } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
 
 const USAGE = `
@@ -112,8 +112,11 @@ async function main(args: Args): Promise<number | void> {
     throw new UsageError(`--connect goes with no words: ${args.words[0]}`);
   }
   const options = forService(await readDialOptions(args), service);
-  keepWriteOnlyFor([]);
+  // All files have been read.
+  keepOnly("read", []);
+  keepOnly("write", []);
   await using channel = await dial(options);
+  giveUpNetwork();
   if (service !== undefined) {
     await talk(channel, Deno.stdin.readable, { isRaw: true });
   } else if (args.words.length > 0) {

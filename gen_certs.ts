@@ -32,6 +32,7 @@ import {
 } from "./cli/openssl.ts";
 import { type Args, messageOf, run, UsageError } from "./cli/main.ts";
 import { stdout } from "./cli/output.ts";
+import { keepOnly } from "./cli/permissions.ts";
 import { isIdentity, parsePsk, type PskMap } from "./lib/psk.ts";
 
 const USAGE = `
@@ -74,6 +75,8 @@ interface Work {
 
 async function main(args: Args): Promise<void> {
   const out = args.text("out")!;
+  keepOnly("read", [out]);
+  keepOnly("write", [out]);
   const identities = args.texts("identity");
   for (const identity of identities) {
     if (isIdentity(identity)) continue;

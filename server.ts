@@ -20,8 +20,8 @@ import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
 import { stdout } from "./cli/output.ts";
 import { whyNot } from "./cli/system_errors.ts";
-import { keepWriteOnlyFor } from "./cli/permissions.ts";
 import { Refusals } from "./cli/refusals.ts";
+import { keepOnly, socketPaths } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { printFrame } from "./cli/trace.ts";
@@ -34,7 +34,7 @@ import {
   type ListenerCredentials,
   type ListenOptions,
 } from "./lib/deno.ts";
-import { format, parseAddress } from "./tunnel/address.ts";
+import { type Address, format, parseAddress } from "./tunnel/address.ts";
 
 const USAGE = `
 Usage: deno task server [flags]
@@ -75,14 +75,14 @@ end when the last has gone; a second one, half a second later or more: at once.
 Exit codes: 1 network, or clients cut at the end; 2 usage or configuration.
 `;
 
+/** The flags that name a file to read, now and at each reload. */
+const FILES = ["cert", "key", "passphrase-file", "psk"];
+
 const FLAGS = {
   string: [
+    ...FILES,
     "host",
     "port",
-    "cert",
-    "key",
-    "passphrase-file",
-    "psk",
     "proxies",
     "max-connections",
     "max-handshakes",
@@ -111,13 +111,17 @@ const FLAGS = {
 async function main(args: Args): Promise<number> {
   const log = stderrLog(args.choice("log-format", LOG_FORMATS));
   const grace = 1000 * args.integer("grace", 0, 86_400);
-  const services = servicesOf(args);
-  keepWriteOnlyFor(args.texts("forward"));
+  const backends = readBackends(args);
+  const services = handlersOf(backends);
+  const files = FILES.flatMap((name) => args.text(name) ?? []);
+  const sockets = socketPaths([...backends.values()]);
+  keepOnly("read", [...files, ...sockets]);
+  keepOnly("write", sockets);
   const metrics = new Metrics();
   const sessions = new Sessions(log, metrics);
   const refusals = new Refusals(log);
   const credentials = new Credentials(
-    ["psk", "cert", "key", "passphrase-file"].map(args.text),
+    files,
     (isFirst) => readCredentials(args, { mayAsk: isFirst }),
   );
   const first = await credentials.read();
@@ -184,9 +188,9 @@ const LIMITS = {
   descriptors: "out of file descriptors: others wait in the system's queue",
 };
 
-/** The backends by service; with none the text comes back in upper case. */
-function servicesOf(args: Args): Map<string | undefined, Handler> {
-  const services = new Map<string | undefined, Handler>();
+/** The backends by service; the default one has no name. */
+function readBackends(args: Args): Map<string | undefined, Address> {
+  const backends = new Map<string | undefined, Address>();
   for (const text of args.texts("forward")) {
     const [, service, to] = /^(?:([\w.-]+)=)?(.+)$/.exec(text)!;
     const address = parseAddress(to!);
@@ -196,16 +200,25 @@ function servicesOf(args: Args): Map<string | undefined, Handler> {
           `not ${text}`,
       );
     }
-    if (services.has(service)) {
+    if (backends.has(service)) {
       throw new UsageError(
-        service === undefined
-          ? "--forward is given more than once without a service"
-          : `--forward is given more than once for ${service}`,
+        "--forward is given more than once " +
+          (service === undefined ? "without a service" : `for ${service}`),
       );
     }
-    services.set(service, forward(address));
+    backends.set(service, address);
   }
-  return services.size > 0 ? services : new Map([[undefined, upperCase]]);
+  return backends;
+}
+
+/** What is done for each service: without backends, the text in upper case. */
+function handlersOf(
+  backends: Map<string | undefined, Address>,
+): Map<string | undefined, Handler> {
+  if (backends.size === 0) return new Map([[undefined, upperCase]]);
+  return new Map(
+    Array.from(backends, ([service, to]) => [service, forward(to)]),
+  );
 }
 
 /** Where a server gets its files. */

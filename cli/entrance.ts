@@ -4,6 +4,7 @@
  * @module
  */
 
+import { dirname } from "node:path";
 import { serviceOf } from "../lib/psk.ts";
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { carry } from "../tunnel/entrance.ts";
@@ -21,7 +22,7 @@ import { onHangUp } from "./hangup.ts";
 import { Live } from "./live.ts";
 import { type Args, Exit, messageOf, UsageError } from "./main.ts";
 import { stderr, stdout } from "./output.ts";
-import { keepWriteOnlyFor } from "./permissions.ts";
+import { keepOnly, socketPaths } from "./permissions.ts";
 import { stopSignal } from "./signals.ts";
 
 /** Where local callers come in, and the service that they are carried to. */
@@ -39,13 +40,18 @@ export async function carryAll(args: Args): Promise<number> {
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
   const max = args.integer("reserve", 0, 1000);
+  const files = DIAL_FILES.flatMap((name) => args.text(name) ?? []);
   const credentials = new Credentials(
-    DIAL_FILES.map(args.text),
+    files,
     () => readDialOptions(args),
   );
   let options = await credentials.read();
   for (const { service } of entrances) forService(options, service);
-  keepWriteOnlyFor(args.texts("listen"));
+  // A socket is made beside its place, then moved there.
+  const folders = socketPaths(entrances.map(({ address }) => address))
+    .map(dirname);
+  keepOnly("read", [...folders, ...files]);
+  keepOnly("write", folders);
   const stopping = stopSignal();
   const live = new Live();
   const tunnels = await Promise.all(entrances.map(async (entrance) => {

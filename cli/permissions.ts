@@ -1,11 +1,35 @@
 /**
- * The rights that a program gives up.
+ * The rights that a program gives up once it knows what it was asked to do.
+ *
+ * A task cannot know which files its flags will name, so it grants all of them,
+ * as `--allow-read=/`. Deno narrows that while the program runs: what was
+ * requested by its own path stays when the right to the root is revoked. It
+ * cannot narrow a grant without a path (`--allow-read`, `--allow-net`); such a
+ * right is kept or given up as a whole.
  *
  * @module
  */
 
-/** Gives up the right to write, which only a Unix socket's path takes. */
-export function keepWriteOnlyFor(addresses: string[]): void {
-  if (addresses.some((address) => /(^|=)unix:/.test(address))) return;
-  Deno.permissions.revokeSync({ name: "write" });
+import type { Address } from "../tunnel/address.ts";
+
+/** What is read whatever the flags say: it shows whether descriptors are left. */
+const ALWAYS_READ = ["/dev/null"];
+
+/** Keeps the right to read, or to write, these files and folders only. */
+export function keepOnly(name: "read" | "write", paths: string[]): void {
+  const kept = name === "read" ? [...paths, ...ALWAYS_READ] : paths;
+  for (const path of kept) Deno.permissions.requestSync({ name, path });
+  Deno.permissions.revokeSync(kept.length > 0 ? { name, path: "/" } : { name });
+}
+
+/** Gives up the network: no connection is made from now on. */
+export function giveUpNetwork(): void {
+  Deno.permissions.revokeSync({ name: "net" });
+}
+
+/** The paths of those addresses that are Unix sockets. */
+export function socketPaths(addresses: Address[]): string[] {
+  return addresses.flatMap((address) =>
+    "path" in address ? [address.path] : []
+  );
 }

@@ -14,16 +14,21 @@ export interface Result {
   stderr: string;
 }
 
+/** What a task runs once it has prepared everything. */
+function lastCommand(task: Task): string {
+  return config.tasks[task].split(" && ").at(-1)!;
+}
+
 /** The permissions that a program's task grants. */
 function permissions(task: Task): string[] {
-  return config.tasks[task].match(
+  return lastCommand(task).match(
     /--(allow-\S+|no-prompt|cached-only|unstable-net)/g,
   ) ?? [];
 }
 
 /** The variables that a program's task sets. */
 function environment(task: Task): Record<string, string> {
-  const assignments = config.tasks[task].matchAll(
+  const assignments = lastCommand(task).matchAll(
     /(\w+)=(\S+) (?=.*deno run)/g,
   );
   return Object.fromEntries(Array.from(assignments, ([_, ...pair]) => pair));

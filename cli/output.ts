@@ -10,7 +10,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { visible } from "./visible.ts";
 
-/** How many lines may wait; those that come then are counted only. */
+/**
+ * How many lines may wait while others are being written; those that come then
+ * are counted only.
+ */
 const MAX_WAITING = 1000;
 
 /** A pipe that others made non-blocking, and that is full, is tried so often. */
@@ -35,8 +38,12 @@ export class Output {
 
   readonly #sink: Sink;
   readonly #encoder = new TextEncoder();
-  /** What is to be written; a number is of lines that were lost there. */
-  readonly #waiting: (Uint8Array | number)[] = [];
+  /** What is being written. */
+  #pending: Uint8Array = new Uint8Array(0);
+  /** What comes after that. */
+  #waiting: string[] = [];
+  /** How many lines were lost after those. */
+  #lost = 0;
   #writing: Promise<unknown> | undefined;
 
   /** @param sink Gets the bytes, by one call of `write` at a time. */
@@ -46,7 +53,7 @@ export class Output {
 
   /** Whether all has been written. */
   get isIdle(): boolean {
-    return this.#waiting.length === 0;
+    return this.#pending.length === 0 && this.#waiting.length === 0;
   }
 
   /** Writes a line, in which control characters are made visible. */
@@ -56,11 +63,8 @@ export class Output {
 
   /** Writes text as it is: none that others may have chosen. */
   raw(text: string): void {
-    const last = this.#waiting.at(-1);
-    if (this.#waiting.length < MAX_WAITING) {
-      this.#waiting.push(this.#encoder.encode(text));
-    } else if (typeof last === "number") this.#waiting.splice(-1, 1, last + 1);
-    else this.#waiting.push(1);
+    if (this.#waiting.length < MAX_WAITING) this.#waiting.push(text);
+    else this.#lost++;
     this.#writing ??= this.#write();
   }
 
@@ -86,21 +90,25 @@ export class Output {
   async #write(): Promise<unknown> {
     try {
       while (!this.isIdle) {
-        const first = this.#waiting[0]!;
-        const bytes = typeof first === "number"
-          ? this.#encoder.encode(visible(this.describeLoss(first)) + "\n")
-          : first;
-        // A number grows no more once it is being told.
-        this.#waiting[0] = bytes;
-        const count = await writeSome(this.#sink, bytes);
-        if (count < bytes.length) this.#waiting[0] = bytes.subarray(count);
-        else this.#waiting.shift();
+        if (this.#pending.length === 0) this.#pending = this.#takeWaiting();
+        const count = await writeSome(this.#sink, this.#pending);
+        this.#pending = this.#pending.subarray(count);
       }
     } catch (error) {
       return error;
     } finally {
       this.#writing = undefined;
     }
+  }
+
+  /** All at once: a write takes long, however little it writes. */
+  #takeWaiting(): Uint8Array {
+    const lost = this.#lost;
+    if (lost > 0) this.#waiting.push(visible(this.describeLoss(lost)) + "\n");
+    const bytes = this.#encoder.encode(this.#waiting.join(""));
+    this.#waiting = [];
+    this.#lost = 0;
+    return bytes;
   }
 }
 

@@ -6,7 +6,7 @@
 
 import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
-import type { Transport } from "./transport.ts";
+import type { Addr, Transport } from "./transport.ts";
 
 /** The first byte of a TLS record that begins a handshake (RFC 8446, 5.1). */
 const TLS_HANDSHAKE = 0x16;
@@ -21,14 +21,17 @@ export function replay(bytes: Bytes, transport: Transport): Transport {
 }
 
 class Replay implements Transport {
-  readonly remoteAddr?: NonNullable<Transport["remoteAddr"]>;
+  readonly remoteAddr?: Addr;
+  readonly localAddr?: Addr;
   readonly #transport: Transport;
   #bytes: Bytes | undefined;
 
   constructor(bytes: Bytes, transport: Transport) {
     this.#bytes = bytes;
     this.#transport = transport;
-    if (transport.remoteAddr) this.remoteAddr = transport.remoteAddr;
+    const { remoteAddr, localAddr } = transport;
+    if (remoteAddr) this.remoteAddr = remoteAddr;
+    if (localAddr) this.localAddr = localAddr;
   }
 
   read(p: Uint8Array): Promise<number | null> {

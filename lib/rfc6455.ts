@@ -29,7 +29,7 @@ import {
   statusOf,
 } from "./http.ts";
 import { orClose } from "./deadline.ts";
-import { type Transport, writeAll } from "./transport.ts";
+import { type Addr, type Transport, writeAll } from "./transport.ts";
 
 /** What follows the key in the hash that a server answers (1.3). */
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -322,7 +322,9 @@ interface Frame {
  */
 export class WebSocketTransport implements Transport {
   /** The peer's address, if the transport beneath has one. */
-  readonly remoteAddr?: NonNullable<Transport["remoteAddr"]>;
+  readonly remoteAddr?: Addr;
+  /** This side's address, if the transport beneath has one. */
+  readonly localAddr?: Addr;
 
   readonly #transport: Transport;
   readonly #role: "client" | "server";
@@ -354,7 +356,9 @@ export class WebSocketTransport implements Transport {
   constructor(transport: Transport, role: "client" | "server") {
     this.#transport = transport;
     this.#role = role;
-    if (transport.remoteAddr) this.remoteAddr = transport.remoteAddr;
+    const { remoteAddr, localAddr } = transport;
+    if (remoteAddr) this.remoteAddr = remoteAddr;
+    if (localAddr) this.localAddr = localAddr;
   }
 
   /**

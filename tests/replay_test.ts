@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { ChannelError } from "../lib/mod.ts";
 import { replay, sniff } from "../lib/replay.ts";
+import { WebSocketTransport } from "../lib/rfc6455.ts";
 import { type Bytes, readAll, Scripted } from "./scripted.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text) as Bytes;
@@ -52,4 +53,28 @@ Deno.test("replay gives its bytes first, and else is the transport", async () =>
     [[bytesOf("x")], true, true],
   );
   assertEquals(replay(new Uint8Array(0), peer), peer);
+});
+
+Deno.test("what lies on a transport has its addresses, or has none either", () => {
+  const [remoteAddr, localAddr] = [1, 2].map((port) => ({
+    transport: "tcp",
+    hostname: "127.0.0.1",
+    port,
+  }));
+  const plain = new Scripted(new Uint8Array(0));
+  const addressed = Object.assign(new Scripted(new Uint8Array(0)), {
+    remoteAddr,
+    localAddr,
+  });
+  for (
+    const over of [
+      (peer: Scripted) => replay(new Uint8Array(1), peer),
+      (peer: Scripted) => new WebSocketTransport(peer, "server"),
+    ]
+  ) {
+    const { remoteAddr: remote, localAddr: local } = over(addressed);
+    assertEquals([remote, local], [remoteAddr, localAddr]);
+    assertEquals(over(plain).remoteAddr, undefined);
+    assertEquals(over(plain).localAddr, undefined);
+  }
 });

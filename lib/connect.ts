@@ -109,7 +109,8 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
       const transport = websocket === false ? conn : await connectWebSocket(
         conn,
         {
-          host: address,
+          // Boxes compare it with what a browser would say.
+          host: port === 443 ? address.replace(/:443$/, "") : address,
           signal,
           ...(websocket !== true && { path: websocket }),
         },

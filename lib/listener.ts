@@ -250,7 +250,8 @@ class ChannelListener implements Listener {
         this.#ready.shift();
         return channel;
       }
-      if (!channel && this.#isClosed && this.#admission.handshakes === 0) {
+      const isLast = this.#admission.handshakes + this.#standby.size === 0;
+      if (!channel && this.#isClosed && isLast) {
         throw new Deno.errors.BadResource("The listener is closed");
       }
       await this.#change.promise;

@@ -263,8 +263,13 @@ export class TestEntrance implements AsyncDisposable {
     readonly reader: ReadableStreamDefaultReader<Uint8Array>,
   ) {}
 
-  static async start(dir: string, port: number, listen = "0") {
-    const flags = [...clientFlags(dir, port), "--listen", listen];
+  static async start(
+    dir: string,
+    port: number,
+    listen = "0",
+    more: string[] = [],
+  ) {
+    const flags = [...clientFlags(dir, port), "--listen", listen, ...more];
     return await TestEntrance.of(start("client", flags));
   }
 

@@ -214,7 +214,14 @@ test("SIGHUP ends a client only if it does not listen", async (dir) => {
 test("a client that listens comes back by itself after a rotation", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const client = await makeClientFiles(dir);
-  await using entrance = await TestEntrance.start(client, server.port);
+  // A session in reserve would outlive the certificate.
+  const flags = ["--reserve", "0"];
+  await using entrance = await TestEntrance.start(
+    client,
+    server.port,
+    "0",
+    flags,
+  );
   assertEquals(await say(entrance), "HELLO");
   await run("certs", ["--out", dir, "--force"]);
   await server.logged("certificate and keys read again");

@@ -95,7 +95,7 @@ test("connect: a server name does not go with a client certificate", async () =>
   await assertRejects(
     () => dial(listener, { cert, key, serverName }),
     TypeError,
-    "A server name cannot go with a client certificate",
+    "A client certificate goes with neither a server name nor a proxy",
   );
   // The same name is no other.
   const same = { cert, key, serverName: "localhost" };

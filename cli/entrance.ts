@@ -13,7 +13,7 @@ import { Reserve } from "../tunnel/reserve.ts";
 import { Credentials } from "./credentials.ts";
 import {
   dial,
-  DIAL_FILES,
+  dialFiles,
   type DialOptions,
   forService,
   readDialOptions,
@@ -40,7 +40,8 @@ export async function carryAll(args: Args): Promise<number> {
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
   const max = args.integer("reserve", 0, 1000);
-  const files = DIAL_FILES.flatMap((name) => args.text(name) ?? []);
+  const { ca, psk, settings, others } = dialFiles(args);
+  const files = [ca, psk, settings, ...others];
   const credentials = new Credentials(
     files,
     () => readDialOptions(args),

@@ -169,9 +169,9 @@ export function isAlert(error: unknown): error is Error {
   return error instanceof Error && /^received fatal alert/.test(error.message);
 }
 
-/** Seconds since 1970 as `2026-01-01T00:00Z`. */
+/** Seconds since 1970 as `2026-01-01T00:00:00Z`. */
 function time(seconds = ""): string {
-  return new Date(1000 * Number(seconds)).toISOString().slice(0, 16) + "Z";
+  return new Date(1000 * Number(seconds)).toISOString().slice(0, 19) + "Z";
 }
 
 /** `DnsName("a.example") or IpAddress(10.0.0.1)` as people write it. */

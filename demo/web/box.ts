@@ -23,6 +23,8 @@ export type SeenFrame = Omit<Frame, "type" | "tab" | "id">;
 export interface Watcher {
   /** A frame is there; it goes on when this resolves. */
   frame(seen: SeenFrame): Promise<void>;
+  /** The server has closed the connection; so does the box when this resolves. */
+  closed(): Promise<void>;
   /** The box has cut the connection. */
   cut(): void;
 }
@@ -65,11 +67,13 @@ export class Box {
    *
    * @param sealed Whether frames of `innerlock/1` travel, or plain text: the box
    * would see that at the first byte.
+   * @param served Resolves when the server is done with the connection.
    */
   async carry(
     client: Transport,
     server: Transport,
     sealed: boolean,
+    served: Promise<void>,
   ): Promise<void> {
     this.close();
     const ends = this.#ends = [client, server];
@@ -79,7 +83,9 @@ export class Box {
         this.#pass(server, client, "client", sealed),
       ]);
     } catch {
-      // One of the two ends gave up; the other shall see it.
+      closeQuietly(server);
+      await served;
+      if (this.#ends === ends) await this.#watcher.closed();
     } finally {
       ends.forEach(closeQuietly);
       if (this.#ends === ends) this.#ends = [];

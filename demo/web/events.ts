@@ -16,6 +16,8 @@ export type Report =
   /** The first message: the tab's name, which is its identity, and its key. */
   | { type: "welcome"; tab: string; psk: string }
   | Frame
+  /** The server has closed the connection. It waits as a frame does. */
+  | { type: "closed"; tab: string; id: number }
   /** The box has cut the connection. */
   | { type: "cut"; tab: string }
   /** The server takes a client; its identity is known only from a proof. */

@@ -63,11 +63,15 @@ function withoutLock({ readable, writable }: StreamPair): Stream {
 /** The same stream, whose text the watcher sees. */
 function tapped(stream: Stream, watcher: Watcher): Channel {
   const answers = tap((text) => watcher.answered(text));
-  const answered = answers.readable.pipeTo(stream.writable);
+  const closed = answers.readable.pipeTo(stream.writable)
+    .then(() => stream.closed);
+  closed.catch(() => {
+    // Whoever reads or writes is told, too.
+  });
   return {
     readable: stream.readable.pipeThrough(tap((text) => watcher.got(text))),
     writable: answers.writable,
-    closed: answered.then(() => stream.closed),
+    closed,
   } as Stream as Channel;
 }
 

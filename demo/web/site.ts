@@ -8,7 +8,7 @@
 
 import { toTransport } from "../../lib/transport.ts";
 import { webSocketPair } from "../../lib/websocket.ts";
-import { Box, type SeenFrame } from "./box.ts";
+import { Box } from "./box.ts";
 import type { Command, Report } from "./events.ts";
 import icon from "./page/icon.svg" with { type: "text" };
 import html from "./page/index.html" with { type: "text" };
@@ -101,9 +101,8 @@ export class Site {
     const down = new TransformStream<Uint8Array, Uint8Array<ArrayBuffer>>();
     const outside = { readable: down.readable, writable: up.writable };
     const inside = { readable: up.readable, writable: down.writable };
-    box.carry(toTransport(client), toTransport(outside), sealed);
     const tell = (report: Report) => this.#tell(report);
-    serve(inside, sealed ? this.#keys : null, {
+    const served = serve(inside, sealed ? this.#keys : null, {
       accepted: (identity) => tell({ type: "accepted", tab: name, identity }),
       got: (text) => tell({ type: "got", tab: name, text }),
       answered: (text) => tell({ type: "answered", tab: name, text }),
@@ -111,6 +110,7 @@ export class Site {
       failed: (code, message) =>
         tell({ type: "failed", tab: name, code, message }),
     });
+    box.carry(toTransport(client), toTransport(outside), sealed, served);
   }
 }
 
@@ -131,14 +131,10 @@ class Tab {
     this.name = name;
     this.#socket = socket;
     this.box = new Box({
-      frame: async (seen: SeenFrame) => {
-        const id = ++this.#lastId;
-        const shown = new Promise<void>((resolve) => {
-          this.#waiting.set(id, resolve);
-        });
-        tellAll({ type: "frame", tab: name, id, ...seen });
-        await shown;
-      },
+      frame: (seen) =>
+        this.#shown((id) => tellAll({ type: "frame", tab: name, id, ...seen })),
+      closed: () =>
+        this.#shown((id) => tellAll({ type: "closed", tab: name, id })),
       cut: () => tellAll({ type: "cut", tab: name }),
     });
     socket.addEventListener("message", ({ data }) => {
@@ -157,6 +153,16 @@ class Tab {
     this.box.close();
     for (const shown of this.#waiting.values()) shown();
     this.#waiting.clear();
+  }
+
+  /** Resolves when the page shows what it has been told. */
+  async #shown(tell: (id: number) => void): Promise<void> {
+    const id = ++this.#lastId;
+    const shown = new Promise<void>((resolve) => {
+      this.#waiting.set(id, resolve);
+    });
+    tell(id);
+    if (this.#socket.readyState === WebSocket.OPEN) await shown;
   }
 
   #obey(command: Command): void {

@@ -140,10 +140,16 @@ function report(event: Report): void {
       timeline.add({ ...event, place: "box", content: frameContent(event) });
       if (!isOurs) break;
       if (event.act) showArmed(null);
-      setTimeout(
-        () => command({ type: "shown", id: event.id }),
-        isCalm.matches ? 0 : PAUSE,
-      );
+      letGoOn(event.id);
+      break;
+    case "closed":
+      timeline.add({
+        tab: event.tab,
+        place: "box",
+        to: "client",
+        content: [remark("closed by the server")],
+      });
+      if (isOurs) letGoOn(event.id);
       break;
     case "cut":
       timeline.add({
@@ -160,8 +166,15 @@ function report(event: Report): void {
   if (isOurs) tell(event);
 }
 
+function letGoOn(id: number): void {
+  setTimeout(
+    () => command({ type: "shown", id }),
+    isCalm.matches ? 0 : PAUSE,
+  );
+}
+
 function server(
-  event: Exclude<Report, { type: "welcome" | "frame" | "cut" }>,
+  event: Exclude<Report, { type: "welcome" | "frame" | "closed" | "cut" }>,
 ): void {
   const { tab } = event;
   const place = "server";

@@ -61,8 +61,11 @@ function tasks(): Record<string, string> {
   }));
 }
 
-/** The text of each program, by its path in the package. */
-async function bundle(): Promise<Record<string, string>> {
+/** A comment that names a module of an npm package, in Deno's cache. */
+const MODULE = /^\/\/ (.*\/npm\/[^/]+\/((?:@[^/]+\/)?[^/]+\/[^/]+))(\/.*)$/gm;
+
+/** The text of each program by its path, and the folders of its packages. */
+async function bundle() {
   const { success, errors, outputFiles = [] } = await Deno.bundle({
     entrypoints: TASKS.map((task) => `${ROOT}${split(task).name}.ts`),
     outputDir: ROOT,
@@ -70,17 +73,43 @@ async function bundle(): Promise<Record<string, string>> {
     write: false,
   });
   if (!success) throw new Error(errors.map(({ text }) => text).join("; "));
-  return Object.fromEntries(outputFiles.map((file) => [
-    relative(ROOT, file.path),
-    // Who has the package has no tasks, but the command.
-    file.text().replaceAll("deno task ", "innerlock "),
-  ]));
+  const texts: Record<string, string> = {};
+  const packages = new Set<string>();
+  for (const file of outputFiles) {
+    texts[relative(ROOT, file.path)] = file.text()
+      // Where this machine has its cache is no one's business.
+      .replaceAll(MODULE, (_, folder, name, path) => {
+        packages.add(ROOT + folder);
+        return `// npm:${name}${path}`;
+      })
+      // Whoever has the package has no tasks, but the command.
+      .replaceAll("deno task ", "innerlock ");
+  }
+  return { texts, packages };
+}
+
+/** What the programs contain of others' work, and on what terms. */
+async function notices(packages: Iterable<string>): Promise<string> {
+  const notices = await Promise.all(Array.from(packages, async (folder) => {
+    const { name, version, license, author } = JSON.parse(
+      await Deno.readTextFile(`${folder}/package.json`),
+    );
+    const file = Array.from(Deno.readDirSync(folder), ({ name }) => name)
+      .find((name) => /^licen[cs]e/i.test(name));
+    const text = file
+      ? await Deno.readTextFile(`${folder}/${file}`)
+      : `${license}, ${author}\n`;
+    return `${name} ${version}\n\n${text}`;
+  }));
+  return notices.sort().join(`\n${"-".repeat(80)}\n\n`);
 }
 
 async function main(folder: string): Promise<void> {
   const json = (object: unknown) => JSON.stringify(object, undefined, 2) + "\n";
+  const { texts, packages } = await bundle();
   const files: Record<string, string> = {
-    ...await bundle(),
+    ...texts,
+    "NOTICES.txt": await notices(packages),
     "package.json": json(PACKAGE),
     "deno.json": json({ tasks: tasks() }),
   };
@@ -93,13 +122,23 @@ async function main(folder: string): Promise<void> {
     for (const [path, text] of Object.entries(files)) {
       await Deno.writeTextFile(`${dir}/${path}`, text);
     }
-    const args = ["pack", "--loglevel=error", dir];
-    const npm = new Deno.Command("npm", { args, cwd: folder }).spawn();
-    const { success } = await npm.status;
-    if (!success) throw new Error("npm pack has failed");
+    await npmPack(dir, folder);
   } finally {
     await Deno.remove(dir, { recursive: true });
   }
+}
+
+async function npmPack(dir: string, folder: string): Promise<void> {
+  const args = ["pack", "--loglevel=error", dir];
+  let success: boolean;
+  try {
+    const npm = new Deno.Command("npm", { args, cwd: folder });
+    ({ success } = await npm.spawn().status);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new Error("Cannot find npm: install Node");
+  }
+  if (!success) throw new Error("npm pack has failed");
 }
 
 if (import.meta.main) {

@@ -73,15 +73,20 @@ export class Terminal implements AsyncDisposable {
   readonly #output: ReadableStreamDefaultReader<string>;
   #shown = "";
 
-  /** @param redirect What a shell would append, such as `> /dev/null`. */
-  constructor(task: Task, args: string[], redirect = "") {
-    const quoted = command(task, args)
+  /**
+   * @param task A program, or a shell with job control.
+   * @param redirect What a shell would append, such as `> /dev/null`.
+   */
+  constructor(task: Task | "shell", args: string[] = [], redirect = "") {
+    const isShell = task === "shell";
+    const words = isShell ? ["bash", "--norc", "-i"] : command(task, args);
+    const quoted = words
       .map((arg) => `'${arg.replaceAll("'", `'\\''`)}'`).join(" ");
     this.#child = new Deno.Command("script", {
       args: ["-qec", `${quoted} ${redirect}`, "/dev/null"],
       stdin: "piped",
       stdout: "piped",
-      env: { NO_COLOR: "1", ...environment(task) },
+      env: { NO_COLOR: "1", ...(!isShell && environment(task)) },
     }).spawn();
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream())

@@ -24,6 +24,7 @@ import { Refusals } from "./cli/refusals.ts";
 import { keepOnly, socketPaths } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { stopSignal } from "./cli/signals.ts";
+import { count, mayFinish, stopped } from "./cli/words.ts";
 import { printFrame } from "./cli/trace.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";
@@ -157,7 +158,11 @@ async function main(args: Args): Promise<number> {
   stopSignal().then(() => {
     listener.shutdown();
     stopAt = performance.now() + grace;
-    log("stopping", `stopping: ${sessions.live.size} clients may finish`);
+    const live = count(sessions.live.size, "client");
+    log(
+      "stopping",
+      sessions.live.size > 0 ? mayFinish(live, grace) : "stopping",
+    );
     // Nor may handshakes take longer.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
@@ -177,7 +182,7 @@ async function main(args: Args): Promise<number> {
   const left = (stopAt ?? performance.now() + grace) - performance.now();
   const cut = await sessions.live.drain(Math.max(0, left));
   refusals.tellRepeated();
-  log("stopped", `stopped: ${cut} clients had to be cut`, { cut });
+  log("stopped", stopped(cut, "client"), { cut });
   return cut === 0 && !hasFailed ? Exit.done : Exit.failed;
 }
 

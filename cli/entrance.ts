@@ -24,6 +24,7 @@ import { type Args, Exit, messageOf, UsageError } from "./main.ts";
 import { stderr, stdout } from "./output.ts";
 import { keepOnly, socketPaths } from "./permissions.ts";
 import { stopSignal } from "./signals.ts";
+import { count, mayFinish, stopped } from "./words.ts";
 
 /** Where local callers come in, and the service that they are carried to. */
 interface Entrance {
@@ -92,16 +93,11 @@ export async function carryAll(args: Args): Promise<number> {
   });
   await stopping;
   await Promise.all(tunnels.map(({ listener }) => listener.close()));
-  const some = live.size === 1 ? "1 caller" : `${live.size} callers`;
-  if (live.size > 0) {
-    report(
-      `${some} may finish, up to ${grace / 1000} s; Ctrl-C again stops at once`,
-    );
-  }
+  if (live.size > 0) report(mayFinish(count(live.size, "caller"), grace));
   const cut = await live.drain(grace);
   for (const { reserve } of tunnels) reserve.close();
   await Promise.all(accepting);
-  report(cut === 0 ? "stopped" : `stopped: ${cut} had to be cut`);
+  report(stopped(cut, "caller"));
   return cut === 0 ? Exit.done : Exit.failed;
 }
 

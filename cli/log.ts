@@ -6,6 +6,7 @@
  */
 
 import { stderr } from "./output.ts";
+import { count } from "./words.ts";
 
 /** How the log is written. */
 export const LOG_FORMATS = ["text", "json"] as const;
@@ -39,7 +40,9 @@ export function stderrLog(format: LogFormat): Log {
       ? JSON.stringify({ time, event, message, ...fields })
       : [time, address, identity, message].filter(Boolean).join(" ");
   };
-  stderr.describeLoss = (count) =>
-    lineOf("lost", `${count} lines of the log were lost here`, { count });
+  stderr.describeLoss = (lost) => {
+    const what = count(lost, "line of the log was", "lines of the log were");
+    return lineOf("lost", `${what} lost here`, { count: lost });
+  };
   return (...event) => stderr.line(lineOf(...event));
 }

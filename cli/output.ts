@@ -9,6 +9,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { visible } from "./visible.ts";
+import { count } from "./words.ts";
 
 /**
  * How many lines may wait while others are being written; those that come then
@@ -34,7 +35,8 @@ export interface Sink {
  */
 export class Output {
   /** Says of lines that they were lost, in a line of its own. */
-  describeLoss = (count: number): string => `${count} lines were lost here`;
+  describeLoss = (lost: number): string =>
+    `${count(lost, "line was", "lines were")} lost here`;
 
   readonly #sink: Sink;
   readonly #encoder = new TextEncoder();

@@ -16,6 +16,7 @@ import { Live } from "./live.ts";
 import type { Log } from "./log.ts";
 import { messageOf } from "./main.ts";
 import type { Metrics } from "./metrics.ts";
+import { count } from "./words.ts";
 
 /**
  * Why a session ended, or never began: `backend` is the doing of what is
@@ -84,7 +85,8 @@ export class Sessions {
       : `${reason} (${messageOf(error)})`;
     this.#log(
       "closed",
-      `closed: ${bytesReceived} bytes in, ${bytesSent} out, ${seconds} s, ${why}`,
+      `closed: ${count(bytesReceived, "byte")} in, ${bytesSent} out, ` +
+        `${seconds} s, ${why}`,
       { address, identity, bytesReceived, bytesSent, seconds, reason },
     );
   }

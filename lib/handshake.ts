@@ -113,8 +113,9 @@ export async function initiate(
 function refusedByServer(identity: string, cause?: unknown): ChannelError {
   return new ChannelError(
     "refused",
-    `The server closed the connection at the identity ${identity}: ` +
-      "it does not know it, or holds another key for it",
+    `The server closed the connection when it saw the identity ${identity}: ` +
+      "it does not know it, or has another key for it; copy its line of the " +
+      "key file from the server again",
     { cause },
   );
 }

@@ -5,6 +5,7 @@
  */
 
 import { ChannelError, type ChannelErrorCode } from "./errors.ts";
+import { canonicalAddress } from "./ip_address.ts";
 
 /** A text of rustls, and what it means: of whom, and what to do. */
 type Failure = [RegExp, (peer: string, ...groups: string[]) => string];
@@ -26,7 +27,7 @@ const UNTRUSTED: Failure[] = [
   [
     /certificate expired: verification time (\d+).* after (\d+)/,
     (peer, now, end) =>
-      `The certificate of ${peer} has expired at ${time(end)}, and it is ` +
+      `The certificate of ${peer} expired on ${time(end)}, and it is ` +
       `${time(now)} by this machine's clock; set the clock, or make a new ` +
       "one with 'deno task certs' on the server",
   ],
@@ -169,14 +170,20 @@ export function isAlert(error: unknown): error is Error {
   return error instanceof Error && /^received fatal alert/.test(error.message);
 }
 
-/** Seconds since 1970 as `2026-01-01T00:00:00Z`. */
+/** Seconds since 1970 as `2026-01-01 at 00:00:00 UTC`. */
 function time(seconds = ""): string {
-  return new Date(1000 * Number(seconds)).toISOString().slice(0, 19) + "Z";
+  const [day, clock = ""] = new Date(1000 * Number(seconds)).toISOString()
+    .split("T");
+  return `${day} at ${clock.slice(0, 8)} UTC`;
 }
 
 /** `DnsName("a.example") or IpAddress(10.0.0.1)` as people write it. */
 function listed(names = ""): string {
-  return names.replaceAll(/\w+\("?([^)"]*)"?\)/g, "$1") || "no name";
+  const plain = names.replaceAll(
+    /\w+\("?([^)"]*)"?\)/g,
+    (_, name: string) => canonicalAddress(name) ?? name,
+  );
+  return plain || "no name";
 }
 
 function capital(text: string): string {

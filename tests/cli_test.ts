@@ -238,7 +238,7 @@ test(
     for (const identity of ["default", "nobody"]) {
       const psk = ["--psk", path, "--identity", identity];
       const result = await run("client", [...flags, ...psk, "x"]);
-      assertFails(result, 3, /does not know it, or holds another key/);
+      assertFails(result, 3, /does not know it, or has another key/);
       stderrs.push(result.stderr.replace(identity, "X"));
     }
     assertEquals(stderrs[0], stderrs[1]);
@@ -269,7 +269,7 @@ test("client: a certificate that is not trusted exits 3", async (dir, port) => {
     3,
     new RegExp(
       `server localhost:${port} \\(127\\.0\\.0\\.1\\) is made out to localhost, ` +
-        "127\\.0\\.0\\.1 or \\S+, not to other\\.example; use one of them as --host",
+        "127\\.0\\.0\\.1 or ::1, not to other\\.example; use one of them as --host",
     ),
   );
 });

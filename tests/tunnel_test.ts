@@ -599,7 +599,7 @@ async function stopWhile(
   await busy(caller);
   client.kill("SIGTERM");
   assertEquals((await client.status).code, 1);
-  assertMatch(await log, /stopped: 1 connections had to be cut\n$/);
+  assertMatch(await log, /stopped: 1 caller had to be cut\n$/);
   const { code } = await broken as NodeJS.ErrnoException;
   // Who writes at that moment is told so.
   assertMatch(code!, /ECONNRESET|EPIPE/);

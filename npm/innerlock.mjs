@@ -45,13 +45,14 @@ function main() {
   const { version } = require("./package.json");
   if (name === "--version") return console.log(`innerlock ${version}`);
   if (!Object.hasOwn(COMMANDS, name)) {
-    const what = name === "" ? "A command is missing" : `No command ${name}`;
-    return fail(`${what}: innerlock --help lists them`, 2);
+    const what = name === "" ? "No command given" : `Unknown command ${name}`;
+    return fail(`${what}: innerlock --help lists the commands`, 2);
   }
   const deno = denoPath();
   if (deno === undefined) {
     const system = `${process.platform} on ${process.arch}`;
-    return fail(`npm has installed no Deno for ${system}: install it again`, 1);
+    // npm says nothing when it could not get an optional package.
+    return fail(`npm installed no Deno for ${system}: install it again`, 1);
   }
   const [task, ...flags] = COMMANDS[name];
   const { env, words } = commandOf(task);
@@ -67,7 +68,7 @@ function fail(message, code) {
   process.exitCode = code;
 }
 
-/** The Deno of this system, from the package that holds no other. */
+/** The Deno for this system; undefined if npm has not installed it. */
 function denoPath() {
   const { platform, arch } = process;
   const libc = platform === "linux" ? "-glibc" : "";
@@ -79,7 +80,7 @@ function denoPath() {
   }
 }
 
-/** What a task sets, and what it tells Deno: `NAME=value … deno run … FILE`. */
+/** The variables and arguments of a task: `NAME=value … deno run … FILE`. */
 function commandOf(task) {
   const words = require("./deno.json").tasks[task].split(" ");
   const settings = words.splice(0, words.indexOf("deno") + 1).slice(0, -1);
@@ -91,21 +92,22 @@ function commandOf(task) {
 }
 
 function run(file, args, env) {
-  // The program takes the place of this process, and all that concerns it.
+  // The program takes the place of this process: signals, job control and the
+  // exit code need no help.
   if (process.execve && process.platform !== "win32") {
     process.execve(file, [file, ...args], env);
   }
-  // Before Node 22.15 the program is a child.
-  const child = spawn(file, args, { env, stdio: "inherit" });
-  child.on("error", ({ message }) => fail(`Cannot start Deno: ${message}`, 1));
-  child.on("exit", endAs);
-  // Node itself would open its debugger at SIGUSR1.
+  // Before Node 22.15, and on Windows, it is a child.
+  // Unless told otherwise, Node would take SIGUSR1 for itself.
   for (const signal of ["SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2"]) {
     process.on(signal, () => child.kill(signal));
   }
   for (const signal of ["SIGINT", "SIGQUIT"]) {
     process.on(signal, () => isForeground() || child.kill(signal));
   }
+  const child = spawn(file, args, { env, stdio: "inherit" });
+  child.on("error", ({ message }) => fail(`Cannot start Deno: ${message}`, 1));
+  child.on("exit", endAs);
 }
 
 /**
@@ -124,12 +126,12 @@ function isForeground() {
   }
 }
 
-/** Ends as the child did: with its code, or by the signal that killed it. */
+/** Ends as the child did: with its exit code, or by the same signal. */
 function endAs(code, signal) {
   if (signal === null) process.exit(code);
   process.removeAllListeners(signal);
   process.kill(process.pid, signal);
-  // Of a signal that this process survives a shell would say the same.
+  // This process survived the signal: the code that a shell would give it.
   process.exit(128 + constants.signals[signal]);
 }
 

@@ -10,7 +10,11 @@ const TARBALL = `innerlock-${config.version}.tgz`;
 
 const reason = lacksPermissions(...MAY_RUN) ??
   lacksProgram(["npm", "--version"], "npm") ??
-  lacksProgram(["script", "--version"], "script");
+  lacksProgram(["script", "--version"], "script") ??
+  lacksProgram(["setsid", "--version"], "setsid");
+
+/** All of it takes a third of that, in milliseconds. */
+const TIME_LIMIT = 60_000;
 
 /** Whoever asks the network asks where nobody answers. */
 const OFFLINE = {
@@ -25,6 +29,18 @@ class User implements AsyncDisposable {
   readonly prefix: string;
   /** Where commands are looked for first. */
   path: string;
+
+  /** The process groups of what was started; where all hangs, they are ended. */
+  readonly #groups: number[] = [];
+  readonly #watchdog = setTimeout(() => {
+    for (const group of this.#groups) {
+      try {
+        Deno.kill(-group, "SIGKILL");
+      } catch {
+        // It has ended.
+      }
+    }
+  }, TIME_LIMIT);
 
   private constructor(readonly dir: string) {
     this.prefix = `${dir}/prefix`;
@@ -43,8 +59,9 @@ class User implements AsyncDisposable {
     command: string[],
     env: Record<string, string> = OFFLINE,
   ): Deno.ChildProcess {
-    return new Deno.Command("sh", {
-      args: ["-c", 'PATH=$0:$PATH; exec "$@"', this.path, ...command],
+    const script = 'PATH=$0:$PATH; exec "$@"';
+    const child = new Deno.Command("setsid", {
+      args: ["sh", "-c", script, this.path, ...command],
       cwd: `${this.dir}/${folder}`,
       env: {
         HOME: `${this.dir}/home`,
@@ -57,6 +74,8 @@ class User implements AsyncDisposable {
       stdout: "piped",
       stderr: "piped",
     }).spawn();
+    this.#groups.push(child.pid);
+    return child;
   }
 
   async run(...args: Parameters<User["start"]>) {
@@ -85,6 +104,7 @@ class User implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#watchdog);
     await Deno.remove(this.dir, { recursive: true });
   }
 }
@@ -112,10 +132,10 @@ async function talk(user: User): Promise<void> {
   await running.logged("refused");
   const waiting = user.start("here/sub", client(port, "keys"));
   await running.logged("connected");
-  waiting.kill("SIGTERM");
+  waiting.kill("SIGINT");
   const { code, signal } = await waiting.output();
   await waiting.stdin.close().catch(() => {});
-  assertEquals([code, signal], [128 + 15, "SIGTERM"]);
+  assertEquals([code, signal], [128 + 2, "SIGINT"]);
   running.signal("SIGHUP");
   await running.logged("read again");
   running.signal("SIGTERM");

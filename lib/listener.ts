@@ -506,7 +506,7 @@ class ChannelListener implements Listener {
       this.#standby.delete(channel);
       this.#ready.push(channel);
       this.#changed();
-    });
+    }, () => {});
     channel.closed.catch(() => {}).finally(() => {
       clearTimeout(timer);
       this.#channels.delete(channel);

@@ -229,7 +229,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "expired on 2021-01-01 at 00:00 UTC, and it is 2026-11-24 at 22:30 UTC by",
+        "expired on 2021-01-01 at 00:00:00 UTC, and it is 2026-11-24 at 22:30:26 UTC by",
       ],
       [
         new InvalidData(
@@ -238,7 +238,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "is not valid until 2040-01-01 at 00:00 UTC, and it is 2026-11-24 at 22:30",
+        "is not valid until 2040-01-01 at 00:00:00 UTC, and it is 2026-11-24 at 22:30",
       ],
       [
         new InvalidData(`${bad}Other(OtherError(CaUsedAsEndEntity))`),

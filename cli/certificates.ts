@@ -53,17 +53,18 @@ export function timeWarning(path: string, cert: string): string | undefined {
   const [start, end] = [new Date(validFrom), new Date(validTo)];
   const now = Date.now();
   const left = end.getTime() - now;
-  const at = (time: Date) => time.toISOString().slice(0, 19) + "Z";
+  const at = (time: Date) =>
+    time.toISOString().replace("T", " at ").replace(/\.\d+Z/, " UTC");
   if (start.getTime() > now) {
     return `${path} is not valid until ${at(start)}: clients refuse it; set ` +
       "the clock, or wait";
   }
   if (left < 0) {
-    return `${path} has expired at ${at(end)}: clients refuse it; set the ` +
+    return `${path} expired on ${at(end)}: clients refuse it; set the ` +
       "clock, or make a new one with 'deno task certs'";
   }
   if (left >= WARNING_TIME) return undefined;
-  return `${path} expires at ${at(end)}; renew it ('deno task certs --renew' ` +
+  return `${path} expires on ${at(end)}; renew it ('deno task certs --renew' ` +
     "makes a new one, which every client then needs)";
 }
 

@@ -147,6 +147,9 @@ export async function run(
   };
 }
 
+/** What a log has not said by then it will not say, in milliseconds. */
+const PATIENCE = 30_000;
+
 /** A running server: its port, and its log as it comes. */
 export class TestServer implements AsyncDisposable {
   readonly port: number;
@@ -223,10 +226,14 @@ export class TestServer implements AsyncDisposable {
   /** Waits until its log says this, after all that was waited for before. */
   async logged(text: string): Promise<void> {
     let at: number;
+    const timeout = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => timeout.resolve(false), PATIENCE);
     while ((at = this.#log.indexOf(text, this.#seen)) === -1) {
-      if (await this.#more.promise) continue;
+      if (await Promise.race([this.#more.promise, timeout.promise])) continue;
+      clearTimeout(timer);
       throw new Error(`"${text}" is not in "${this.#log}"`);
     }
+    clearTimeout(timer);
     this.#seen = at + text.length;
   }
 

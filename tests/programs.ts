@@ -1,5 +1,6 @@
 /** Runs the real programs as a user does. */
 
+import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
 
 const ROOT = new URL("..", import.meta.url).pathname;
@@ -310,6 +311,16 @@ export class TestEntrance implements AsyncDisposable {
       // It has been.
     }
   }
+}
+
+/** Says a text to whoever listens at an address, and ends; the whole answer. */
+export async function ask(address: Address, text: string): Promise<string> {
+  const conn = "path" in address
+    ? await Deno.connect({ transport: "unix", path: address.path })
+    : await Deno.connect({ hostname: address.host, port: address.port });
+  await conn.write(new TextEncoder().encode(text));
+  await conn.closeWrite();
+  return await new Response(conn.readable).text();
 }
 
 const PORTS = { first: 10_000, count: 22_000 };

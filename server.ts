@@ -25,6 +25,7 @@ import { keepOnly, socketPaths } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { count, mayFinish, stopped } from "./cli/words.ts";
+import { withAdvice } from "./cli/tls_advice.ts";
 import { printFrame } from "./cli/trace.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";
@@ -134,7 +135,7 @@ async function main(args: Args): Promise<number> {
       if (error === undefined) return metrics.accepted(duration);
       const reason = reasonOf(error);
       metrics.refused(reason);
-      refusals.add(remoteAddr, reason, messageOf(error));
+      refusals.add(remoteAddr, reason, withAdvice(error));
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });

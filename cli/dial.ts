@@ -5,7 +5,12 @@
  */
 
 import { getCACertificates } from "node:tls";
-import { connect, type ConnectOptions, HttpError } from "../lib/deno.ts";
+import {
+  connect,
+  type ConnectOptions,
+  HttpError,
+  TlsError,
+} from "../lib/deno.ts";
 import { type Channel, ChannelError, type PskMap } from "../lib/mod.ts";
 import { findPsk, serviceOf } from "../lib/psk.ts";
 import { format } from "../tunnel/address.ts";
@@ -21,6 +26,7 @@ import { whyNotThrough } from "./proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
 import { FOLDER, folderOf, readSettings, settingsPath } from "./settings.ts";
 import { whyNot } from "./system_errors.ts";
+import { withAdvice } from "./tls_advice.ts";
 import { printFrame } from "./trace.ts";
 
 /** The way to the server, with the proxy as the flags have it. */
@@ -162,6 +168,9 @@ export async function dial(
     const server = format({ host: hostname, port });
     if (error instanceof HttpError && error.code === "proxy") {
       throw new Error(whyNotThrough(error, proxy!, server));
+    }
+    if (error instanceof TlsError) {
+      throw new ChannelError(error.code, withAdvice(error), { cause: error });
     }
     if (error instanceof ChannelError) throw error;
     if (proxy) {

@@ -16,3 +16,4 @@ export {
 export { connect, type ConnectOptions, type Proxy } from "./connect.ts";
 export { HttpError, type HttpErrorReason } from "./http.ts";
 export type { ProxyCredentials } from "./proxy.ts";
+export { TlsError, type TlsErrorReason } from "./tls_errors.ts";

@@ -22,6 +22,9 @@ const FLAGS = [
   "--remote-debugging-port=0",
 ];
 
+/** What has not come about by then will not, in milliseconds. */
+const PATIENCE = 10_000;
+
 type Parameters = Record<string, unknown>;
 
 interface Message {
@@ -232,18 +235,29 @@ export class Page {
     return result.value;
   }
 
-  /** Waits until an expression is true: it is tried whenever the page changes. */
+  /**
+   * Waits until an expression is true: it is tried whenever the page changes.
+   *
+   * @throws {Error} If it is not after ten seconds; with what the page says.
+   */
   async until(expression: string): Promise<void> {
-    await this.evaluate(`new Promise((resolve) => {
+    await this.evaluate(`new Promise((resolve, reject) => {
       const isSo = () => ${expression};
       if (isSo()) return resolve();
-      new MutationObserver((_, observer) => {
+      const observer = new MutationObserver(() => {
         if (!isSo()) return;
         observer.disconnect();
+        clearTimeout(timer);
         resolve();
-      }).observe(document, {
+      });
+      observer.observe(document, {
         attributes: true, characterData: true, childList: true, subtree: true,
       });
+      const timer = setTimeout(() => {
+        observer.disconnect();
+        const text = document.body.innerText;
+        reject(new Error("Not so: " + isSo + " in:\\n" + text));
+      }, ${PATIENCE});
     })`);
   }
 

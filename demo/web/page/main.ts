@@ -60,7 +60,7 @@ function command(command: Command): void {
 /** Shows whether there is a connection. */
 function showState(state: "connecting" | "open" | "closed"): void {
   document.body.dataset.state = state;
-  send.textContent = state === "closed" ? "Connect again" : "Send";
+  send.textContent = state === "closed" ? "Connect" : "Send";
   for (const button of [end, cut]) button.ariaDisabled = `${state !== "open"}`;
 }
 
@@ -251,20 +251,12 @@ for (const direction of directions) {
 lock.addEventListener("click", async () => {
   const sealed = !isSealed();
   lock.ariaChecked = `${sealed}`;
-  showLock(sealed);
+  document.body.dataset.lock = sealed ? "inner" : "none";
   if (armed()) arm(null);
   await finish();
   timeline.note(sealed ? "Inner lock on" : "Inner lock off: TLS alone");
   isOver = converse();
 });
-
-function showLock(sealed: boolean): void {
-  document.body.dataset.lock = sealed ? "inner" : "none";
-  find("#lock-state").textContent = sealed ? "on: two locks" : "off: TLS alone";
-  find("#box-sees").textContent = sealed
-    ? "TLS ends here. It sees who, when and how much."
-    : "TLS ends here. It reads everything.";
-}
 
 watch.addEventListener("message", ({ data }) => report(JSON.parse(data)));
 watch.addEventListener("close", () => {

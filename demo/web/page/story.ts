@@ -46,6 +46,8 @@ export class Story {
   #deed: { act: Act; to: Direction } | undefined;
   #isCut = false;
   #isBroken = false;
+  /** Whether it has been told what became of the last line. */
+  #isTold = false;
   /** How often something came where the last deed pointed. */
   #arrivals = 0;
   #typed = "";
@@ -58,9 +60,11 @@ export class Story {
         this.#isSealed = event.sealed;
         this.#isCut = this.#isBroken = false;
         this.#deed = undefined;
+        return undefined;
+      case "accepted":
         return calm(
-          event.sealed
-            ? "Connected. Both sides have proved that they hold the key."
+          event.identity
+            ? "Connected. Each side has proved that it holds the key."
             : "Connected. Inside TLS there is plain text, and nobody has proved " +
               "anything.",
         );
@@ -72,6 +76,7 @@ export class Story {
         );
       case "typed":
         this.#typed = event.text;
+        this.#isTold = false;
         return undefined;
       case "frame":
         return event.act ? this.#did(event.act, event.to) : undefined;
@@ -97,6 +102,7 @@ export class Story {
   #did(act: Act, to: Direction): Sentence | undefined {
     this.#deed = { act, to };
     this.#arrivals = 0;
+    this.#isTold = false;
     if (act !== "drop") return undefined;
     if (this.#isSealed) {
       return calm(
@@ -113,6 +119,7 @@ export class Story {
 
   #arrived(where: Direction, text: string): Sentence | undefined {
     this.#arrivals++;
+    if (this.#isTold) return undefined;
     if (this.#isSealed) {
       if (where === "server" || this.#deed) return undefined;
       return good("There and back. The box could not read a letter of it.");
@@ -158,6 +165,7 @@ export class Story {
 
   #nobody(what: string): Sentence {
     this.#deed = undefined;
+    this.#isTold = true;
     return bad(`Nobody noticed. ${what}`);
   }
 }

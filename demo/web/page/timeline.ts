@@ -35,11 +35,19 @@ const MAX_ROWS = 150;
 const HEX_SHOWN = 24;
 const HEX_AROUND = 2;
 
+/** A row, and the place that it has come to. */
+interface Row {
+  element: HTMLElement;
+  place: Place;
+}
+
 /** The list on the page. */
 export class Timeline {
   readonly #list: HTMLElement;
   readonly #self: () => string;
-  #row: { element: HTMLElement; last: Moment } | undefined;
+  /** The latest row of each tab and direction. */
+  readonly #rows = new Map<string, Row>();
+  #follows = true;
 
   /**
    * @param list Takes the rows.
@@ -48,42 +56,41 @@ export class Timeline {
   constructor(list: HTMLElement, self: () => string) {
     this.#list = list;
     this.#self = self;
+    list.addEventListener("scroll", () => {
+      const { scrollTop, scrollHeight, clientHeight } = list;
+      this.#follows = scrollTop + clientHeight > scrollHeight - 8;
+    });
+    new ResizeObserver(() => this.#follow()).observe(list);
   }
 
-  /** Appends a moment, to the row that it goes on with if there is one. */
+  /** Shows a moment, in the row that has come to the place before it. */
   add(moment: Moment): void {
-    const cell = element("div", `cell ${moment.place}`, [
-      element("span", "who", [this.#nameOf(moment)]),
-      ...moment.content,
+    const { tab, place, to, content, tone } = moment;
+    const isSelf = tab === this.#self();
+    const who = isSelf || place === "you" ? place : `${place}, ${tab}`;
+    const cell = element("div", `cell ${place}`, [
+      element("span", "who", [who]),
+      ...content,
     ]);
-    if (moment.tone) cell.dataset.tone = moment.tone;
-    this.#keepInView(() => {
-      const row = this.#rowFor(moment);
-      if (moment.tab !== this.#self()) row.classList.add("other");
-      row.append(cell);
-    });
+    if (tone) cell.dataset.tone = tone;
+    const key = `${to} ${tab}`;
+    let row = this.#rows.get(key);
+    if (!row || !isBefore(row.place, place, to)) {
+      const classes = `row to-${to}${isSelf ? "" : " other"}`;
+      row = { element: element("li", classes, []), place };
+      this.#rows.set(key, row);
+      this.#append(row.element);
+    }
+    row.place = place;
+    row.element.append(cell);
+    this.#follow();
   }
 
   /** Appends a line across all three. */
   note(text: string): void {
-    this.#row = undefined;
-    this.#keepInView(() => this.#append(element("li", "note", [text])));
-  }
-
-  #nameOf({ tab, place }: Moment): string {
-    const isSelf = tab === this.#self();
-    if (place === "you") return "you";
-    return isSelf ? place : `${place}, ${tab}`;
-  }
-
-  #rowFor(moment: Moment): HTMLElement {
-    if (!this.#row || !goesOn(this.#row.last, moment)) {
-      const element_ = element("li", `row to-${moment.to}`, []);
-      this.#append(element_);
-      this.#row = { element: element_, last: moment };
-    }
-    this.#row.last = moment;
-    return this.#row.element;
+    this.#rows.clear();
+    this.#append(element("li", "note", [text]));
+    this.#follow();
   }
 
   #append(row: HTMLElement): void {
@@ -93,20 +100,16 @@ export class Timeline {
     }
   }
 
-  /** Follows what is new, unless somebody has scrolled back. */
-  #keepInView(change: () => void): void {
-    const { scrollTop, scrollHeight, clientHeight } = this.#list;
-    const isAtEnd = scrollTop + clientHeight > scrollHeight - 40;
-    change();
-    if (isAtEnd) this.#list.scrollTop = this.#list.scrollHeight;
+  /** Keeps what is new in view, unless somebody has scrolled back. */
+  #follow(): void {
+    if (this.#follows) this.#list.scrollTop = this.#list.scrollHeight;
   }
 }
 
-/** Whether the second is the next place on the way of the first. */
-function goesOn(first: Moment, second: Moment): boolean {
-  const step = PLACES.indexOf(second.place) - PLACES.indexOf(first.place);
-  return first.tab === second.tab && first.to === second.to &&
-    (first.to === "server" ? step > 0 : step < 0);
+/** Whether the first place comes before the second on the way there. */
+function isBefore(first: Place, second: Place, to: Direction): boolean {
+  const step = PLACES.indexOf(second) - PLACES.indexOf(first);
+  return to === "server" ? step > 0 : step < 0;
 }
 
 /** A text that somebody typed or got. */

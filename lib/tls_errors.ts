@@ -179,6 +179,7 @@ function listed(names = ""): string {
   return names.replaceAll(/\w+\("?([^)"]*)"?\)/g, "$1") || "no name";
 }
 
-function capital(text: string): string {
+/** The text as the beginning of a sentence. */
+export function capital(text: string): string {
   return text.replace(/^./, (letter) => letter.toUpperCase());
 }

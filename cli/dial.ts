@@ -10,10 +10,12 @@ import {
   type ConnectOptions,
   HttpError,
   TlsError,
+  UnansweredError,
 } from "../lib/deno.ts";
 import { type Channel, ChannelError, type PskMap } from "../lib/mod.ts";
 import { findPsk, serviceOf } from "../lib/psk.ts";
 import { format } from "../tunnel/address.ts";
+import { BY_WEBSOCKET, whyNoWebSocket } from "./box_errors.ts";
 import { checkPair } from "./certificates.ts";
 import {
   readCertificates,
@@ -172,7 +174,7 @@ export async function dial(
     if (error instanceof TlsError) {
       throw new ChannelError(error.code, withAdvice(error), { cause: error });
     }
-    if (error instanceof ChannelError) throw error;
+    if (error instanceof ChannelError) throw advised(error, options, server);
     if (proxy) {
       const where = format({ host: proxy.hostname, port: proxy.port });
       const why = whyNot(error, "connect to proxy");
@@ -182,4 +184,28 @@ export async function dial(
     }
     throw new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
   }
+}
+
+/** The error with what only a user of the flags can do about it. */
+function advised(
+  error: ChannelError,
+  { websocket = false, proxy }: DialOptions,
+  server: string,
+): Error {
+  const { code, message, cause } = error;
+  const also = (advice: string) =>
+    new ChannelError(code, `${message}; ${advice}`, { cause });
+  if (websocket !== false && error instanceof HttpError) {
+    return new Error(whyNoWebSocket(error, server));
+  }
+  // Where a server has refused the key, no other way leads in.
+  const isUnanswered = error instanceof HttpError ||
+    error instanceof UnansweredError && code !== "refused";
+  if (isUnanswered && websocket === false) return also(BY_WEBSOCKET);
+  const isOtherIssuer = cause instanceof Error &&
+    cause.message.includes("UnknownIssuer");
+  if (isOtherIssuer && proxy) {
+    return also("if the proxy looks into TLS, name its CA with --ca");
+  }
+  return error;
 }

@@ -17,8 +17,14 @@ import { readProxyHeader } from "./proxy_protocol.ts";
 import { findPsk, type PskMap, toPskMap } from "./psk.ts";
 import { sniff } from "./replay.ts";
 import { acceptWebSocket } from "./rfc6455.ts";
-import { finishTls } from "./tls.ts";
+import { ALPN, finishTls } from "./tls.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
+
+/**
+ * By the first a client knows that no box in between ends TLS. The others are for
+ * boxes that offer no protocol of ours: TLS would refuse them.
+ */
+const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
 
 /** The longest pause before accepting, or opening, is tried again, in ms. */
 const LONGEST_PAUSE = 100;
@@ -355,9 +361,12 @@ class ChannelListener implements Listener {
     if (cert === undefined || key === undefined) {
       throw new TypeError("Cannot listen without a certificate and its key");
     }
-    // No ALPN: with a protocol of its own it would refuse a proxy that offers
-    // another one only.
-    return Deno.listenTls({ ...where, cert, key });
+    return Deno.listenTls({
+      ...where,
+      cert,
+      key,
+      alpnProtocols: ALPN_PROTOCOLS,
+    });
   }
 
   async #acceptAll(): Promise<void> {

@@ -258,6 +258,7 @@ function listed(names = ""): string {
   return plain || "no name";
 }
 
-function capital(text: string): string {
+/** The text as the beginning of a sentence. */
+export function capital(text: string): string {
   return text.replace(/^./, (letter) => letter.toUpperCase());
 }

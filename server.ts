@@ -12,6 +12,7 @@
 
 import { onHangUp } from "./cli/hangup.ts";
 import { isPrivateAddress, network } from "./cli/addresses.ts";
+import { announceBackend, announceCredentials } from "./cli/announce.ts";
 import { checkPair, timeWarning } from "./cli/certificates.ts";
 import { Credentials } from "./cli/credentials.ts";
 import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
@@ -27,6 +28,7 @@ import { stopSignal } from "./cli/signals.ts";
 import { count, mayFinish, stopped } from "./cli/words.ts";
 import { withAdvice } from "./cli/tls_advice.ts";
 import { printFrame } from "./cli/trace.ts";
+import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";
 import { upperCase } from "./handlers/upper_case.ts";
@@ -48,6 +50,7 @@ backend, through TLS and an inner lock.
   --port PORT              port to listen on; 0 takes a free one (5001)
   --forward TO             backend: HOST:PORT or unix:/path; SERVICE=TO for
                            clients that ask for a service; may repeat
+  --echo                   send back what comes as it came, binary included
   --cert FILE              certificate, PEM (certs/cert.pem)
   --key FILE               its private key, PEM (certs/key.pem)
   --passphrase-file FILE   the key's passphrase; asked for if it needs one
@@ -95,7 +98,7 @@ const FLAGS = {
     "log-format",
   ],
   collect: ["forward"],
-  boolean: ["no-tls", "proxy-protocol", "reuse-port", "trace"],
+  boolean: ["echo", "no-tls", "proxy-protocol", "reuse-port", "trace"],
   default: {
     host: "127.0.0.1",
     port: "5001",
@@ -115,7 +118,7 @@ async function main(args: Args): Promise<number> {
   const log = stderrLog(args.choice("log-format", LOG_FORMATS));
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const backends = readBackends(args);
-  const services = handlersOf(backends);
+  const services = handlersOf(backends, args.is("echo"));
   const files = FILES.flatMap((name) => args.text(name) ?? []);
   const sockets = socketPaths([...backends.values()]);
   keepOnly("read", [...files, ...sockets]);
@@ -139,7 +142,9 @@ async function main(args: Args): Promise<number> {
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
-  const warn = ({ cert }: ListenerCredentials) => {
+  const announce = (credentials: ListenerCredentials) => {
+    announceCredentials(credentials, log);
+    const { cert } = credentials;
     const warning = cert && timeWarning(args.text("cert")!, cert);
     if (warning) log("warning", warning);
   };
@@ -147,7 +152,7 @@ async function main(args: Args): Promise<number> {
     take: (credentials) => listener.reload(credentials),
     taken: (credentials) => {
       log("reload", "certificate and keys read again");
-      warn(credentials);
+      announce(credentials);
     },
     failed: (error) => {
       const message = `nothing reloaded: ${messageOf(error)}`;
@@ -167,7 +172,14 @@ async function main(args: Args): Promise<number> {
     // Nor may handshakes take longer.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
-  warn(first);
+  if (backends.size === 0) {
+    log(
+      "echo",
+      "what clients send goes back " +
+        (args.is("echo") ? "as it came" : "in upper case"),
+    );
+  }
+  announce(first);
   if (args.is("no-tls")) {
     log(
       "warning",
@@ -175,6 +187,7 @@ async function main(args: Args): Promise<number> {
     );
   }
   stdout.line(`listening on ${addressOf(listener.addr)}`);
+  for (const [service, to] of backends) announceBackend(service, to, log);
   for await (const channel of listener) {
     sessions.serve(channel, services.get(channel.service)!);
   }
@@ -219,11 +232,15 @@ function readBackends(args: Args): Map<string | undefined, Address> {
   return backends;
 }
 
-/** What is done for each service: without backends, the text in upper case. */
+/** What is done for each service: without backends, what comes goes back. */
 function handlersOf(
   backends: Map<string | undefined, Address>,
+  isEcho: boolean,
 ): Map<string | undefined, Handler> {
-  if (backends.size === 0) return new Map([[undefined, upperCase]]);
+  if (backends.size === 0) {
+    return new Map([[undefined, isEcho ? echo : upperCase]]);
+  }
+  if (isEcho) throw new UsageError("--echo does not go with --forward");
   return new Map(
     Array.from(backends, ([service, to]) => [service, forward(to)]),
   );

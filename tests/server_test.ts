@@ -5,6 +5,7 @@ import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import {
   clientFlags,
+  freePort,
   MAY_RUN,
   run,
   serverFlags,
@@ -289,7 +290,8 @@ test("--log-format json: each line is one event", async (dir) => {
   ]);
   await server.logged(`"reason":"refused"`);
   const log = await server.stop();
-  const events = log.trim().split("\n").map((line) => JSON.parse(line));
+  const events = log.trim().split("\n").map((line) => JSON.parse(line))
+    .filter(({ address }) => address);
   const { address, seconds, time, ...closed } = events[1];
   assertMatch(address, /^127\.0\.0\.1:\d+$/);
   assertMatch(time, /^\d{4}-/);
@@ -304,6 +306,71 @@ test("--log-format json: each line is one event", async (dir) => {
     "refused",
   ]);
   assertEquals(/secret|SECRET/.test(log), false);
+});
+
+test("its start says what it does, and with what", async (dir) => {
+  const names = String.raw`localhost, 127\.0\.0\.1, ::1`;
+  const fingerprint = "SHA-256 [0-9A-F:]{95}";
+  const credentials =
+    "the key file has 2 identities\n[^ ]+ the certificate is for " +
+    `${names}; ${fingerprint}, valid until \\d{4}-\\d\\d-\\d\\d\n`;
+  for (
+    const [flags, back] of [
+      [[], "in upper case"],
+      [["--echo"], "as it came"],
+    ] as const
+  ) {
+    const log = await startOf([...serverFlags(dir), ...flags]);
+    const what = `^[^ ]+ what clients send goes back ${back}\n[^ ]+ `;
+    assertMatch(log, new RegExp(what + credentials));
+  }
+  const { code, stderr } = await run("server", [
+    ...[...serverFlags(dir), "--port", "0"],
+    ...["--echo", "--forward", "127.0.0.1:1"],
+  ]);
+  assertEquals(code, 2);
+  assertMatch(stderr, /^server: --echo does not go with --forward\n$/);
+});
+
+/** What a server says until it has been told to stop. */
+async function startOf(flags: string[]): Promise<string> {
+  await using server = await TestServer.start(flags);
+  server.signal("SIGTERM");
+  await server.exitCode();
+  return await server.stop();
+}
+
+test("its start says whether each backend answers", async (dir) => {
+  using backend = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const here = `127.0.0.1:${backend.addr.port}`;
+  const gone = `127.0.0.1:${freePort()}`;
+  for (
+    const [forward, says] of [
+      [here, `to ${here}, which answers\n`],
+      [
+        `db=${gone}`,
+        `db to ${gone}, but for now: Cannot reach ${gone}: connection refused; ` +
+        "is the service running?\n",
+      ],
+      [
+        `unix:${dir}/none`,
+        `to unix:${dir}/none, but for now: Cannot reach unix`,
+      ],
+    ] as const
+  ) {
+    const flags = [...serverFlags(dir), "--forward", forward];
+    await using server = await TestServer.start(flags);
+    await server.logged(`forwarding ${says}`);
+  }
+});
+
+test("--echo: binary goes back as it came", async (dir) => {
+  await using server = await TestServer.start([...serverFlags(dir), "--echo"]);
+  const bytes = crypto.getRandomValues(new Uint8Array(65_536));
+  const flags = clientFlags(dir, server.port);
+  const { code, stdout, stderr } = await run("client", flags, bytes);
+  assertEquals(code, 0, stderr);
+  assertEquals(stdout, bytes);
 });
 
 test("OpenTelemetry is told of channels, bytes and refusals", async (dir) => {
@@ -353,5 +420,5 @@ test("--no-tls: only on an address that stays in, and loud", async (dir) => {
     assertMatch(stderr, /--no-tls does not go with --host/);
   }
   await using server = await TestServer.start(psk);
-  assertMatch(await server.stop(), /no TLS: whoever sees this network/);
+  await server.logged("no TLS: whoever sees this network");
 });

@@ -1,0 +1,58 @@
+/**
+ * What a server says when it starts: what it does for clients, and what it proves
+ * itself with.
+ *
+ * @module
+ */
+
+import type { ListenerCredentials } from "../lib/deno.ts";
+import { toPskMap } from "../lib/psk.ts";
+import { type Address, format } from "../tunnel/address.ts";
+import { connectPlain } from "../tunnel/plain.ts";
+import { parseCertificate } from "./certificates.ts";
+import type { Log } from "./log.ts";
+import { messageOf } from "./main.ts";
+import { count } from "./words.ts";
+
+/** Tells how many identities there are, and what the certificate says. */
+export function announceCredentials(
+  { psk, cert }: ListenerCredentials,
+  log: Log,
+): void {
+  const identities = toPskMap(psk).size;
+  const some = count(identities, "identity", "identities");
+  log("keys", `the key file has ${some}`, { identities });
+  const certificate = cert && parseCertificate(cert);
+  if (!certificate) return;
+  const { fingerprint, expires } = certificate;
+  const names = certificate.names.join(", ");
+  log(
+    "certificate",
+    `the certificate is for ${names}; ${fingerprint}, valid until ${expires}`,
+    { names, fingerprint, expires },
+  );
+}
+
+/**
+ * Tells where a service's clients are carried, and whether anybody answers there:
+ * it is dialled once.
+ *
+ * @param service Undefined for the default one, which has no name.
+ */
+export async function announceBackend(
+  service: string | undefined,
+  backend: Address,
+  log: Log,
+): Promise<void> {
+  const to = format(backend);
+  const what = `forwarding ${
+    service === undefined ? "" : `${service} `
+  }to ${to}`;
+  const fields = { service, backend: to };
+  try {
+    (await connectPlain(backend, new AbortController().signal)).close();
+    log("forward", `${what}, which answers`, fields);
+  } catch (error) {
+    log("warning", `${what}, but for now: ${messageOf(error)}`, fields);
+  }
+}

@@ -56,9 +56,11 @@ export async function carryAll(args: Args): Promise<number> {
   keepOnly("write", folders);
   const stopping = stopSignal();
   const live = new Live();
+  const reserves: Reserve[] = [];
+  const missing = () => reserves.reduce((sum, { missing }) => sum + missing, 0);
   const tunnels = await Promise.all(entrances.map(async (entrance) => {
     const { address, service } = entrance;
-    const listener = await listenPlain(address).catch((error) => {
+    const listener = await listenPlain(address, missing).catch((error) => {
       throw new Error(`${messageOf(error)}; choose another with --listen`);
     });
     const reserve = new Reserve({
@@ -69,12 +71,13 @@ export async function carryAll(args: Args): Promise<number> {
       max,
       diedYoung: diedYoung(serviceOf(forService(options, service).identity)),
     });
+    reserves.push(reserve);
     return { listener, reserve };
   }));
   credentials.follow({
     take: (later) => {
       options = later;
-      for (const { reserve } of tunnels) reserve.renew();
+      for (const reserve of reserves) reserve.renew();
     },
     taken: () => report("certificates and keys read again"),
     failed: (error) => report(`nothing reloaded: ${messageOf(error)}`),
@@ -95,7 +98,7 @@ export async function carryAll(args: Args): Promise<number> {
   await Promise.all(tunnels.map(({ listener }) => listener.close()));
   if (live.size > 0) report(mayFinish(count(live.size, "caller"), grace));
   const cut = await live.drain(grace);
-  for (const { reserve } of tunnels) reserve.close();
+  for (const reserve of reserves) reserve.close();
   await Promise.all(accepting);
   report(stopped(cut, "caller"));
   return cut === 0 ? Exit.done : Exit.failed;

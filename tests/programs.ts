@@ -151,9 +151,8 @@ export async function run(
 /** What a log has not said by then it will not say, in milliseconds. */
 const PATIENCE = 30_000;
 
-/** A running server: its port, and its log as it comes. */
-export class TestServer implements AsyncDisposable {
-  readonly port: number;
+/** A program that listens, and its log as it comes. */
+class Program implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #stdout: ReadableStreamDefaultReader<Uint8Array>;
   readonly #reading: Promise<void>;
@@ -162,37 +161,25 @@ export class TestServer implements AsyncDisposable {
   /** Up to where {@linkcode logged} has looked. */
   #seen = 0;
 
-  private constructor(
+  protected constructor(
     child: Deno.ChildProcess,
     stdout: ReadableStreamDefaultReader<Uint8Array>,
-    port: number,
   ) {
     this.#child = child;
     this.#stdout = stdout;
     this.#reading = this.#read();
-    this.port = port;
   }
 
-  /** @param port Where it is to listen; 0 takes a free one. */
-  static async start(
-    args: string[],
-    port = 0,
-    env: Record<string, string> = {},
-  ): Promise<TestServer> {
-    const flags = ["--port", String(port), ...args];
-    return await TestServer.of(start("server", flags, env));
-  }
-
-  /** One that has just been started. */
-  static async of(child: Deno.ChildProcess): Promise<TestServer> {
+  /** What one that has just been started says first on its stdout. */
+  protected static async greeting(child: Deno.ChildProcess) {
     await child.stdin.close();
-    const reader = child.stdout.getReader();
-    const { value } = await reader.read();
-    const ready = new TextDecoder().decode(value);
-    const taken = Number(/^listening on .*:(\d+)\n$/.exec(ready)?.[1]);
-    const server = new TestServer(child, reader, taken);
-    if (taken > 0) return server;
-    throw new Error(`The server did not start: ${await server.stop()}`);
+    const stdout = child.stdout.getReader();
+    const { value } = await stdout.read();
+    return { stdout, greeting: new TextDecoder().decode(value) };
+  }
+
+  get pid(): number {
+    return this.#child.pid;
   }
 
   signal(signal: Deno.Signal): void {
@@ -206,7 +193,7 @@ export class TestServer implements AsyncDisposable {
   /** Lets it have so many descriptors. */
   async limitDescriptors(count: number): Promise<void> {
     await new Deno.Command("prlimit", {
-      args: [`--nofile=${count}:${count}`, "--pid", String(this.#child.pid)],
+      args: [`--nofile=${count}:${count}`, "--pid", String(this.pid)],
     }).output();
   }
 
@@ -215,7 +202,7 @@ export class TestServer implements AsyncDisposable {
     // Deno itself may not read another process's /proc.
     const script = "awk '/VmRSS/ { print $2 }' /proc/$0/status; ls /proc/$0/fd";
     const { stdout } = await new Deno.Command("sh", {
-      args: ["-c", script, String(this.#child.pid)],
+      args: ["-c", script, String(this.pid)],
     }).output();
     const [kib, ...names] = new TextDecoder().decode(stdout).trim().split("\n");
     return {
@@ -238,7 +225,7 @@ export class TestServer implements AsyncDisposable {
     this.#seen = at + text.length;
   }
 
-  /** All the time: a full pipe would stop the server. */
+  /** All the time: a full pipe would stop the program. */
   async #read(): Promise<void> {
     const text = this.#child.stderr.pipeThrough(new TextDecoderStream());
     for await (const chunk of text) {
@@ -249,67 +236,91 @@ export class TestServer implements AsyncDisposable {
     this.#more.resolve(false);
   }
 
-  /** Kills it, if it has not ended; its whole log. */
-  async stop(): Promise<string> {
+  /** Ends it by a signal, if it has not ended; its exit code and whole log. */
+  protected async end(
+    signal: Deno.Signal,
+  ): Promise<{ code: number; log: string }> {
     try {
-      this.#child.kill("SIGKILL");
+      this.#child.kill(signal);
     } catch {
       // It has ended.
     }
-    await this.#child.status;
+    const { code } = await this.#child.status;
     await this.#stdout.cancel();
     await this.#reading;
-    return this.#log;
+    return { code, log: this.#log };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop();
+    await this.end("SIGKILL");
+  }
+}
+
+/** A running server. */
+export class TestServer extends Program {
+  private constructor(
+    child: Deno.ChildProcess,
+    stdout: ReadableStreamDefaultReader<Uint8Array>,
+    readonly port: number,
+  ) {
+    super(child, stdout);
+  }
+
+  /** @param port Where it is to listen; 0 takes a free one. */
+  static async start(
+    args: string[],
+    port = 0,
+    env: Record<string, string> = {},
+  ): Promise<TestServer> {
+    const flags = ["--port", String(port), ...args];
+    return await TestServer.of(start("server", flags, env));
+  }
+
+  /** One that has just been started. */
+  static async of(child: Deno.ChildProcess): Promise<TestServer> {
+    const { stdout, greeting } = await Program.greeting(child);
+    const taken = Number(/^listening on .*:(\d+)\n$/.exec(greeting)?.[1]);
+    const server = new TestServer(child, stdout, taken);
+    if (taken > 0) return server;
+    throw new Error(`The server did not start: ${await server.stop()}`);
+  }
+
+  /** Kills it, if it has not ended; its whole log. */
+  async stop(): Promise<string> {
+    return (await this.end("SIGKILL")).log;
   }
 }
 
 /** The real client at a tunnel's near end. */
-export class TestEntrance implements AsyncDisposable {
+export class TestEntrance extends Program {
   private constructor(
+    child: Deno.ChildProcess,
+    stdout: ReadableStreamDefaultReader<Uint8Array>,
     readonly address: { host: string; port: number },
-    readonly child: Deno.ChildProcess,
-    readonly log: Promise<string>,
-    readonly reader: ReadableStreamDefaultReader<Uint8Array>,
-  ) {}
+  ) {
+    super(child, stdout);
+  }
 
   static async start(
     dir: string,
     port: number,
     listen = "0",
-    more: string[] = [],
-  ) {
-    const flags = [...clientFlags(dir, port), "--listen", listen, ...more];
-    return await TestEntrance.of(start("client", flags));
+    flags: string[] = [],
+  ): Promise<TestEntrance> {
+    const args = [...clientFlags(dir, port), "--listen", listen, ...flags];
+    return await TestEntrance.of(start("client", args));
   }
 
   /** One that has just been started. */
   static async of(child: Deno.ChildProcess): Promise<TestEntrance> {
-    await child.stdin.close();
-    const log = new Response(child.stderr).text();
-    const reader = child.stdout.getReader();
-    const ready = new TextDecoder().decode((await reader.read()).value);
-    const taken = Number(/:(\d+)\n$/.exec(ready)?.[1]);
-    const address = { host: "127.0.0.1", port: taken };
-    return new TestEntrance(address, child, log, reader);
+    const { stdout, greeting } = await Program.greeting(child);
+    const port = Number(/:(\d+)\n$/.exec(greeting)?.[1]);
+    return new TestEntrance(child, stdout, { host: "127.0.0.1", port });
   }
 
+  /** Asks it to stop; its exit code and whole log. */
   async stop(): Promise<{ code: number; log: string }> {
-    this.child.kill("SIGTERM");
-    const { code } = await this.child.status;
-    await this.reader.cancel();
-    return { code, log: await this.log };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      await this.stop();
-    } catch {
-      // It has been.
-    }
+    return await this.end("SIGTERM");
   }
 }
 

@@ -29,8 +29,11 @@ const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
 /** The longest pause before accepting, or opening, is tried again, in ms. */
 const LONGEST_PAUSE = 100;
 
-/** After a shutdown a client that has just proved its key may open so long, in ms. */
-const LAST_WORDS_TIME = 1000;
+/**
+ * A client that has just proved its key has so long to begin its stream, in ms,
+ * before it is taken for one that keeps it in standby.
+ */
+const OPENING_TIME = 1000;
 
 /** A port that somebody else has taken is given up after so long, in ms. */
 const REOPEN_TIMEOUT = 3_000;
@@ -212,8 +215,8 @@ class ChannelListener implements Listener {
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
-  /** Those of them whose stream has not begun, oldest first. */
-  readonly #standby = new Set<Channel>();
+  /** Those of them whose stream has not begun, and since when, oldest first. */
+  readonly #standby = new Map<Channel, number>();
   /** Those of them that wait to be taken. */
   readonly #ready: Channel[] = [];
   readonly #finished = Promise.withResolvers<void>();
@@ -311,7 +314,7 @@ class ChannelListener implements Listener {
   #stopAccepting(): void {
     this.#isClosed = true;
     closeQuietly(this.#listener);
-    for (const channel of this.#standby) channel.close();
+    for (const channel of this.#standby.keys()) channel.close();
     this.#changed();
   }
 
@@ -372,10 +375,7 @@ class ChannelListener implements Listener {
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
       if (!this.#admission.hasRoom(this.#channels.size)) {
-        // One that its client keeps for later is the first to go.
-        const [idle] = this.#standby;
-        idle?.close();
-        await this.#change.promise;
+        await this.#roomInStandby();
         continue;
       }
       // Whoever asked for it is told if it fails.
@@ -391,6 +391,16 @@ class ChannelListener implements Listener {
         await this.#changeWithin(LONGEST_PAUSE);
       }
     }
+  }
+
+  /** One that its client keeps for later is the first to go. */
+  async #roomInStandby(): Promise<void> {
+    const [oldest] = this.#standby;
+    if (!oldest) return await this.#change.promise;
+    const [channel, since] = oldest;
+    const rest = since + OPENING_TIME - performance.now();
+    if (rest <= 0) channel.close();
+    await this.#changeWithin(Math.max(0, rest));
   }
 
   #changed(): void {
@@ -505,10 +515,10 @@ class ChannelListener implements Listener {
       throw error;
     }
     this.#channels.set(channel, psk);
-    this.#standby.add(channel);
+    this.#standby.set(channel, performance.now());
     // Its first words may just be on their way.
     const timer = this.#isClosed
-      ? setTimeout(() => channel.close(), LAST_WORDS_TIME)
+      ? setTimeout(() => channel.close(), OPENING_TIME)
       : undefined;
     channel.opened.then(() => {
       clearTimeout(timer);

@@ -215,6 +215,28 @@ test("maxConnections: the next is handed out when one has left", async () => {
   await Promise.all(clients);
 });
 
+test("maxConnections: one in standby is the first to go, but not at once", async () => {
+  let proved = Promise.withResolvers<void>();
+  await using echo = new Echo({
+    maxConnections: 1,
+    onHandshake: () => proved.resolve(),
+  });
+  const { port } = echo.listener.addr;
+  const options = { port, caCerts: [pair.cert], psk: PSK };
+  // The next one comes before the first has begun its stream.
+  const first = await connect({ ...options, standby: true });
+  await proved.promise;
+  const second = await connect(options);
+  await say(first, "it was about to");
+  await say(second, "then the next");
+  proved = Promise.withResolvers();
+  const idle = await connect({ ...options, standby: true });
+  await proved.promise;
+  await say(await connect(options), "for whom it goes");
+  const error = await assertRejects(() => idle.closed, ChannelError);
+  assertEquals(error.code, "cut");
+});
+
 test("maxConnections: who proves nothing takes no place", async () => {
   await using echo = new Echo({ maxConnections: 1 });
   const { port } = echo.listener.addr;

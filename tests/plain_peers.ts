@@ -1,5 +1,6 @@
 /** The two peers of a tunnel, on plain sockets: what they say and hear. */
 
+import { assertEquals } from "@std/assert";
 import { createHash } from "node:crypto";
 import type { Transport } from "../lib/mod.ts";
 import { type Address, parseAddress } from "../tunnel/address.ts";
@@ -135,6 +136,51 @@ export function whole(size: number): Heard {
 export async function heardEnd(from: Pick<Transport, "read">): Promise<void> {
   if (await from.read(new Uint8Array(1)) === null) return;
   throw new Error("The peer has not ended its direction");
+}
+
+/** The two ends of a tunnel. */
+export type End = "caller" | "backend";
+export const ENDS: End[] = ["caller", "backend"];
+export const other = (end: End): End => end === "caller" ? "backend" : "caller";
+
+/** One direction says much, and either end is the first to say that it ends. */
+export interface Exchange {
+  size: number;
+  speed: "fast" | "slow";
+  says: End;
+  endsFirst: End;
+}
+
+/** All there are with these sizes. */
+export function* exchanges(sizes: number[]): Generator<Exchange> {
+  for (const size of sizes) {
+    for (const speed of ["fast", "slow"] as const) {
+      for (const says of ENDS) {
+        for (const endsFirst of ENDS) yield { size, speed, says, endsFirst };
+      }
+    }
+  }
+}
+
+/** Every byte must come, and a clean end on both sides. */
+export async function exchange(
+  ends: Record<End, Transport>,
+  one: Exchange,
+): Promise<void> {
+  const { size, speed, says, endsFirst } = one;
+  const [speaker, hearer] = [ends[says], ends[other(says)]];
+  const fallSilent = async () => {
+    await hearer.closeWrite();
+    await heardEnd(speaker);
+  };
+  if (endsFirst !== says) await fallSilent();
+  const pace = new Pace(speed);
+  const [heard] = await Promise.all([
+    hear(hearer, pace),
+    speak(speaker, size, pace),
+  ]);
+  assertEquals({ ...one, ...heard }, { ...one, ...whole(size) });
+  if (endsFirst === says) await fallSilent();
 }
 
 /** Connects to an address. */

@@ -197,17 +197,25 @@ class Program implements AsyncDisposable {
     }).output();
   }
 
-  /** Its resident memory in MiB, and how many descriptors it has open. */
-  async usage(): Promise<{ memory: number; descriptors: number }> {
+  /**
+   * Its resident memory in MiB, how many descriptors it has open, and how long it
+   * has kept a processor busy, in milliseconds.
+   */
+  async usage(): Promise<
+    { memory: number; descriptors: number; busy: number }
+  > {
     // Deno itself may not read another process's /proc.
-    const script = "awk '/VmRSS/ { print $2 }' /proc/$0/status; ls /proc/$0/fd";
+    const script = "awk '/VmRSS/ { print $2 }' /proc/$0/status; " +
+      "awk '{ print 10 * ($14 + $15) }' /proc/$0/stat; ls /proc/$0/fd";
     const { stdout } = await new Deno.Command("sh", {
       args: ["-c", script, String(this.pid)],
     }).output();
-    const [kib, ...names] = new TextDecoder().decode(stdout).trim().split("\n");
+    const [kib, busy, ...names] = new TextDecoder().decode(stdout).trim()
+      .split("\n");
     return {
       memory: Math.round(Number(kib) / 1024),
       descriptors: names.length,
+      busy: Number(busy),
     };
   }
 
@@ -315,7 +323,10 @@ export class TestEntrance extends Program {
   static async of(child: Deno.ChildProcess): Promise<TestEntrance> {
     const { stdout, greeting } = await Program.greeting(child);
     const port = Number(/:(\d+)\n$/.exec(greeting)?.[1]);
-    return new TestEntrance(child, stdout, { host: "127.0.0.1", port });
+    const address = { host: "127.0.0.1", port };
+    const entrance = new TestEntrance(child, stdout, address);
+    if (greeting.startsWith("listening on ")) return entrance;
+    throw new Error(`The client did not start: ${(await entrance.stop()).log}`);
   }
 
   /** Asks it to stop; its exit code and whole log. */

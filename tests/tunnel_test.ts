@@ -6,12 +6,16 @@ import { type Resettable, resettable } from "../tunnel/resettable.ts";
 import {
   ask,
   connectTo,
+  type End,
+  ENDS,
+  exchange,
+  exchanges,
   flood,
   greeter,
   hear,
   heardEnd,
   listenAt,
-  Pace,
+  other,
   speak,
   whole,
 } from "./plain_peers.ts";
@@ -21,7 +25,6 @@ import {
   MAY_RUN,
   run,
   serverFlags,
-  start,
   TestEntrance,
   TestServer,
   withCerts,
@@ -35,10 +38,6 @@ const test = (name: string, fn: (dir: string) => Promise<void>) =>
 type Kind = "TCP" | "Unix";
 const place = (kind: Kind, dir: string, name: string) =>
   kind === "TCP" ? "127.0.0.1:0" : `unix:${dir}/${name}`;
-
-type End = "caller" | "backend";
-const ENDS: End[] = ["caller", "backend"];
-const other = (end: End): End => end === "caller" ? "backend" : "caller";
 
 /** A client, a server, and a backend that takes what comes. */
 class Tunnel implements AsyncDisposable {
@@ -93,52 +92,12 @@ class Tunnel implements AsyncDisposable {
   }
 }
 
-/** One direction says much, and either end is the first to say that it ends. */
-interface Exchange {
-  size: number;
-  speed: "fast" | "slow";
-  says: End;
-  endsFirst: End;
-}
-
-const EXCHANGES: Exchange[] = [];
-for (const size of [0, 1, 5_000_000, 100_000_000]) {
-  for (const speed of ["fast", "slow"] as const) {
-    for (const says of ENDS) {
-      for (const endsFirst of ENDS) {
-        EXCHANGES.push({ size, speed, says, endsFirst });
-      }
-    }
-  }
-}
-
-async function exchange(
-  ends: Record<End, Deno.Conn>,
-  { size, speed, says, endsFirst }: Exchange,
-): Promise<void> {
-  const [speaker, hearer] = [ends[says], ends[other(says)]];
-  const listen = async () => {
-    await hearer.closeWrite();
-    await heardEnd(speaker);
-  };
-  if (endsFirst !== says) await listen();
-  const pace = new Pace(speed);
-  const [heard] = await Promise.all([
-    hear(hearer, pace),
-    speak(speaker, size, pace),
-  ]);
-  assertEquals(heard, whole(size));
-  if (endsFirst === says) await listen();
-}
-
 for (const kind of ["TCP", "Unix"] as const) {
   test(`${kind}: every byte and a clean end, whoever ends first`, async (dir) => {
     await using tunnel = await Tunnel.start(dir, kind);
-    for (const one of EXCHANGES) {
+    for (const one of exchanges([0, 1, 5_000_000, 100_000_000])) {
       const ends = await tunnel.open();
-      await exchange(ends, one).catch((cause) => {
-        throw new Error(JSON.stringify(one), { cause });
-      });
+      await exchange(ends, one);
       for (const end of ENDS) ends[end].close();
     }
     assertEquals((await tunnel.client.stop()).code, 0);
@@ -327,4 +286,170 @@ test("TCP: when the connection is cut, who reads sees a reset", async (dir) => {
     return cable.port;
   });
   await breaks(tunnel, { readers: ENDS, by: () => cable.cut() });
+});
+
+/** A server in front of a backend, and its port. */
+async function startServer(
+  dir: string,
+  backend: Deno.Addr,
+  port = 0,
+): Promise<TestServer> {
+  const { hostname, port: at } = backend as Deno.NetAddr;
+  const flags = [...serverFlags(dir), "--forward", `${hostname}:${at}`];
+  return await TestServer.start(flags, port);
+}
+
+test("a service that speaks first, for many callers, until it goes", async (dir) => {
+  let back: Deno.NetAddr;
+  await using server = await (async () => {
+    await using backend = greeter("127.0.0.1:0");
+    back = backend.addr as Deno.NetAddr;
+    const server = await startServer(dir, back);
+    await using client = await TestEntrance.start(dir, server.port);
+    const texts = Array.from("01234567", (i) => i.repeat(100_000));
+    assertEquals(
+      await Promise.all(texts.map((text) => ask(client.address, text))),
+      texts.map((text) => `hello ${text}`),
+    );
+    assertEquals((await client.stop()).code, 0);
+    return server;
+  })();
+  await using client = await TestEntrance.start(dir, server.port);
+  await assertRejects(
+    () => ask(client.address, "you"),
+    Deno.errors.ConnectionReset,
+  );
+  assertMatch(
+    await server.stop(),
+    new RegExp(
+      `backend \\(Cannot reach 127.0.0.1:${back!.port}: connection refu`,
+    ),
+  );
+});
+
+test("--listen: the server may come later, go, and come back", async (dir) => {
+  await using backend = greeter("127.0.0.1:0");
+  const port = freePort();
+  await using client = await TestEntrance.start(dir, port);
+  await client.logged("connection refused");
+  for (const text of ["you", "again"]) {
+    // The caller waits while the server starts.
+    const answer = ask(client.address, text);
+    const server = await startServer(dir, backend.addr, port);
+    assertEquals(await answer, `hello ${text}`);
+    // Sessions in reserve hold up nobody who stops.
+    server.signal("SIGTERM");
+    assertEquals(await server.exitCode(), 0);
+    await server.stop();
+    await client.logged("connection refused");
+  }
+  const { log } = await client.stop();
+  assertEquals(log.match(/connection refused/g)?.length, 3, log);
+  assertEquals(log.match(/Connected to the server again/g)?.length, 2, log);
+});
+
+test("--listen: out of descriptors callers wait, and are served in the end", async (dir) => {
+  await using backend = greeter("127.0.0.1:0");
+  await using server = await startServer(dir, backend.addr);
+  await using client = await TestEntrance.start(dir, server.port);
+  await client.logged("ready");
+  await client.limitDescriptors(64);
+  const mayGo = Promise.withResolvers<void>();
+  let greeted = 0;
+  const callers = Array.from({ length: 100 }, async () => {
+    const caller = await connectTo(client.address);
+    assertEquals(await caller.read(new Uint8Array(9)), "hello ".length);
+    greeted++;
+    await mayGo.promise;
+    await caller.closeWrite();
+    await heardEnd(caller);
+    caller.close();
+  });
+  // Until no more are served, as those who are do not go.
+  let [before, start, busy] = [-1, 0, 0];
+  while (before < greeted || greeted === 0) {
+    [before, start] = [greeted, performance.now()];
+    busy = (await client.usage()).busy;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  const share = ((await client.usage()).busy - busy) /
+    (performance.now() - start);
+  assertEquals([greeted < 100, share < 0.5], [true, true]);
+  mayGo.resolve();
+  await Promise.all(callers);
+  assertEquals(await ask(client.address, "you"), "hello you");
+  const { code, log } = await client.stop();
+  assertEquals(code, 0);
+  assertMatch(log, /^client: ready: .*\nclient: stopped\n$/);
+});
+
+test("--max-connections: one more waits, and is served when there is room", async (dir) => {
+  await using tunnel = await Tunnel.start(dir, "TCP", [
+    ...["--max-connections", "2"],
+  ]);
+  const first = await tunnel.open();
+  const second = await tunnel.open();
+  // It is connected, but a second one is served before it.
+  const third = tunnel.open();
+  let isServed = false;
+  third.then(() => isServed = true);
+  const speaking = speak(second.caller, 5_000_000);
+  assertEquals(await hear(second.backend), whole(5_000_000));
+  await speaking;
+  assertEquals(isServed, false);
+  first.caller.close();
+  first.backend.close();
+  const { caller, backend } = await third;
+  assertEquals(await Promise.all([hear(backend), speak(caller, 1)]), [
+    whole(1),
+    undefined,
+  ]);
+  for (const end of [second.caller, second.backend, caller, backend]) {
+    end.close();
+  }
+});
+
+test("--listen unix: what a killed client left behind is taken", async (dir) => {
+  await using backend = greeter("127.0.0.1:0");
+  await using server = await startServer(dir, backend.addr);
+  const path = `${dir}/front`;
+  {
+    await using _killed = await TestEntrance.start(
+      dir,
+      server.port,
+      `unix:${path}`,
+    );
+  }
+  assertEquals((await Deno.lstat(path)).isSocket, true);
+  // Of two that come together one gets it.
+  const comers = await Promise.allSettled(
+    [1, 2].map(() => TestEntrance.start(dir, server.port, `unix:${path}`)),
+  );
+  assertEquals(comers.map(({ status }) => status).sort(), [
+    "fulfilled",
+    "rejected",
+  ]);
+  assertEquals(await ask({ path }, "you"), "hello you");
+  const [client] = comers.flatMap((one) => "value" in one ? [one.value] : []);
+  assertEquals((await client!.stop()).code, 0);
+  await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+});
+
+test("--listen, --forward: an address that cannot be", async (dir) => {
+  using taken = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  const place = `127.0.0.1:${taken.addr.port}`;
+  const busy = await run("client", [
+    ...clientFlags(dir, 1),
+    ...["--listen", `${taken.addr.port}`],
+  ]);
+  assertEquals(busy.code, 1);
+  assertEquals(
+    busy.stderr,
+    `client: Cannot listen on ${place}: the port is in use, ` +
+      "perhaps by the same service here; choose another with --listen\n",
+  );
+  const flags = [...serverFlags(dir), "--port", "0"];
+  const none = await run("server", [...flags, "--forward", "localhost:0"]);
+  assertEquals(none.code, 2);
+  assertMatch(none.stderr, /^server: --forward takes .*, not localhost:0\n$/);
 });

@@ -308,10 +308,20 @@ const FAINT = `(() => {
   return faint;
 })()`;
 
+/** What does not fit in its place, sideways. */
+const TOO_WIDE = `[...document.querySelectorAll("body *")]
+  .filter((element) => !element.matches("input, .sr-only, .sr-only *"))
+  .filter((element) => element.checkVisibility())
+  .filter((element) => element.scrollWidth > element.clientWidth + 1 &&
+      getComputedStyle(element).display !== "inline" ||
+    element.getBoundingClientRect().right > innerWidth)
+  .map((element) => element.id || element.className || element.localName)`;
+
 testPage("a phone, a wide screen, light and dark", async (page) => {
   const check = async (screen: Screen) => {
     await page.show(screen);
     assertEquals(await page.evaluate(FAINT), []);
+    assertEquals(await page.evaluate(TOO_WIDE), []);
     assertEquals(
       await page.evaluate("document.documentElement.scrollWidth"),
       screen.width,

@@ -19,6 +19,16 @@ export async function bundle(file = BUNDLE.at(-1)!): Promise<string> {
   return decoder.decode(stdout);
 }
 
+/** What the serving process says to a command line, without a page to serve. */
+export async function refusal(
+  ...args: string[]
+): Promise<{ code: number; stderr: string }> {
+  const child = spawn([...SERVE, ...args]);
+  await child.stdin.close();
+  const { code, stderr } = await child.output();
+  return { code, stderr: new TextDecoder().decode(stderr) };
+}
+
 /** A process that serves the page. */
 export class WebDemo implements AsyncDisposable {
   /** Where the page is. */

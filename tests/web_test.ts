@@ -5,7 +5,7 @@ import { Site } from "../demo/web/site.ts";
 import { CHROMIUM, Chromium, type Page, type Screen } from "./chromium.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
-import { WebDemo } from "./web_demo.ts";
+import { refusal, WebDemo } from "./web_demo.ts";
 
 const missing = lacksPermissions(...MAY_RUN, "sys") ??
   lacksProgram(CHROMIUM, "chromium");
@@ -169,6 +169,10 @@ testPage("with both locks the box is found out", async (page) => {
   }
   await page.evaluate(click("#cut"));
   await page.until(says("Both sides noticed."));
+  await page.until(isClosed);
+  await page.until(
+    `${rows}.at(-1).split(" ").sort().join() === "box,server,you"`,
+  );
   await reconnect(page);
   await page.evaluate(click("#end"));
   await page.until(says("Each side knows that it has heard all there was."));
@@ -304,10 +308,20 @@ const FAINT = `(() => {
   return faint;
 })()`;
 
+/** What does not fit in its place, sideways. */
+const TOO_WIDE = `[...document.querySelectorAll("body *")]
+  .filter((element) => !element.matches("input, .sr-only, .sr-only *"))
+  .filter((element) => element.checkVisibility())
+  .filter((element) => element.scrollWidth > element.clientWidth + 1 &&
+      getComputedStyle(element).display !== "inline" ||
+    element.getBoundingClientRect().right > innerWidth)
+  .map((element) => element.id || element.className || element.localName)`;
+
 testPage("a phone, a wide screen, light and dark", async (page) => {
   const check = async (screen: Screen) => {
     await page.show(screen);
     assertEquals(await page.evaluate(FAINT), []);
+    assertEquals(await page.evaluate(TOO_WIDE), []);
     assertEquals(
       await page.evaluate("document.documentElement.scrollWidth"),
       screen.width,
@@ -316,6 +330,7 @@ testPage("a phone, a wide screen, light and dark", async (page) => {
   await arm(page, "flip", "server");
   await send(page, "W".repeat(120));
   await page.until(says("The server noticed."));
+  await page.until(isClosed);
   for (const isOn of [false, true]) {
     await setLock(page, isOn);
     await send(page, "x".repeat(120));
@@ -351,10 +366,31 @@ testUnless(
   },
 );
 
+testUnless(
+  lacksPermissions(...MAY_RUN),
+  "web demo: what it cannot do it says in a line",
+  async () => {
+    for (
+      const [args, code, message] of [
+        [["--port", "65536"], 2, "--port takes 0 to 65535"],
+        [["--port", "x"], 2, "--port takes 0 to 65535"],
+        [["--color"], 2, "unknown argument --color"],
+        [["now"], 2, "unknown argument now"],
+        [[], 1, "deno bundle made nothing"],
+      ] as const
+    ) {
+      const refused = await refusal(...args);
+      assertEquals(refused.code, code);
+      assert(refused.stderr.startsWith(`demo:web: ${message}`), refused.stderr);
+      assertEquals(refused.stderr.trim().split("\n").length, 1);
+    }
+  },
+);
+
 Deno.test("web demo: only its own page gets anything", async () => {
   const site = new Site("");
-  const ask = async (url: string, headers?: Record<string, string>) => {
-    const response = site.handle(new Request(url, { headers: headers ?? {} }));
+  const ask = async (url: string, headers: Record<string, string> = {}) => {
+    const response = site.handle(new Request(url, { headers }));
     await response.body?.cancel();
     return response;
   };
@@ -364,4 +400,17 @@ Deno.test("web demo: only its own page gets anything", async () => {
   assert(policy.startsWith("default-src 'self';"));
   assertEquals((await ask("http://127.0.0.1:1/other")).status, 404);
   assertEquals((await ask("http://evil.example/")).status, 421);
+  const upgrade = { upgrade: "websocket" };
+  for (const origin of ["http://evil.example", "http://127.0.0.1:2"]) {
+    const headers = { ...upgrade, origin };
+    assertEquals(
+      (await ask("http://127.0.0.1:1/console", headers)).status,
+      403,
+    );
+  }
+  const headers = { ...upgrade, origin: "http://127.0.0.1:1" };
+  assertEquals(
+    (await ask("http://127.0.0.1:1/wire?tab=x", headers)).status,
+    404,
+  );
 });

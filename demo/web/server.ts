@@ -20,6 +20,7 @@ export interface Watcher {
   accepted(identity: string | null): void;
   got(text: string): void;
   answered(text: string): void;
+  /** The client has said all, as far as the server knows. */
   ended(): void;
   failed(code: string, message: string): void;
 }
@@ -40,7 +41,6 @@ export async function serve(
       : withoutLock(pair);
     watcher.accepted(stream.identity ?? null);
     await upperCase(tapped(stream, watcher), new AbortController().signal);
-    watcher.ended();
   } catch (error) {
     const code = error instanceof ChannelError ? error.code : "error";
     watcher.failed(code, error instanceof Error ? error.message : `${error}`);
@@ -60,7 +60,7 @@ function withoutLock({ readable, writable }: StreamPair): Stream {
   };
 }
 
-/** The same stream, whose text the watcher sees. */
+/** The same stream, with the watcher at both its ends. */
 function tapped(stream: Stream, watcher: Watcher): Channel {
   const answers = tap((text) => watcher.answered(text));
   const closed = answers.readable.pipeTo(stream.writable)
@@ -68,22 +68,21 @@ function tapped(stream: Stream, watcher: Watcher): Channel {
   closed.catch(() => {
     // Whoever reads or writes is told, too.
   });
+  const got = tap((text) => watcher.got(text), () => watcher.ended());
   return {
-    readable: stream.readable.pipeThrough(tap((text) => watcher.got(text))),
+    readable: stream.readable.pipeThrough(got),
     writable: answers.writable,
     closed,
   } as Stream as Channel;
 }
 
-function tap(show: (text: string) => void) {
+function tap(show: (text: string) => void, end?: () => void) {
   const decoder = new TextDecoder();
-  return new TransformStream<
-    Uint8Array<ArrayBuffer>,
-    Uint8Array<ArrayBuffer>
-  >({
+  return new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
     transform(chunk, controller) {
       show(decoder.decode(chunk, { stream: true }));
       controller.enqueue(chunk);
     },
+    flush: () => end?.(),
   });
 }

@@ -35,8 +35,10 @@ let psk = "";
 
 /** The connection, while there is one. */
 let transport: Transport | undefined;
-/** Resolves when the last connection is over. */
-let isOver: Promise<void> = Promise.resolve();
+/** Resolves when the last connection is over, on both sides. */
+let isOver: Promise<unknown> = Promise.resolve();
+/** Is called when the server has said that it is. */
+let serverIsDone = () => {};
 
 const timeline = new Timeline(find("#timeline"), () => tab);
 const teller = new Story();
@@ -62,6 +64,11 @@ function showState(state: "connecting" | "open" | "closed"): void {
   document.body.dataset.state = state;
   send.textContent = state === "closed" ? "Connect" : "Send";
   for (const button of [end, cut]) button.ariaDisabled = `${state !== "open"}`;
+}
+
+function start(): void {
+  const served = new Promise<void>((resolve) => serverIsDone = resolve);
+  isOver = Promise.all([converse(), served]);
 }
 
 /** Connects, and shows what comes until the connection is over. */
@@ -134,7 +141,7 @@ function report(event: Report): void {
       ({ tab, psk } = event);
       find("#name").textContent = tab;
       document.title = `${tab} · ${document.title}`;
-      isOver = converse();
+      start();
       return;
     case "frame":
       timeline.add({ ...event, place: "box", content: frameContent(event) });
@@ -155,13 +162,16 @@ function report(event: Report): void {
       timeline.add({
         tab: event.tab,
         place: "box",
-        to: "server",
+        to: "both",
         content: [remark("cut here, both ways")],
         tone: "bad",
       });
       break;
     default:
       server(event);
+      if (isOurs && (event.type === "ended" || event.type === "failed")) {
+        serverIsDone();
+      }
   }
   if (isOurs) tell(event);
 }
@@ -209,7 +219,7 @@ function server(
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (!transport) {
-    if (document.body.dataset.state === "closed") isOver = converse();
+    if (document.body.dataset.state === "closed") start();
     return;
   }
   const text = input.value;
@@ -255,7 +265,7 @@ lock.addEventListener("click", async () => {
   if (armed()) arm(null);
   await finish();
   timeline.note(sealed ? "Inner lock on" : "Inner lock off: TLS alone");
-  isOver = converse();
+  start();
 });
 
 watch.addEventListener("message", ({ data }) => report(JSON.parse(data)));

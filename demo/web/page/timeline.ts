@@ -15,7 +15,7 @@ export interface Moment {
   /** Whose connection it is about. */
   tab: string;
   place: Place;
-  to: Direction;
+  to: Direction | "both";
   /** What it shows. */
   content: (Node | string)[];
   tone?: "bad" | "good";
@@ -31,14 +31,17 @@ const WORDS = {
 /** So many rows are kept. */
 const MAX_ROWS = 150;
 
-/** How much of a frame is shown, in bytes, and how much around a change. */
-const HEX_SHOWN = 24;
+/** A frame that is longer than this, in bytes, is cut short. */
+const LONG = 20;
+
+/** How much is shown of it: at its head, and around what was changed. */
+const HEX_HEAD = 16;
 const HEX_AROUND = 2;
 
 /** A row, and the place that it has come to. */
 interface Row {
-  element: HTMLElement;
-  place: Place;
+  readonly element: HTMLElement;
+  readonly place: Place;
 }
 
 /** The list on the page. */
@@ -67,21 +70,23 @@ export class Timeline {
   add(moment: Moment): void {
     const { tab, place, to, content, tone } = moment;
     const isSelf = tab === this.#self();
-    const who = isSelf || place === "you" ? place : `${place}, ${tab}`;
     const cell = element("div", `cell ${place}`, [
-      element("span", "who", [who]),
+      element("span", "sr-only", [`${place}: `]),
+      ...(isSelf ? [] : [element("span", "who", [`${tab} · `])]),
       ...content,
     ]);
     if (tone) cell.dataset.tone = tone;
-    const key = `${to} ${tab}`;
-    let row = this.#rows.get(key);
-    if (!row || !isBefore(row.place, place, to)) {
+    const keys = (to === "both" ? ["server", "client"] as const : [to])
+      .map((way) => `${way} ${tab}`);
+    let row = this.#rows.get(keys[0]!);
+    if (to === "both" || !row || !isBefore(row.place, place, to)) {
       const classes = `row to-${to}${isSelf ? "" : " other"}`;
       row = { element: element("li", classes, []), place };
-      this.#rows.set(key, row);
       this.#append(row.element);
     }
-    row.place = place;
+    for (const key of keys) {
+      this.#rows.set(key, { ...row, place });
+    }
     row.element.append(cell);
     this.#follow();
   }
@@ -148,7 +153,7 @@ function hexContent({ hex, flipped }: Frame): (Node | string)[] {
   let isSkipping = false;
   for (let i = 0; i < length; i++) {
     const isNear = flipped && Math.abs(i - flipped.at) <= HEX_AROUND;
-    if (length > HEX_SHOWN + 8 && i >= HEX_SHOWN && !isNear) {
+    if (length > LONG && i >= HEX_HEAD && !isNear) {
       if (!isSkipping) content.push("… ");
       isSkipping = true;
       continue;

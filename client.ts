@@ -11,12 +11,14 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
-import { PROMPT, talk, typedLines } from "./cli/conversation.ts";
+import { converse, talk } from "./cli/conversation.ts";
 import { dial, forService, readDialOptions } from "./cli/dial.ts";
 import { carryAll } from "./cli/entrance.ts";
 import { type Args, run, UsageError } from "./cli/main.ts";
+import { stderr } from "./cli/output.ts";
 import { giveUpNetwork, keepOnly } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
+import { format } from "./tunnel/address.ts";
 
 const USAGE = `
 Usage: deno task client [flags] [words...]
@@ -116,19 +118,29 @@ async function main(args: Args): Promise<number | void> {
   keepOnly("write", []);
   await using channel = await dial(options);
   giveUpNetwork();
+  const [isTyped, isRead, isTold] = [Deno.stdin, Deno.stdout, Deno.stderr]
+    .map((stream) => stream.isTerminal());
   if (service !== undefined) {
-    await talk(channel, Deno.stdin.readable, { isRaw: true });
+    await talk(channel, { input: Deno.stdin.readable, isRaw: true });
   } else if (args.words.length > 0) {
     const line = new Blob([args.words.join(" ") + "\n"]);
-    await talk(channel, line.stream());
-  } else if (Deno.stdin.isTerminal()) {
-    await talk(channel, typedLines(), { prompt: PROMPT });
+    await talk(channel, { input: line.stream() });
+  } else if (isTyped && (isRead || isTold)) {
+    const { hostname: host, port, identity } = options;
+    await converse(channel, `${format({ host, port })} as ${identity}`);
   } else {
-    const isSeen = Deno.stderr.isTerminal() && !Deno.stdout.isTerminal();
-    using _ = isSeen && !args.is("quiet") && !args.is("trace")
+    const isSeen = isTold && !isRead;
+    const progress = isSeen && !args.is("quiet") && !args.is("trace")
       ? showProgress(channel)
-      : null;
-    await talk(channel, Deno.stdin.readable);
+      : undefined;
+    const isReplaced = await talk(channel, { input: Deno.stdin.readable })
+      .finally(() => progress?.[Symbol.dispose]());
+    if (isReplaced) {
+      stderr.line(
+        "client: the server replaced what is no text; for binary start it " +
+          "with --echo",
+      );
+    }
   }
 }
 

@@ -4,93 +4,117 @@
  * @module
  */
 
-import { TextLineStream } from "@std/streams";
 import { type Channel, ChannelError } from "../lib/mod.ts";
+import { LineEditor } from "./line_editor.ts";
 import { messageOf, Unread } from "./main.ts";
-import { writeAll } from "./output.ts";
+import { stderr, writeAll } from "./output.ts";
+import { Replacements } from "./replacements.ts";
 import { VisibleText } from "./visible.ts";
-
-/** What a line is asked for with. */
-export const PROMPT = "-> ";
 
 /** Of the reply, what is read at a time, in bytes. */
 const BUFFER_LENGTH = 65_536;
 
+/** What the two directions are. */
+export interface TalkOptions {
+  /** What goes to the server. */
+  input: AsyncIterable<Uint8Array>;
+  /** Takes the reply. @default It is written to stdout. */
+  print?: (bytes: Uint8Array) => Promise<void>;
+  /**
+   * Whether the reply goes to a terminal as it is, and not with its control
+   * characters made visible.
+   *
+   * @default {false}
+   */
+  isRaw?: boolean;
+  /** Is told when the server has ended its direction. */
+  onEnd?: () => void;
+}
+
 /**
  * Both directions at once; done when both have ended.
  *
- * At a terminal the reply's control characters are made visible, unless it is to
- * be raw.
+ * @returns Whether the server has replaced bytes that are no text.
  */
 export async function talk(
   channel: Channel,
-  input: ReadableStream<Uint8Array<ArrayBuffer>>,
-  { prompt = "", isRaw = false } = {},
-): Promise<void> {
+  { input, print = writeReply, isRaw = false, onEnd }: TalkOptions,
+): Promise<boolean> {
+  const replacements = new Replacements();
+  const send = async () => {
+    for await (const bytes of readable(input)) {
+      replacements.sent(bytes);
+      await channel.write(bytes);
+    }
+    await channel.closeWrite();
+  };
+  const receive = async () => {
+    const isShown = Deno.stdout.isTerminal() && !isRaw;
+    for await (const bytes of isShown ? visible(channel) : chunks(channel)) {
+      replacements.received(bytes);
+      await print(bytes);
+    }
+    onEnd?.();
+  };
   try {
-    await Promise.all([
-      // Not aborted on failure: the first error is the one to tell.
-      input.pipeTo(channel.writable, { preventAbort: true }).catch((error) => {
-        if (error instanceof ChannelError) throw error;
-        throw new Error(`Cannot read stdin: ${messageOf(error)}`);
-      }),
-      print(channel.readable, prompt, isRaw),
-    ]);
+    await Promise.all([send(), receive()]);
     await channel.closed;
   } catch (error) {
     if (!(error instanceof ChannelError && error.code === "cut")) throw error;
     throw new Error(`${error.message}; the server's log may say why`);
   }
+  return replacements.areSeen;
 }
 
-/** Writes what comes to stdout, and a prompt where a line may be typed. */
-async function print(
-  replies: ReadableStream<Uint8Array<ArrayBuffer>>,
-  prompt: string,
-  isRaw: boolean,
-): Promise<void> {
-  const promptBytes = new TextEncoder().encode(prompt);
-  const write = (bytes: Uint8Array) =>
-    writeAll(Deno.stdout, bytes).catch((error) => {
-      if (error instanceof Deno.errors.BrokenPipe) throw new Unread();
-      throw new Error(
-        `Cannot write the whole reply to stdout: ${messageOf(error)}`,
-      );
-    });
-  await write(promptBytes);
-  const shown = Deno.stdout.isTerminal() && !isRaw
-    ? replies.pipeThrough(new VisibleText())
-    : chunks(replies);
-  for await (const bytes of shown) {
-    await write(bytes);
-    if (bytes.at(-1) === 0x0a) await write(promptBytes);
-  }
-}
-
-/** The bytes of a stream, each time in the same buffer. */
-async function* chunks(
-  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
-): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  const reader = stream.getReader({ mode: "byob" });
-  for (let buffer = new Uint8Array(BUFFER_LENGTH);;) {
-    const { value, done } = await reader.read(buffer);
-    if (done) return;
-    yield value;
-    buffer = new Uint8Array(value.buffer);
-  }
-}
-
-/** The lines that are typed, until `q` or the end of input. */
-export function typedLines(): ReadableStream<Uint8Array<ArrayBuffer>> {
-  const untilQ = new TransformStream<string, string>({
-    transform(line, controller) {
-      if (line === "q") controller.terminate();
-      else controller.enqueue(line + "\n");
+/**
+ * The same with lines that are typed at a terminal, until `q` or Ctrl-D.
+ *
+ * @param to Whom one talks to, and as whom.
+ */
+export async function converse(channel: Channel, to: string): Promise<void> {
+  // What comes later is shown by the editor.
+  await stderr.flush();
+  await using editor = new LineEditor();
+  editor.note(`connected to ${to}; q or Ctrl-D leaves`);
+  await talk(channel, {
+    input: editor.lines(),
+    ...(Deno.stdout.isTerminal() && { print: (bytes) => editor.show(bytes) }),
+    onEnd: () => {
+      if (editor.isOpen) {
+        editor.note("the server has ended; q or Ctrl-D leaves");
+      }
     },
   });
-  return Deno.stdin.readable
-    .pipeThrough(new TextDecoderStream())
-    .pipeThrough(new TextLineStream())
-    .pipeThrough(untilQ)
-    .pipeThrough(new TextEncoderStream());
+}
+
+/** A stream whose failure is said to be that of stdin. */
+async function* readable<T>(input: AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    yield* input;
+  } catch (error) {
+    throw new Error(`Cannot read stdin: ${messageOf(error)}`);
+  }
+}
+
+async function writeReply(bytes: Uint8Array): Promise<void> {
+  try {
+    await writeAll(Deno.stdout, bytes);
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) throw new Unread();
+    throw new Error(
+      `Cannot write the whole reply to stdout: ${messageOf(error)}`,
+    );
+  }
+}
+
+function visible(channel: Channel): AsyncIterable<Uint8Array> {
+  return channel.readable.pipeThrough(new VisibleText());
+}
+
+/** What comes, each time in the same buffer. */
+async function* chunks(channel: Channel): AsyncGenerator<Uint8Array> {
+  const buffer = new Uint8Array(BUFFER_LENGTH);
+  for (let count; (count = await channel.read(buffer)) !== null;) {
+    yield buffer.subarray(0, count);
+  }
 }

@@ -38,7 +38,9 @@ export class Output {
   describeLoss = (lost: number): string =>
     `${count(lost, "line was", "lines were")} lost here`;
 
-  readonly #sink: Sink;
+  /** Where the bytes go, by one call of `write` at a time. */
+  sink: Sink;
+
   readonly #encoder = new TextEncoder();
   /** What is being written. */
   #pending: Uint8Array = new Uint8Array(0);
@@ -48,9 +50,9 @@ export class Output {
   #lost = 0;
   #writing: Promise<unknown> | undefined;
 
-  /** @param sink Gets the bytes, by one call of `write` at a time. */
+  /** Writes to a sink, which may be another later. */
   constructor(sink: Sink) {
-    this.#sink = sink;
+    this.sink = sink;
   }
 
   /** Whether all has been written. */
@@ -93,7 +95,7 @@ export class Output {
     try {
       while (!this.isIdle) {
         if (this.#pending.length === 0) this.#pending = this.#takeWaiting();
-        const count = await writeSome(this.#sink, this.#pending);
+        const count = await writeSome(this.sink, this.#pending);
         this.#pending = this.#pending.subarray(count);
       }
     } catch (error) {

@@ -2,6 +2,8 @@
 
 import { encryptKey, makeKey } from "../cli/openssl.ts";
 import { assertEquals, assertMatch } from "@std/assert";
+import { listen, type Listener } from "../lib/deno.ts";
+import type { Channel } from "../lib/mod.ts";
 import {
   clientFlags,
   command,
@@ -98,7 +100,7 @@ test("client: --trace shows each frame", async (dir, port) => {
   }
   assertMatch(
     stderr,
-    /^<- #\d+ data 20 bytes {2}plain 48490a {2}wire \w{32}…$/m,
+    /^<- #\d+ data 20 bytes {2}plain 48490a "HI\\n" {2}wire \w{32}…$/m,
   );
 });
 
@@ -487,16 +489,142 @@ const terminal = reason ??
 test("client: at a terminal, q or Ctrl-D leaves", async (dir, port) => {
   for (const leave of ["q\n", "\x04"]) {
     await using client = new Terminal("client", clientFlags(dir, port));
+    const to = `connected to localhost:${port} as default`;
+    await client.expect(`${to}; q or Ctrl-D leaves\r\n`);
     for (const [line, reply] of [["hello", "HELLO"], ["straße", "STRASSE"]]) {
-      await client.expect("-> ");
+      await client.expect("> ");
       await client.type(line + "\n");
-      await client.expect(`${line}\r\n${reply}\r\n`);
+      await client.expect(`${reply}\r\n`);
     }
-    await client.expect("-> ");
+    await client.expect("> ");
     await client.type(leave);
-    assertEquals((await client.end()).code, 0);
+    const { code, rest } = await client.end();
+    assertMatch(rest, /\n$/);
+    assertEquals(code, 0);
   }
 }, terminal);
+
+test(
+  "client: at a terminal, lines are edited and called up again",
+  async (dir, port) => {
+    const [left, up, backspace] = ["\x1b[D", "\x1b[A", "\x7f"];
+    await using client = new Terminal("client", clientFlags(dir, port));
+    await client.expect("> ");
+    await client.type(`straße${left}${left}${backspace}x\n`);
+    await client.expect("STRXSSE\r\n");
+    await client.type("other\n");
+    await client.expect("OTHER\r\n");
+    await client.type(`${up}${up}y\n`);
+    await client.expect("STRXSSEY\r\n");
+    await client.type("\x04");
+    assertEquals((await client.end()).code, 0);
+  },
+  terminal,
+);
+
+/** A line of its own begins where another has ended, or was wiped. */
+const LINE_START = String.raw`(?:^|\n|\x1b\[0J)`;
+
+test(
+  "client: at a terminal, --trace keeps clear of what is typed",
+  async (dir, port) => {
+    const flags = [...clientFlags(dir, port), "--trace"];
+    await using client = new Terminal("client", flags);
+    let shown = await client.expect("> \x1b");
+    await client.type("hello\n");
+    shown += await client.expect("HELLO\r\n");
+    await client.type("q\n");
+    shown += (await client.end()).rest;
+    const arrow = "(?:->|<-) #";
+    assertEquals(
+      shown.match(new RegExp(LINE_START + arrow, "g"))?.length,
+      shown.match(new RegExp(arrow, "g"))!.length,
+    );
+  },
+  terminal,
+);
+
+test(
+  "client: at a terminal, an error has its own line",
+  async (dir, port, server) => {
+    await using client = new Terminal("client", clientFlags(dir, port));
+    await client.expect("> ");
+    await client.type("half a line");
+    await client.expect("half a line");
+    await server.stop();
+    assertEquals(await client.end(), {
+      code: 1,
+      rest:
+        "\r\nclient: The peer cut the connection; the server's log may say " +
+        "why\r\n",
+    });
+  },
+  terminal,
+);
+
+testUnless(
+  reason ?? terminal,
+  "client: at a terminal, an unfinished line is what is asked with",
+  withCerts(async (dir) => {
+    const read = (file: string) => Deno.readTextFile(`${dir}/${file}`);
+    const [cert, key] = [await read("cert.pem"), await read("key.pem")];
+    const listener = listen({ port: 0, cert, key, psk: await read("psk.txt") });
+    const { port } = listener.addr;
+    await using client = new Terminal("client", clientFlags(dir, port));
+    const [channel] = await take(listener);
+    const say = (text: string) =>
+      channel!.write(new TextEncoder().encode(text));
+    await say("log");
+    await client.expect("\x1b[0Jlog");
+    await say("in: ");
+    await client.expect("\x1b[0Jlogin: ");
+    await client.type("me\n");
+    await client.expect("me\r\r\n");
+    await say("long ".repeat(100));
+    await client.expect("long ".repeat(100));
+    await say("welcome\n");
+    await client.expect("welcome\r\n\x1b[1G\x1b[0J> ");
+    await channel!.closeWrite();
+    await client.expect("the server has ended; q or Ctrl-D leaves\r\n");
+    await client.type("q\n");
+    const buffer = new Uint8Array(10);
+    assertEquals(await channel!.read(buffer), 3);
+    assertEquals(await channel!.read(buffer), null);
+    assertEquals((await client.end()).code, 0);
+    await channel!.closed;
+    listener.close();
+  }),
+);
+
+/** The first channel of a listener. */
+async function take(listener: Listener): Promise<Channel[]> {
+  for await (const channel of listener) return [channel];
+  return [];
+}
+
+test("client: a signal leaves the terminal as it was", async (dir, port) => {
+  const redirect = `< /dev/tty & echo $! > ${dir}/pid; wait $!; stty -a`;
+  const flags = clientFlags(dir, port);
+  await using client = new Terminal("client", flags, redirect);
+  await client.expect("> \x1b");
+  Deno.kill(Number(await Deno.readTextFile(`${dir}/pid`)), "SIGTERM");
+  const { rest } = await client.end();
+  assertMatch(rest, / icanon /);
+  assertMatch(rest, / echo /);
+}, terminal);
+
+test("client: it says so if the server replaces bytes", async (dir, port) => {
+  const flags = clientFlags(dir, port);
+  const binary = Uint8Array.of(0x61, 0xff, 0xef, 0xbf, 0xbd);
+  const { code, text, stderr } = await run("client", flags, binary);
+  assertEquals([code, text], [0, "A\ufffd\ufffd"]);
+  assertEquals(
+    stderr,
+    "client: the server replaced what is no text; for binary start it with " +
+      "--echo\n",
+  );
+  assertEquals((await run("client", flags, "a\ufffd")).stderr, "");
+});
 
 /** Waits until a terminal, whose name is in a file, shows no more what is typed. */
 async function echoIsOff(file: string): Promise<void> {

@@ -68,6 +68,8 @@ class Tunnel implements AsyncDisposable {
       ...serverFlags(dir),
       ...["--forward", to, ...flags],
     ]);
+    // At its start the server looks whether anybody answers there.
+    (await backend.accept()).close();
     const near = place(kind, dir, "front");
     const client = await TestEntrance.start(dir, via(server.port), near, [
       ...flags,

@@ -100,6 +100,27 @@ testPage("without the inner lock the box reads it", async (page) => {
   await page.until(says("The box could not read a letter"));
 });
 
+testUnless(
+  missing,
+  "web demo: the lock is turned while it connects",
+  async () => {
+    await using demo = await WebDemo.start();
+    await using browser = await Chromium.start();
+    const screen = { width: 1280, height: 900, motion: true };
+    const page = await browser.open(demo.url, screen);
+    await page.until("document.body.dataset.state === 'connecting'");
+    for (let i = 0; i < 3; i++) await page.evaluate(click("#lock"));
+    await page.until(says("plain text"));
+    await send(page, "pay 10");
+    await page.until(says("The box could read every letter"));
+    assertEquals(
+      await page.evaluate("document.querySelectorAll('.note').length"),
+      1,
+    );
+    assertEquals(page.complaints, []);
+  },
+);
+
 /** What the box does, on the way to whom, and what is said of it. */
 const DEEDS: {
   act: string;

@@ -147,19 +147,26 @@ export async function dial(
   try {
     return await connect(options);
   } catch (error) {
-    const { hostname, port, proxy } = options;
-    const server = format({ host: hostname, port });
-    if (error instanceof HttpError && error.code === "proxy") {
-      throw new Error(whyNotThrough(error, proxy!, server));
-    }
-    if (error instanceof ChannelError) throw error;
-    if (proxy) {
-      const where = format({ host: proxy.hostname, port: proxy.port });
-      const why = whyNot(error, "connect to proxy");
-      throw new Error(
-        `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,
-      );
-    }
-    throw new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
+    throw inWords(error, options);
   }
+}
+
+/** Why there is no connection, in words for people. */
+export function inWords(
+  error: unknown,
+  { hostname, port, proxy }: DialOptions,
+): unknown {
+  const server = format({ host: hostname, port });
+  if (error instanceof HttpError && error.code === "proxy") {
+    return new Error(whyNotThrough(error, proxy!, server));
+  }
+  if (error instanceof ChannelError) return error;
+  if (proxy) {
+    const where = format({ host: proxy.hostname, port: proxy.port });
+    const why = whyNot(error, "connect to proxy");
+    return new Error(
+      `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,
+    );
+  }
+  return new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
 }

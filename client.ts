@@ -30,6 +30,8 @@ until 'q' or Ctrl-D. With --listen it carries each local connection to the
 server, and reads certificates and keys again when their files change, and at
 SIGHUP.
 
+  --server NAME            one that was joined under this name; else the one that
+                           was joined without, as certs/server.json has it
   --host NAME              the server's name or address (localhost)
   --port PORT              its port (5001)
   --listen WHERE           carry local connections: [HOST:]PORT (HOST: 127.0.0.1)
@@ -70,6 +72,7 @@ Exit codes: 1 network or server, 2 usage or configuration, 3 refused.
 
 const FLAGS = {
   string: [
+    "server",
     "host",
     "port",
     "server-name",
@@ -91,10 +94,6 @@ const FLAGS = {
   collect: ["listen"],
   boolean: ["check", "system-ca", "quiet", "trace"],
   default: {
-    host: "localhost",
-    port: "5001",
-    ca: "certs/cert.pem",
-    psk: "certs/psk.txt",
     "handshake-timeout": "10",
     "idle-timeout": "25",
     "max-connections": "1000",

@@ -26,6 +26,7 @@ import { keepOnly, socketPaths } from "./cli/permissions.ts";
 import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { count, mayFinish, stopped } from "./cli/words.ts";
+import { withAdvice } from "./cli/tls_advice.ts";
 import { printFrame } from "./cli/trace.ts";
 import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
@@ -63,7 +64,8 @@ backend, through TLS and an inner lock.
                            before TLS, so it goes with --no-tls only
   --reuse-port             share the port with other server processes
   --max-connections N      how many clients at a time (10000)
-  --max-handshakes N       how many of them may be unproved (256)
+  --max-handshakes N       how many more may be unproved; beyond, the address
+                           that has most of them loses its oldest (256)
   --handshake-timeout S    seconds a client has to prove its key (10)
   --idle-timeout S         silent for so long, a client is pinged, and given up
                            after as long again; 0 for never (25)
@@ -136,7 +138,7 @@ async function main(args: Args): Promise<number> {
       if (error === undefined) return metrics.accepted(duration);
       const reason = reasonOf(error);
       metrics.refused(reason);
-      refusals.add(remoteAddr, reason, messageOf(error));
+      refusals.add(remoteAddr, reason, withAdvice(error));
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
@@ -200,9 +202,10 @@ async function main(args: Args): Promise<number> {
 
 /** What is said when a limit is reached: once a minute at most. */
 const LIMITS = {
-  connections:
-    "--max-connections is reached: others wait in the system's queue",
-  handshakes: "--max-handshakes is reached: the oldest make room for new ones",
+  connections: "--max-connections is reached: others wait",
+  handshakes:
+    "--max-handshakes is reached: the addresses that have most of them lose " +
+    "their oldest",
   descriptors: "out of file descriptors: others wait in the system's queue",
 };
 

@@ -36,6 +36,24 @@ const RECIPES = {
       ...["--ca", `${dir}/cert.pem`, "--psk", `${dir}/psk.txt`],
     ]),
   ],
+  relay: ({ dir, entrance, exit, backend }) => [
+    relay("exit", exit, backend, dir),
+    relay("entrance", entrance, exit, dir),
+  ],
+  ssh: ({ dir, entrance, exit, backend }) => [
+    [
+      "/usr/sbin/sshd",
+      ...["-D", "-e", "-f", sshdFile(dir, exit)],
+    ],
+    [
+      "ssh",
+      ...["-N", "-F", "none", "-i", `${dir}/ssh`, "-p", `${exit}`],
+      ...["-c", "aes256-gcm@openssh.com", "-o", "StrictHostKeyChecking=no"],
+      ...["-o", `UserKnownHostsFile=${dir}/known_hosts`, "-o", "BatchMode=yes"],
+      ...["-o", "ConnectionAttempts=10"],
+      ...["-L", `127.0.0.1:${entrance}:127.0.0.1:${backend}`, "127.0.0.1"],
+    ],
+  ],
   spiped: ({ dir, entrance, exit, backend }) => [
     ["spiped", "-F", "-d", "-k", `${dir}/key.bin`, ...pipe(exit, backend)],
     ["spiped", "-F", "-e", "-k", `${dir}/key.bin`, ...pipe(entrance, exit)],
@@ -145,6 +163,36 @@ async function makeSecrets(): Promise<string> {
   );
   await Deno.writeFile(`${dir}/key.bin`, secret, mode);
   return dir;
+}
+
+function relay(role: string, from: number, to: number, dir: string): string[] {
+  const program = new URL("relay.ts", import.meta.url).pathname;
+  return [Deno.execPath(), "run", "-A", program, role, `${from}`, `${to}`, dir];
+}
+
+/** A sshd of its own, with keys of its own, for this user on this machine. */
+function sshdFile(dir: string, port: number): string {
+  for (const name of ["ssh", "host"]) {
+    new Deno.Command("ssh-keygen", {
+      args: ["-q", "-t", "ed25519", "-N", "", "-f", `${dir}/${name}`],
+    }).outputSync();
+  }
+  const path = `${dir}/sshd_config`;
+  Deno.writeTextFileSync(
+    path,
+    [
+      `Port ${port}`,
+      "ListenAddress 127.0.0.1",
+      `HostKey ${dir}/host`,
+      `AuthorizedKeysFile ${dir}/ssh.pub`,
+      "StrictModes no",
+      "PidFile none",
+      "UsePAM no",
+      "Ciphers aes256-gcm@openssh.com",
+      "",
+    ].join("\n"),
+  );
+  return path;
 }
 
 function stunnelFile(

@@ -9,7 +9,7 @@ import type { ListenerCredentials } from "../lib/deno.ts";
 import { toPskMap } from "../lib/psk.ts";
 import { type Address, format } from "../tunnel/address.ts";
 import { connectPlain } from "../tunnel/plain.ts";
-import { parseCertificate } from "./certificates.ts";
+import { describeCertificate } from "./certificates.ts";
 import type { Log } from "./log.ts";
 import { messageOf } from "./main.ts";
 import { count } from "./words.ts";
@@ -22,7 +22,7 @@ export function announceCredentials(
   const identities = toPskMap(psk).size;
   const some = count(identities, "identity", "identities");
   log("keys", `the key file has ${some}`, { identities });
-  const certificate = cert && parseCertificate(cert);
+  const certificate = cert && describeCertificate(cert);
   if (!certificate) return;
   const { fingerprint, expires } = certificate;
   const names = certificate.names.join(", ");

@@ -11,10 +11,9 @@ import { isIP } from "node:net";
 import { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
-import { HttpError } from "../lib/deno.ts";
+import { HttpError, TlsError } from "../lib/deno.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
 import { connectThroughProxy } from "../lib/proxy.ts";
-import { isAlert } from "../lib/tls_errors.ts";
 import { format } from "../tunnel/address.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
 import { Exit, exitCodeOf, messageOf } from "./main.ts";
@@ -221,10 +220,10 @@ async function tryToProve(options: DialOptions): Promise<Attempt> {
     return { channel, roundTrip };
   } catch (error) {
     const { cause } = error as Error;
-    const failedAt = saidHello && !isAlert(cause)
-      ? "inner lock"
-      : error instanceof HttpError && error.code !== "proxy"
+    const failedAt = !saidHello && cause instanceof HttpError
       ? "WebSocket"
+      : saidHello && !(cause instanceof TlsError)
+      ? "inner lock"
       : "TLS";
     return { error, failedAt, roundTrip };
   }

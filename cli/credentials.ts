@@ -38,6 +38,7 @@ export class Credentials<T> implements Disposable {
   readonly #files: string[];
   readonly #read: (isFirst: boolean) => Promise<T>;
   readonly #interval: number;
+  readonly #stat: (file: string) => Promise<Deno.FileInfo>;
   #looks = { last: "", taken: "" };
   #isAsked = false;
   #isTaking = false;
@@ -48,15 +49,18 @@ export class Credentials<T> implements Disposable {
   /**
    * @param files The files that `read` reads, as far as they are given.
    * @param interval How often they are looked at, in milliseconds.
+   * @param stat Stands in for `Deno.stat` in tests.
    */
   constructor(
     files: (string | undefined)[],
     read: (isFirst: boolean) => Promise<T>,
     interval = INTERVAL,
+    stat: (file: string) => Promise<Deno.FileInfo> = Deno.stat,
   ) {
     this.#files = files.filter((file) => file !== undefined);
     this.#read = read;
     this.#interval = interval;
+    this.#stat = stat;
   }
 
   /** Reads the files for the first time. */
@@ -68,14 +72,13 @@ export class Credentials<T> implements Disposable {
   /** Takes each later state of the files. */
   follow(follower: Follower<T>): void {
     this.#follower = follower;
-    if (this.#isAsked) this.#check();
-    else this.#wait();
+    this.#wait();
   }
 
   /** Takes the files as they are now, and tells what comes of it. */
   reload(): void {
     this.#isAsked = true;
-    if (this.#follower && !this.#isTaking) this.#check();
+    if (this.#follower && !this.#isTaking) this.#wait();
   }
 
   /** Looks at them no more. */
@@ -86,25 +89,23 @@ export class Credentials<T> implements Disposable {
 
   #wait(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#check(), this.#interval);
+    const time = this.#isAsked ? 0 : this.#interval;
+    this.#timer = setTimeout(() => this.#check(), time);
   }
 
   async #check(): Promise<void> {
-    clearTimeout(this.#timer);
     this.#isTaking = true;
-    do {
-      const isAsked = this.#isAsked;
-      this.#isAsked = false;
-      const look = await this.#look();
-      const isSettled = look === this.#looks.last;
-      this.#looks.last = look;
-      const isOther = look !== this.#looks.taken;
-      const isDue = performance.now() >= (this.#failure?.next ?? Infinity);
-      if (isAsked || (isOther && isSettled) || isDue) {
-        this.#looks.taken = look;
-        await this.#take(isAsked);
-      }
-    } while (this.#isAsked && this.#follower);
+    const isAsked = this.#isAsked;
+    this.#isAsked = false;
+    const look = await this.#look();
+    const isSettled = look === this.#looks.last;
+    const isOther = look !== this.#looks.taken;
+    const isDue = performance.now() >= (this.#failure?.next ?? Infinity);
+    this.#looks.last = look;
+    if (isAsked || (isOther && isSettled) || isDue) {
+      this.#looks.taken = look;
+      await this.#take(isAsked);
+    }
     this.#isTaking = false;
     if (this.#follower) this.#wait();
   }
@@ -131,7 +132,7 @@ export class Credentials<T> implements Disposable {
   async #look(): Promise<string> {
     const looks = this.#files.map(async (file) => {
       try {
-        const info = await Deno.stat(file);
+        const info = await this.#stat(file);
         // A pipe cannot be read twice.
         if (!info.isFile) return "";
         const { dev, ino, size, mtime, ctime } = info;

@@ -5,10 +5,17 @@
  */
 
 import { getCACertificates } from "node:tls";
-import { connect, type ConnectOptions, HttpError } from "../lib/deno.ts";
+import {
+  connect,
+  type ConnectOptions,
+  HttpError,
+  TlsError,
+  UnansweredError,
+} from "../lib/deno.ts";
 import { type Channel, ChannelError, type PskMap } from "../lib/mod.ts";
 import { findPsk, serviceOf } from "../lib/psk.ts";
 import { format } from "../tunnel/address.ts";
+import { BY_WEBSOCKET, whyNoWebSocket } from "./box_errors.ts";
 import { checkPair } from "./certificates.ts";
 import {
   readCertificates,
@@ -19,7 +26,9 @@ import {
 import { type Args, UsageError } from "./main.ts";
 import { whyNotThrough } from "./proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
+import { FOLDER, folderOf, readSettings, settingsPath } from "./settings.ts";
 import { whyNot } from "./system_errors.ts";
+import { withAdvice } from "./tls_advice.ts";
 import { printFrame } from "./trace.ts";
 
 /** The way to the server, with the proxy as the flags have it. */
@@ -27,25 +36,35 @@ export type DialOptions =
   & Omit<ConnectOptions, "hostname" | "identity" | "proxy">
   & { hostname: string; identity: string; proxy?: ProxySettings };
 
-/** The flags that name files of {@linkcode readDialOptions}. */
-export const DIAL_FILES = [
-  "ca",
-  "psk",
-  "client-cert",
-  "client-key",
-  "proxy-password-file",
-];
+/** Where a client's files are, as its flags and defaults have it. */
+export function dialFiles(args: Args) {
+  const folder = folderOf(FOLDER, args.text("server"));
+  return {
+    folder,
+    ca: args.text("ca") ?? `${folder}/cert.pem`,
+    psk: args.text("psk") ?? `${folder}/psk.txt`,
+    settings: settingsPath(folder),
+    others: ["client-cert", "client-key", "proxy-password-file"]
+      .flatMap((name) => args.text(name) ?? []),
+  };
+}
+
+const DEFAULT_PORT = 5001;
 
 /** Where a client gets the files that `deno task certs` makes. */
 const ORIGIN = "copy it from the server, where 'deno task certs' makes it";
 
 /** Reads what the flags say, and the files that they name. */
 export async function readDialOptions(args: Args): Promise<DialOptions> {
-  const hostname = args.host("host")!;
-  const port = args.integer("port", 1, 65_535);
-  const pskFile = args.text("psk")!;
-  const psk = await readPsk(pskFile, ORIGIN);
-  const identity = chooseIdentity(args.text("identity"), psk, pskFile);
+  const files = dialFiles(args);
+  const settings = await readSettings(files.folder);
+  const hostname = args.host("host") ?? settings.host ?? "localhost";
+  const port = args.text("port") === undefined
+    ? settings.port ?? DEFAULT_PORT
+    : args.integer("port", 1, 65_535);
+  const psk = await readPsk(files.psk, ORIGIN);
+  const asked = args.text("identity") ?? settings.identity;
+  const identity = chooseIdentity(asked, psk, files.psk);
   const serverName = args.host("server-name");
   if (hostname.includes("%") && serverName === undefined) {
     throw new UsageError(
@@ -67,7 +86,7 @@ export async function readDialOptions(args: Args): Promise<DialOptions> {
     port,
     psk,
     identity,
-    caCerts: await readCas(args),
+    caCerts: await readCas(args, files.ca),
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
     idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
     ...(serverName && { serverName }),
@@ -91,11 +110,11 @@ async function readProxy(
   });
 }
 
-async function readCas(args: Args): Promise<string[]> {
+async function readCas(args: Args, file: string): Promise<string[]> {
   const isSystem = args.is("system-ca");
   const system = isSystem ? getCACertificates("system") : [];
   if (isSystem && args.texts("ca").length === 0) return system;
-  return [await readCertificates(args.text("ca")!, ORIGIN), ...system];
+  return [await readCertificates(file, ORIGIN), ...system];
 }
 
 async function readClientPair(
@@ -152,15 +171,19 @@ export async function dial(
 }
 
 /** Why there is no connection, in words for people. */
-export function inWords(
-  error: unknown,
-  { hostname, port, proxy }: DialOptions,
-): unknown {
+export function inWords(error: unknown, options: DialOptions): unknown {
+  const { hostname, port, proxy } = options;
   const server = format({ host: hostname, port });
   if (error instanceof HttpError && error.code === "proxy") {
     return new Error(whyNotThrough(error, proxy!, server));
   }
-  if (error instanceof ChannelError) return error;
+  if (error instanceof TlsError) {
+    const mayLookIn = error.reason === "issuer" && proxy;
+    const also = "; if the proxy looks into TLS, name its CA with --ca";
+    const message = withAdvice(error) + (mayLookIn ? also : "");
+    return new ChannelError(error.code, message, { cause: error });
+  }
+  if (error instanceof ChannelError) return advised(error, options, server);
   if (proxy) {
     const where = format({ host: proxy.hostname, port: proxy.port });
     const why = whyNot(error, "connect to proxy");
@@ -169,4 +192,23 @@ export function inWords(
     );
   }
   return new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
+}
+
+/** The error with what only a user of the flags can do about it. */
+function advised(
+  error: ChannelError,
+  { websocket = false }: DialOptions,
+  server: string,
+): Error {
+  const { code, message, cause } = error;
+  const also = (advice: string) =>
+    new ChannelError(code, `${message}; ${advice}`, { cause });
+  if (websocket !== false && error instanceof HttpError) {
+    return new Error(whyNoWebSocket(error, server), { cause: error });
+  }
+  // Where a server has refused the key, no other way leads in.
+  const isUnanswered = error instanceof HttpError ||
+    error instanceof UnansweredError && code !== "refused";
+  if (isUnanswered && websocket === false) return also(BY_WEBSOCKET);
+  return error;
 }

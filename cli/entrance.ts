@@ -13,7 +13,7 @@ import { Reserve } from "../tunnel/reserve.ts";
 import { Credentials } from "./credentials.ts";
 import {
   dial,
-  DIAL_FILES,
+  dialFiles,
   type DialOptions,
   forService,
   readDialOptions,
@@ -41,7 +41,8 @@ export async function carryAll(args: Args): Promise<number> {
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
   const max = args.integer("reserve", 0, 1000);
-  const files = DIAL_FILES.flatMap((name) => args.text(name) ?? []);
+  const { ca, psk, settings, others } = dialFiles(args);
+  const files = [ca, psk, settings, ...others];
   const credentials = new Credentials(
     files,
     () => readDialOptions(args),
@@ -55,9 +56,11 @@ export async function carryAll(args: Args): Promise<number> {
   keepOnly("write", folders);
   const stopping = stopSignal();
   const live = new Live();
+  const reserves: Reserve[] = [];
+  const missing = () => reserves.reduce((sum, { missing }) => sum + missing, 0);
   const tunnels = await Promise.all(entrances.map(async (entrance) => {
     const { address, service } = entrance;
-    const listener = await listenPlain(address).catch((error) => {
+    const listener = await listenPlain(address, missing).catch((error) => {
       throw new Error(`${messageOf(error)}; choose another with --listen`);
     });
     const reserve = new Reserve({
@@ -68,12 +71,13 @@ export async function carryAll(args: Args): Promise<number> {
       max,
       diedYoung: diedYoung(serviceOf(forService(options, service).identity)),
     });
+    reserves.push(reserve);
     return { listener, reserve };
   }));
   credentials.follow({
     take: (later) => {
       options = later;
-      for (const { reserve } of tunnels) reserve.renew();
+      for (const reserve of reserves) reserve.renew();
     },
     taken: () => report("certificates and keys read again"),
     failed: (error) => report(`nothing reloaded: ${messageOf(error)}`),
@@ -94,7 +98,7 @@ export async function carryAll(args: Args): Promise<number> {
   await Promise.all(tunnels.map(({ listener }) => listener.close()));
   if (live.size > 0) report(mayFinish(count(live.size, "caller"), grace));
   const cut = await live.drain(grace);
-  for (const { reserve } of tunnels) reserve.close();
+  for (const reserve of reserves) reserve.close();
   await Promise.all(accepting);
   report(stopped(cut, "caller"));
   return cut === 0 ? Exit.done : Exit.failed;

@@ -1,15 +1,15 @@
 /**
  * The files that a program is told of: certificates, and secrets, which nobody
- * else may read. Reads them, and replaces those that are made anew.
+ * else may read.
  *
  * @module
  */
 
-import { createPrivateKey } from "node:crypto";
 import { promptSecret } from "@std/cli/prompt-secret";
 import { parsePsk, type PskMap } from "../lib/mod.ts";
-import { checkCertificates, isEncryptedKey } from "./certificates.ts";
+import { certificatesOf } from "./certificates.ts";
 import { messageOf, UsageError } from "./main.ts";
+import { isEncrypted, openPrivateKey, privateKeyOf } from "./private_keys.ts";
 
 /** The permission bits that a secret may not have: group's and others'. */
 const OPEN_TO_OTHERS = 0o077;
@@ -43,14 +43,12 @@ async function readText(path: string, origin = ""): Promise<string> {
   throw new UsageError(`Cannot read ${path}: ${why}`);
 }
 
-/** Reads certificates. */
+/** Reads certificates, without what may stand around them. */
 export async function readCertificates(
   path: string,
   origin?: string,
 ): Promise<string> {
-  const text = await readText(path, origin);
-  checkCertificates(path, text);
-  return text;
+  return certificatesOf(path, await readText(path, origin));
 }
 
 /** Refuses a file that others than its owner may read. */
@@ -90,7 +88,7 @@ export interface KeyOptions {
 }
 
 /** The last one: nobody is asked again as long as the file stays as it is. */
-let decrypted: { pem: string; key: string } | undefined;
+let decrypted: { text: string; key: string } | undefined;
 
 /**
  * Reads a private key; one that is encrypted with the passphrase in a file, or
@@ -100,11 +98,11 @@ export async function readPrivateKey(
   path: string,
   { file, mayAsk = true, advice, origin }: KeyOptions,
 ): Promise<string> {
-  const pem = await readText(path, origin);
-  const isEncrypted = isEncryptedKey(path, pem);
+  const text = await readText(path, origin);
+  const block = privateKeyOf(path, text);
   await checkMode(path);
-  if (!isEncrypted) return pem;
-  if (decrypted?.pem !== pem) {
+  if (!isEncrypted(block)) return openPrivateKey(path, block);
+  if (decrypted?.text !== text) {
     const passphrase = file
       ? await readSecret(file)
       : mayAsk && Deno.stdin.isTerminal()
@@ -114,50 +112,22 @@ export async function readPrivateKey(
       const what = advice ?? `decrypt it with 'openssl pkey -in ${path}'`;
       throw new UsageError(`Cannot use ${path}: it is encrypted; ${what}`);
     }
-    decrypted = { pem, key: decrypt(path, pem, passphrase) };
+    decrypted = { text, key: openPrivateKey(path, block, passphrase) };
   }
   return decrypted.key;
 }
 
-/** Reads a secret that is one line: a passphrase, a password. */
+/**
+ * Reads a secret that is the first line of a file: a passphrase, a password.
+ *
+ * @throws {UsageError} If more follows than blank lines.
+ */
 export async function readSecret(path: string): Promise<string> {
   const text = await readText(path);
   await checkMode(path);
-  return text.replace(/\r?\n$/, "");
-}
-
-function decrypt(path: string, pem: string, passphrase: string): string {
-  try {
-    return createPrivateKey({ key: pem, passphrase })
-      .export({ type: "pkcs8", format: "pem" }) as string;
-  } catch {
-    throw new UsageError(`Cannot decrypt ${path}: the passphrase is wrong`);
-  }
-}
-
-/** A file to be. */
-export interface NewFile {
-  path: string;
-  text: string;
-  mode: number;
-}
-
-/** Writes all files beside their places, then renames each into its own. */
-export async function replaceFiles(files: NewFile[]): Promise<void> {
-  const temporary = (path: string) => `${path}.${Deno.pid}.new`;
-  try {
-    for (const { path, text, mode } of files) {
-      await Deno.writeTextFile(temporary(path), text, {
-        mode,
-        createNew: true,
-      });
-    }
-    for (const { path } of files) await Deno.rename(temporary(path), path);
-  } catch (error) {
-    throw new UsageError(`Cannot write ${files[0]!.path}: ${whyNot(error)}`);
-  } finally {
-    for (const { path } of files) {
-      await Deno.remove(temporary(path)).catch(() => {});
-    }
-  }
+  const [secret = "", ...more] = text.replace(/^\ufeff/, "").split(
+    /\r\n|\n|\r/,
+  );
+  if (more.every((line) => line === "")) return secret;
+  throw new UsageError(`Cannot use ${path}: it has more than one line`);
 }

@@ -15,16 +15,74 @@ export async function makeKey(rsa: boolean): Promise<string> {
   return await openssl(["genpkey", ...algorithm]);
 }
 
-/** A self-signed certificate of a key for names and addresses, PEM. */
+/** Clocks differ: a certificate is valid from so long ago, in milliseconds. */
+const BACKDATE = 3_600_000;
+
+/**
+ * A self-signed certificate of a key for names and addresses, PEM.
+ *
+ * It is `openssl ca` that makes it: until version 3.4 that alone can say from
+ * when on a certificate is valid. What it keeps books in goes away with its
+ * folder; the key passes through a pipe and is in no file.
+ */
 export async function makeCertificate(
   key: string,
   hosts: string[],
   days: number,
 ): Promise<string> {
-  return await openssl(
-    [...request(hosts), "-x509", "-days", String(days)],
-    key,
-  );
+  const dir = await Deno.makeTempDir({ prefix: "innerlock-" });
+  try {
+    const file = (name: string) => `${dir}/${name}`;
+    await Deno.writeTextFile(file("request"), await makeRequest(key, hosts));
+    await Deno.writeTextFile(file("index"), "");
+    await Deno.writeTextFile(file("config"), configOf(dir, hosts));
+    const now = Date.now();
+    return await openssl([
+      ...["ca", "-batch", "-notext", "-selfsign", "-keyfile", "/dev/stdin"],
+      ...["-config", file("config"), "-in", file("request")],
+      ...["-startdate", asn1Time(now - BACKDATE)],
+      ...["-enddate", asn1Time(now + days * 86_400_000)],
+    ], key);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+}
+
+/** `20260101000000Z`. */
+function asn1Time(time: number): string {
+  return new Date(time).toISOString().replace(/\.\d+|[-:T]/g, "");
+}
+
+/** What a certificate says besides its names. */
+const EXTENSIONS = [
+  // Deno refuses a self-signed leaf that calls itself a CA.
+  "basicConstraints=critical,CA:FALSE",
+  "keyUsage=critical,digitalSignature",
+  "extendedKeyUsage=serverAuth",
+];
+
+function extensionsOf(hosts: string[]): string[] {
+  const names = hosts.map(subjectAltName);
+  return [`subjectAltName=${names.join(",")}`, ...EXTENSIONS];
+}
+
+function configOf(dir: string, hosts: string[]): string {
+  return [
+    "[ca]",
+    "default_ca=innerlock",
+    "[innerlock]",
+    `database=${dir}/index`,
+    `new_certs_dir=${dir}`,
+    "rand_serial=yes",
+    "default_md=sha256",
+    "policy=policy",
+    "x509_extensions=extensions",
+    "[policy]",
+    "commonName=supplied",
+    "[extensions]",
+    ...extensionsOf(hosts),
+    "",
+  ].join("\n");
 }
 
 /** A request to sign such a certificate, PEM. */
@@ -32,20 +90,12 @@ export async function makeRequest(
   key: string,
   hosts: string[],
 ): Promise<string> {
-  return await openssl(request(hosts), key);
-}
-
-function request(hosts: string[]): string[] {
-  const names = hosts.map(subjectAltName);
-  // The key passes through a pipe: in the clear it is never in a file.
-  return [
+  const extensions = extensionsOf(hosts).flatMap((line) => ["-addext", line]);
+  return await openssl([
+    // The key passes through a pipe: in the clear it is never in a file.
     ...["req", "-new", "-key", "/dev/stdin", "-subj", `/CN=${hosts[0]}`],
-    ...["-addext", `subjectAltName=${names.join(",")}`],
-    // Deno refuses a self-signed leaf that calls itself a CA.
-    ...["-addext", "basicConstraints=critical,CA:FALSE"],
-    ...["-addext", "keyUsage=critical,digitalSignature"],
-    ...["-addext", "extendedKeyUsage=serverAuth"],
-  ];
+    ...extensions,
+  ], key);
 }
 
 /** The key, encrypted with a passphrase, PEM. */
@@ -65,6 +115,8 @@ async function openssl(args: string[], input = ""): Promise<string> {
   try {
     child = new Deno.Command("openssl", {
       args,
+      // Nothing of the caller's, such as LD_LIBRARY_PATH, is openssl's business.
+      clearEnv: true,
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",

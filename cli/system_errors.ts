@@ -4,6 +4,7 @@
  * @module
  */
 
+import { areLeft } from "../tunnel/descriptors.ts";
 import { messageOf } from "./main.ts";
 
 /** What was tried when it failed. */
@@ -83,6 +84,9 @@ const TEXTS: [RegExp, string][] = [
   [/must be shorter than SUN_LEN/, "TOO_LONG"],
 ];
 
+/** Codes that only the other side, or an address in use, gives. */
+const CERTAIN = new Set(["EADDRINUSE", "ECONNREFUSED", "ECONNRESET", "ENFILE"]);
+
 /** Why an attempt failed. */
 export function whyNot(error: unknown, attempt: Attempt): string {
   const words = WORDS[codeOf(error) ?? ""];
@@ -90,26 +94,12 @@ export function whyNot(error: unknown, attempt: Attempt): string {
   return typeof words === "string" ? words : words[attempt] ?? words.other;
 }
 
-/** Whether a failure is for want of descriptors. */
-export function isOutOfDescriptors(error: unknown): boolean {
-  return ["EMFILE", "ENFILE"].includes(codeOf(error) ?? "");
-}
-
 function codeOf(error: unknown): string | undefined {
   const { code } = error as { code?: string };
+  if (code !== undefined && CERTAIN.has(code)) return code;
+  // The resolver needs a descriptor, and gives any reason when there is none.
+  if (!areLeft(1)) return "EMFILE";
   if (code !== undefined && code in WORDS) return code;
   const message = messageOf(error);
-  const name = TEXTS.find(([pattern]) => pattern.test(message))?.[1];
-  // The resolver needs a descriptor, and does not say when there is none.
-  return name?.startsWith("NO_NAME") && isShort() ? "EMFILE" : name;
-}
-
-/** Whether there is no descriptor to be had right now. */
-function isShort(): boolean {
-  try {
-    Deno.openSync("/dev/null").close();
-    return false;
-  } catch (error) {
-    return (error as { code?: string }).code === "EMFILE";
-  }
+  return TEXTS.find(([pattern]) => pattern.test(message))?.[1];
 }

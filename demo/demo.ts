@@ -15,7 +15,7 @@ import { TextLineStream } from "@std/streams";
 
 const LINES = ["hello", "straße", "the proxy cannot read this"];
 const TIME_LIMIT = 20_000;
-const ROOT = `${import.meta.dirname}/..`;
+const CONFIG = `${import.meta.dirname}/../deno.json`;
 
 /** The frame that is forged: after the hello, the Noise message and the ping. */
 const FORGED_FRAME = 4;
@@ -141,8 +141,8 @@ class Program implements AsyncDisposable {
 
   constructor(task: string, args: string[]) {
     this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["task", "--quiet", task, ...args],
-      cwd: ROOT,
+      // By its path: npm's package is in a folder where Deno looks for no config.
+      args: ["task", "--quiet", "--config", CONFIG, task, ...args],
       env: { NO_COLOR: "1" },
       stdin: "piped",
       stdout: "piped",

@@ -10,7 +10,12 @@
  * @module
  */
 
-import { type KeyObject, nodeCrypto, takesCryptoKeys } from "./runtime.ts";
+import {
+  type KeyObject,
+  nodeCrypto,
+  plain,
+  takesCryptoKeys,
+} from "./runtime.ts";
 
 /** Bytes with a buffer of their own, as WebCrypto takes them. */
 export type Bytes = Uint8Array<ArrayBuffer>;
@@ -123,7 +128,7 @@ export const synchronous: Way<Bytes> | undefined = takesCryptoKeys
       decipher.setAuthTag(ciphertext.subarray(length));
       const plaintext = decipher.update(ciphertext.subarray(0, length));
       decipher.final();
-      return plaintext;
+      return plain(plaintext);
     },
   }
   : undefined;

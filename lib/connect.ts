@@ -12,16 +12,18 @@ import {
 } from "./channel.ts";
 import { ChannelError } from "./errors.ts";
 import { HANDSHAKE_TIMEOUT, withDeadline } from "./deadline.ts";
+import { UnansweredError } from "./handshake.ts";
 import { connectThroughProxy, type ProxyCredentials } from "./proxy.ts";
 import { connectWebSocket } from "./rfc6455.ts";
-import { finishTls } from "./tls.ts";
-import { isAlert, tlsError } from "./tls_errors.ts";
+import { ALPN, finishTls } from "./tls.ts";
+import { capital, isAlert, tlsError } from "./tls_errors.ts";
+import type { Transport } from "./transport.ts";
 
 /**
  * Offered to the server, which may do without. A box with a list of its own
  * refuses a client that offers nothing on it, and most lists have HTTP.
  */
-const ALPN_PROTOCOLS = ["innerlock/1", "http/1.1"];
+const ALPN_PROTOCOLS = [ALPN, "http/1.1"];
 
 /** A forward proxy, which is asked to CONNECT. */
 export interface Proxy {
@@ -87,6 +89,11 @@ export interface ConnectOptions extends ClientOptions {
  * @throws {ChannelError} `untrusted` if the server's certificate is not trusted,
  * out of date or of another name; `proxy` if the forward proxy does not lead
  * there; `refused`, `protocol`, `cut` or `timeout`.
+ * @throws {UnansweredError} `refused`, `cut` or `timeout` if nothing came through
+ * TLS. A connection that was closed counts as `refused` where the server itself
+ * must have done it, and as `cut` where a box in between may have.
+ * @throws {HttpError} `protocol` if HTTP is spoken there and no WebSocket was
+ * asked for, or does not come about; `proxy`, as above.
  * @throws {Deno.errors.ConnectionRefused} And others of `Deno.connect`.
  * @throws {TypeError} If the key file has no such identity.
  */
@@ -96,34 +103,43 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
     hostname.includes(":") ? `[${hostname}]` : hostname
   }:${port}`;
   let peer = `the server ${address}`;
-  let step: keyof typeof WAITING = "connect";
+  const { websocket = false } = options;
+  let step = "connect" as keyof typeof WAITING;
+  let isServerReached = false;
   try {
     return await withDeadline(options, async (signal) => {
       const conn = await dial(options, signal);
       step = "tls";
       const ip = conn.remoteAddr.hostname;
       if (ip !== hostname && !options.proxy) peer += ` (${ip})`;
-      await finishTls(conn, signal, "server", peer);
-      step = "innerlock";
-      const { websocket = false } = options;
-      const transport = websocket === false ? conn : await connectWebSocket(
-        conn,
-        {
+      const { alpnProtocol } = await finishTls(conn, signal, "server", peer);
+      isServerReached = alpnProtocol === ALPN;
+      let transport: Transport = conn;
+      if (websocket !== false) {
+        step = "websocket";
+        transport = await connectWebSocket(conn, {
           // Boxes compare it with what a browser would say.
           host: port === 443 ? address.replace(/:443$/, "") : address,
           signal,
           ...(websocket !== true && { path: websocket }),
-        },
-      );
+        });
+        // No box answers so by itself.
+        isServerReached = true;
+      }
+      step = websocket === false ? "innerlock" : "inside";
       return await initiateChannel(transport, options, signal);
     }, (late) => late.abort());
   } catch (error) {
     if (!(error instanceof ChannelError)) throw error;
     if (isAlert(error.cause)) throw tlsError(error.cause, "server", peer);
+    if (error instanceof UnansweredError && !isServerReached) {
+      throw new UnansweredError("cut", closedEarly(peer), { cause: error });
+    }
     if (error.code !== "timeout") throw error;
     const { handshakeTimeout = HANDSHAKE_TIMEOUT } = options;
     const limit = `within ${handshakeTimeout / 1000} s`;
-    throw new ChannelError("timeout", WAITING[step](peer, limit));
+    const late = step === "innerlock" ? UnansweredError : ChannelError;
+    throw new late("timeout", WAITING[step](peer, limit));
   }
 }
 
@@ -134,9 +150,25 @@ const WAITING = {
     "or the name server silent",
   tls: (peer: string, limit: string) =>
     `A connection to ${peer}, but no TLS ${limit}; is it innerlock at all?`,
+  websocket: (peer: string, limit: string) =>
+    `TLS with ${peer}, but no answer to a request for a WebSocket ${limit}; ` +
+    "is it innerlock at all?",
   innerlock: (peer: string, limit: string) =>
-    `TLS with ${peer}, but nothing of innerlock ${limit}; is it innerlock at all?`,
+    `TLS with ${peer}, but nothing of innerlock ${limit}; is it innerlock at ` +
+    "all, or a box that waits for HTTP?",
+  inside: (peer: string, limit: string) =>
+    `A WebSocket with ${peer}, but nothing of innerlock ${limit}; is it ` +
+    "innerlock at all?",
 };
+
+/** What it means that a box, or a server behind it, closes without a word. */
+function closedEarly(peer: string): string {
+  return `${
+    capital(peer)
+  } closed the connection without an answer; where its ` +
+    "log does not say why, a box in between does not reach it, or lets HTTP " +
+    "alone pass";
+}
 
 /**
  * Opens the outer lock's connection, TLS yet to be done. `Deno.connectTls`

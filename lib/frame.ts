@@ -104,6 +104,11 @@ export class FrameReader {
     return this.#buffer.subarray(start, this.#start);
   }
 
+  /** What has been read and was no frame yet; valid until the next call. */
+  get unread(): Bytes {
+    return this.#buffer.subarray(this.#start, this.#end);
+  }
+
   /** Reads once; false if the source has ended. */
   async #read(): Promise<boolean> {
     this.#makeRoom(this.#wanted);

@@ -19,6 +19,7 @@
 import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import { encodeFrames, FrameReader } from "./frame.ts";
+import { HttpError, readHead, shown } from "./http.ts";
 import {
   MessageSeal,
   messageType,
@@ -32,11 +33,19 @@ import {
   PSK_LENGTH,
 } from "./noise.ts";
 import { findPsk, isIdentity, type PskMap } from "./psk.ts";
+import { replay } from "./replay.ts";
 import type { Tracer } from "./trace.ts";
 import { type Transport, writeAll } from "./transport.ts";
 
 const HELLO = "innerlock/1 ";
 const MAX_IDENTITY_LENGTH = 64;
+
+/**
+ * The server, or a box in between that ends TLS, answered a client nothing. The
+ * code says how: `refused` or `cut` if it closed the connection, `timeout` if it
+ * was silent.
+ */
+export class UnansweredError extends ChannelError {}
 
 /** What a handshake leaves behind. */
 export interface HandshakeResult {
@@ -57,8 +66,10 @@ export interface HandshakeResult {
  *
  * The first message on the session must be a ping: the channel sends it.
  *
- * @throws {ChannelError} `refused` if the server closes instead of answering,
- * or answers without holding the key; `protocol` if it speaks otherwise.
+ * @throws {UnansweredError} `refused` if the server closes instead of answering.
+ * @throws {ChannelError} `refused` if it answers without holding the key;
+ * `protocol` if it speaks otherwise.
+ * @throws {HttpError} `protocol`, with the reason `unasked`, if it speaks HTTP.
  */
 export async function initiate(
   transport: Transport,
@@ -85,7 +96,9 @@ export async function initiate(
       HANDSHAKE_MESSAGE_LENGTH,
     );
   } catch (error) {
-    if (error instanceof ChannelError) throw error;
+    if (error instanceof ChannelError) {
+      throw await otherAnswer(frames.unread.slice(), transport);
+    }
     throw refusedByServer(identity, error);
   }
   if (message2 === null) throw refusedByServer(identity);
@@ -109,9 +122,41 @@ export async function initiate(
   };
 }
 
+/**
+ * What the server said instead of message 2.
+ *
+ * @param bytes How it begins.
+ */
+async function otherAnswer(
+  bytes: Bytes,
+  transport: Transport,
+): Promise<ChannelError> {
+  const name = "An HTTP server";
+  const server = { name, code: "protocol" as const, start: "HTTP/1." };
+  try {
+    const { head } = await readHead(replay(bytes, transport), server);
+    return new HttpError(
+      "protocol",
+      `${name} answered in place of innerlock: ${shown(head.startLine)}`,
+      "unasked",
+      head,
+    );
+  } catch (error) {
+    if (error instanceof HttpError && error.reason !== "not-http") {
+      const message = `${name} answered in place of innerlock`;
+      return new HttpError("protocol", message, "unasked");
+    }
+    const text = shown(String.fromCharCode(...bytes.subarray(0, 64)));
+    return new ChannelError(
+      "protocol",
+      `The server does not speak innerlock: it sent "${text}"`,
+    );
+  }
+}
+
 // A server says nothing when it refuses, so this is what a refusal looks like.
 function refusedByServer(identity: string, cause?: unknown): ChannelError {
-  return new ChannelError(
+  return new UnansweredError(
     "refused",
     `The server closed the connection when it saw the identity ${identity}: ` +
       "it does not know it, or has another key for it; copy its line of the " +

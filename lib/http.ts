@@ -34,6 +34,7 @@ const SHOWN_LENGTH = 80;
  * | `unreachable` | a proxy cannot reach the target (502, 503, 504) |
  * | `status` | another answer than the one that was asked for |
  * | `no-upgrade` | a request that asks for no WebSocket, or an answer that does not open one |
+ * | `unasked` | an answer to what was no request: HTTP is spoken where frames should be |
  */
 export type HttpErrorReason =
   | "closed"
@@ -44,7 +45,8 @@ export type HttpErrorReason =
   | "forbidden"
   | "unreachable"
   | "status"
-  | "no-upgrade";
+  | "no-upgrade"
+  | "unasked";
 
 /**
  * HTTP led to no connection: a forward proxy or an HTTP server stands in the

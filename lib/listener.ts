@@ -17,14 +17,23 @@ import { readProxyHeader } from "./proxy_protocol.ts";
 import { findPsk, type PskMap, toPskMap } from "./psk.ts";
 import { sniff } from "./replay.ts";
 import { acceptWebSocket } from "./rfc6455.ts";
-import { finishTls } from "./tls.ts";
+import { ALPN, finishTls } from "./tls.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
+
+/**
+ * By the first a client knows that no box in between ends TLS. The others are for
+ * boxes that offer no protocol of ours: TLS would refuse them.
+ */
+const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
 
 /** The longest pause before accepting, or opening, is tried again, in ms. */
 const LONGEST_PAUSE = 100;
 
-/** After a shutdown a client that has just proved its key may open so long, in ms. */
-const LAST_WORDS_TIME = 1000;
+/**
+ * A client that has just proved its key has so long to begin its stream, in ms,
+ * before it is taken for one that keeps it in standby.
+ */
+const OPENING_TIME = 1000;
 
 /** A port that somebody else has taken is given up after so long, in ms. */
 const REOPEN_TIMEOUT = 3_000;
@@ -206,8 +215,8 @@ class ChannelListener implements Listener {
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
-  /** Those of them whose stream has not begun, oldest first. */
-  readonly #standby = new Set<Channel>();
+  /** Those of them whose stream has not begun, and since when, oldest first. */
+  readonly #standby = new Map<Channel, number>();
   /** Those of them that wait to be taken. */
   readonly #ready: Channel[] = [];
   readonly #finished = Promise.withResolvers<void>();
@@ -250,7 +259,8 @@ class ChannelListener implements Listener {
         this.#ready.shift();
         return channel;
       }
-      if (!channel && this.#isClosed && this.#admission.handshakes === 0) {
+      const isLast = this.#admission.handshakes + this.#standby.size === 0;
+      if (!channel && this.#isClosed && isLast) {
         throw new Deno.errors.BadResource("The listener is closed");
       }
       await this.#change.promise;
@@ -304,7 +314,7 @@ class ChannelListener implements Listener {
   #stopAccepting(): void {
     this.#isClosed = true;
     closeQuietly(this.#listener);
-    for (const channel of this.#standby) channel.close();
+    for (const channel of this.#standby.keys()) channel.close();
     this.#changed();
   }
 
@@ -354,18 +364,18 @@ class ChannelListener implements Listener {
     if (cert === undefined || key === undefined) {
       throw new TypeError("Cannot listen without a certificate and its key");
     }
-    // No ALPN: with a protocol of its own it would refuse a proxy that offers
-    // another one only.
-    return Deno.listenTls({ ...where, cert, key });
+    return Deno.listenTls({
+      ...where,
+      cert,
+      key,
+      alpnProtocols: ALPN_PROTOCOLS,
+    });
   }
 
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
       if (!this.#admission.hasRoom(this.#channels.size)) {
-        // One that its client keeps for later is the first to go.
-        const [idle] = this.#standby;
-        idle?.close();
-        await this.#change.promise;
+        await this.#roomInStandby();
         continue;
       }
       // Whoever asked for it is told if it fails.
@@ -381,6 +391,16 @@ class ChannelListener implements Listener {
         await this.#changeWithin(LONGEST_PAUSE);
       }
     }
+  }
+
+  /** One that its client keeps for later is the first to go. */
+  async #roomInStandby(): Promise<void> {
+    const [oldest] = this.#standby;
+    if (!oldest) return await this.#change.promise;
+    const [channel, since] = oldest;
+    const rest = since + OPENING_TIME - performance.now();
+    if (rest <= 0) channel.close();
+    await this.#changeWithin(Math.max(0, rest));
   }
 
   #changed(): void {
@@ -495,17 +515,17 @@ class ChannelListener implements Listener {
       throw error;
     }
     this.#channels.set(channel, psk);
-    this.#standby.add(channel);
+    this.#standby.set(channel, performance.now());
     // Its first words may just be on their way.
     const timer = this.#isClosed
-      ? setTimeout(() => channel.close(), LAST_WORDS_TIME)
+      ? setTimeout(() => channel.close(), OPENING_TIME)
       : undefined;
     channel.opened.then(() => {
       clearTimeout(timer);
       this.#standby.delete(channel);
       this.#ready.push(channel);
       this.#changed();
-    });
+    }, () => {});
     channel.closed.catch(() => {}).finally(() => {
       clearTimeout(timer);
       this.#channels.delete(channel);

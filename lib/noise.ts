@@ -7,7 +7,7 @@
 
 import * as aesGcm from "./aes_gcm.ts";
 import type { Bytes } from "./aes_gcm.ts";
-import { nodeCrypto } from "./runtime.ts";
+import { nodeCrypto, plain } from "./runtime.ts";
 
 const PROTOCOL_NAME = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
@@ -32,15 +32,20 @@ const MAX_NONCE = 2n ** 64n - 1n;
 /** A cipher key and its nonce counter (section 5.1). */
 export class CipherState {
   #k: CryptoKey | Promise<CryptoKey>;
-  #n = 0n;
+  #n: bigint;
 
-  private constructor(k: CryptoKey) {
+  private constructor(k: CryptoKey, n: bigint) {
     this.#k = k;
+    this.#n = n;
   }
 
-  /** `InitializeKey(k)`: takes 32 raw bytes, which the caller then forgets. */
-  static async initializeKey(k: Bytes): Promise<CipherState> {
-    return new CipherState(await aesGcm.importKey(k));
+  /**
+   * `InitializeKey(k)`: takes 32 raw bytes, which the caller then forgets.
+   *
+   * @param n Where the counter begins: another number is for tests only.
+   */
+  static async initializeKey(k: Bytes, n = 0n): Promise<CipherState> {
+    return new CipherState(await aesGcm.importKey(k), n);
   }
 
   /** How many messages have been encrypted or decrypted: the next nonce. */
@@ -338,7 +343,7 @@ async function hkdfBits(
 
 async function sha256(data: Bytes): Promise<Bytes> {
   return nodeCrypto
-    ? nodeCrypto.createHash("sha256").update(data).digest()
+    ? plain(nodeCrypto.createHash("sha256").update(data).digest())
     : new Uint8Array(await crypto.subtle.digest("SHA-256", data));
 }
 

@@ -13,6 +13,9 @@ import { PSK_LENGTH } from "./noise.ts";
 const IDENTITY = /^[A-Za-z0-9._@-]{1,64}$/;
 const HEX_KEY = new RegExp(`^[0-9A-Fa-f]{${PSK_LENGTH * 2}}$`);
 
+/** A line and what ends it. */
+const LINE = /[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$/g;
+
 /** Each identity's key, 32 bytes. */
 export type PskMap = ReadonlyMap<string, Uint8Array<ArrayBuffer>>;
 
@@ -39,31 +42,49 @@ export function isIdentity(text: string): boolean {
  */
 export function parsePsk(text: string): PskMap {
   const keys = new Map<string, Bytes>();
-  for (const [index, line] of text.split(/\r?\n/).entries()) {
-    const entry = line.replace(/#.*/, "").trim();
-    if (entry === "") continue;
+  for (const { number, entry } of linesOf(text)) {
+    if (entry === undefined) continue;
     const fail = (reason: string) => {
-      throw new SyntaxError(
-        `Cannot parse key file: line ${index + 1} ${reason}`,
-      );
+      throw new SyntaxError(`Cannot parse key file: line ${number} ${reason}`);
     };
-    const colon = entry.indexOf(":");
-    if (colon === -1) fail("has no colon (identity:hex)");
-    const identity = entry.slice(0, colon);
-    const key = entry.slice(colon + 1);
+    const { identity, key } = entry;
+    if (key === undefined) fail("has no colon (identity:hex)");
     if (!isIdentity(identity)) {
       fail("has no identity of 1 to 64 letters, digits, '.', '_', '@', '-'");
     }
-    if (!HEX_KEY.test(key)) {
+    if (!HEX_KEY.test(key!)) {
       fail(`has no key of ${PSK_LENGTH * 2} hex digits after its colon`);
     }
     if (keys.has(identity)) fail(`names the identity ${identity} once more`);
-    keys.set(identity, fromHex(key));
+    keys.set(identity, fromHex(key!));
   }
   if (keys.size === 0) {
     throw new SyntaxError("Cannot parse key file: there is no key in it");
   }
   return keys;
+}
+
+/** A line of a key file. */
+export interface KeyFileLine {
+  /** All of it, with the characters that end it. */
+  text: string;
+  /** Its number, from 1. */
+  number: number;
+  /** What it says, if it says more than a comment. */
+  entry?: { identity: string; key: string | undefined };
+}
+
+/** The lines of a key file, however they end: CR LF, LF or CR. */
+export function linesOf(text: string): KeyFileLine[] {
+  const lines = text.replace(/^\ufeff/, "").match(LINE) ?? [];
+  return lines.map((text, index) => {
+    const number = index + 1;
+    const content = text.replace(/[#\r\n][^]*/, "").trim();
+    if (content === "") return { text, number };
+    const [identity = "", ...rest] = content.split(":");
+    const key = rest.length > 0 ? rest.join(":") : undefined;
+    return { text, number, entry: { identity, key } };
+  });
 }
 
 // `Uint8Array.fromHex` is not yet in every runtime.

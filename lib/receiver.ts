@@ -53,6 +53,8 @@ export class Receiver {
   #delivered: Promise<void> | undefined;
   #waiting: Waiting | undefined;
   #hasEnded = false;
+  /** Why the connection broke, if it did. */
+  #cause: unknown;
   #stopped: { reason: unknown } | undefined;
 
   /** Reads from `frames` once it {@linkcode Receiver.run}s. */
@@ -95,7 +97,7 @@ export class Receiver {
 
   /**
    * Receives until the connection ends. Resolves if the peer had ended its
-   * direction before.
+   * direction before, or this has been stopped.
    *
    * @throws {ChannelError} `cut` if the peer had not, once all before has been
    * taken; `protocol` if a frame does not open, is malformed or is out of order:
@@ -131,10 +133,11 @@ export class Receiver {
       }
     }
     await this.#delivered;
-    if (!this.#hasEnded) {
-      await this.#whenRoom(1);
-      throw new ChannelError("cut", "The peer cut the connection");
-    }
+    if (this.#hasEnded || this.#stopped) return;
+    await this.#whenRoom(1);
+    throw new ChannelError("cut", "The peer cut the connection", {
+      cause: this.#cause,
+    });
   }
 
   async #deliverAfter(
@@ -146,6 +149,7 @@ export class Receiver {
   }
 
   #deliver(plaintext: Bytes): void | Promise<void> {
+    if (this.#stopped) return;
     const type = messageType(plaintext);
     const isStream = type === Type.data || type === Type.end;
     if (isStream && this.#hasEnded) {
@@ -168,7 +172,7 @@ export class Receiver {
   /** Gives whoever waits what there is. */
   #serve(): void {
     const waiting = this.#waiting;
-    if (!waiting || this.#stopped) return;
+    if (!waiting) return;
     this.#waiting = undefined;
     waiting.resolve(this.#bodies.length > 0 ? this.#take(waiting.p) : null);
   }
@@ -210,6 +214,7 @@ export class Receiver {
       return await this.#frames.next(MIN_MESSAGE_LENGTH);
     } catch (error) {
       if (error instanceof ChannelError) throw error;
+      this.#cause = error;
       return null;
     }
   }

@@ -63,3 +63,13 @@ export const nodeCrypto = process?.getBuiltinModule?.("node:crypto") as
  * have deprecated that (DEP0204) and warn of it.
  */
 export const takesCryptoKeys = process?.versions?.deno !== undefined;
+
+/**
+ * The bytes of a `Buffer`, not copied. A `Buffer` is a `Uint8Array`, but not one
+ * to hand out: its `slice()` shares the memory, and others test for its class.
+ */
+export function plain(
+  buffer: Uint8Array<ArrayBuffer>,
+): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+}

@@ -14,6 +14,7 @@
 
 import { type Bytes, SHORT_LENGTH, TAG_LENGTH } from "./aes_gcm.ts";
 import { encodedLength, encodeFrames, HEADER_LENGTH } from "./frame.ts";
+import { CLOCK, type Clock, type Timer } from "./keepalive.ts";
 import { free } from "./memory.ts";
 import { MIN_MESSAGE_LENGTH, type Seal, Type, TYPE_LENGTH } from "./message.ts";
 import { type Transport, writeAll } from "./transport.ts";
@@ -57,30 +58,35 @@ export class Sender {
   readonly #transport: Transport;
   readonly #seal: Seal;
   readonly #onFailure: (cause: unknown) => void;
+  readonly #clock: Clock;
   readonly #inFlight: Sealed[] = [];
   /** The message that takes more data until it is sealed. */
   #staging: Bytes | undefined;
   #stagedLength = 0;
   #pongsDue = 0;
   #pongsInFlight = 0;
-  #pongTimer: ReturnType<typeof setTimeout> | undefined;
+  #pongTimer: Timer | undefined;
   #room: PromiseWithResolvers<void> | undefined;
-  #run: Promise<void> | undefined;
+  /** Of what is on its way: resolves when all is written, or none will be. */
+  #run: PromiseWithResolvers<void> | undefined;
   #stopped: { reason: unknown } | undefined;
 
   /**
    * The transport is written to by this object alone.
    *
-   * @param onFailure Is told if a write fails: nothing more is sent then.
+   * @param onFailure Is told if a write or a seal fails, and may say by a stop
+   * what all others are told. Nothing more is sent then.
    */
   constructor(
     transport: Transport,
     seal: Seal,
     onFailure: (cause: unknown) => void,
+    clock: Clock = CLOCK,
   ) {
     this.#transport = transport;
     this.#seal = seal;
     this.#onFailure = onFailure;
+    this.#clock = clock;
   }
 
   /**
@@ -111,7 +117,7 @@ export class Sender {
   sendPong(): Promise<void> | undefined {
     if (this.#stopped) return undefined;
     this.#pongsDue++;
-    this.#pongTimer ??= setTimeout(() => this.#sendPongs(), PONG_DELAY);
+    this.#pongTimer ??= this.#clock.after(PONG_DELAY, () => this.#sendPongs());
     if (this.#pongsWaiting < MAX_PONGS_WAITING) return undefined;
     this.#sendPongs();
     return this.#whenPongsLeft();
@@ -120,19 +126,20 @@ export class Sender {
   /** Resolves when all that was taken has been written. */
   async flush(): Promise<void> {
     this.#sendPongs();
-    while (!this.#stopped && this.#run) await this.#run;
+    while (this.#run && !this.#stopped) await this.#run.promise;
     if (this.#stopped) throw this.#stopped.reason;
   }
 
-  /** Gives up: what waits for room, or for a flush, waits in vain. */
+  /** Gives up: what waits for room, or for a flush, fails with the reason. */
   stop(reason: unknown): void {
     if (this.#stopped) return;
     this.#stopped = { reason };
-    clearTimeout(this.#pongTimer);
+    this.#clock.clear(this.#pongTimer);
     this.#inFlight.length = 0;
     this.#staging = undefined;
-    this.#room?.promise.catch(() => {});
-    this.#room?.reject(reason);
+    this.#stagedLength = 0;
+    this.#room?.resolve();
+    this.#run?.resolve();
   }
 
   get #pongsWaiting(): number {
@@ -145,7 +152,7 @@ export class Sender {
 
   #sendPongs(): void {
     if (this.#pongsDue === 0) return;
-    clearTimeout(this.#pongTimer);
+    this.#clock.clear(this.#pongTimer);
     this.#pongTimer = undefined;
     this.#sealStaged();
     for (; this.#pongsDue > 0; this.#pongsDue--) {
@@ -161,20 +168,28 @@ export class Sender {
     }
   }
 
-  #whenRoom(): Promise<void> {
+  async #whenRoom(): Promise<void> {
     this.#room ??= Promise.withResolvers();
-    return this.#room.promise;
+    await this.#room.promise;
+    if (this.#stopped) throw this.#stopped.reason;
   }
 
   /** Takes what there is room for; returns the rest. */
   #stage(data: Uint8Array): Uint8Array {
-    while (data.length > 0) {
-      const isFull = this.#stagedLength === FULL_LENGTH;
-      if (isFull && !this.#sealIfDue()) break;
+    while (data.length > 0 && this.#hasRoom) {
       data = data.subarray(this.#copy(data));
       this.#sealIfDue();
     }
     return data;
+  }
+
+  /**
+   * Where others have gone before it was their turn, such as a pong, what waits
+   * may be too much already, though nothing is staged.
+   */
+  get #hasRoom(): boolean {
+    return this.#stagedLength < FULL_LENGTH &&
+      this.#inFlight.length <= MAX_IN_FLIGHT;
   }
 
   /** Copies as much as fits; returns how many bytes did. */
@@ -192,12 +207,11 @@ export class Sender {
   }
 
   /** Full, it goes if few are in flight; else only when none is. */
-  #sealIfDue(): boolean {
+  #sealIfDue(): void {
     const isDue = this.#stagedLength === FULL_LENGTH
       ? this.#inFlight.length < MAX_IN_FLIGHT
       : !this.#run;
     if (isDue) this.#sealStaged();
-    return isDue;
   }
 
   #sealStaged(): void {
@@ -211,23 +225,35 @@ export class Sender {
 
   /** Begins to seal: the nonce is taken here, in order. */
   #sealMessage(plaintext: Bytes): void {
-    const ciphertext = this.#seal.seal(plaintext);
+    let ciphertext: Bytes | Promise<Bytes>;
+    try {
+      ciphertext = this.#seal.seal(plaintext);
+    } catch (cause) {
+      ciphertext = Promise.reject(cause);
+    }
+    // Its failure is told when its turn has come.
     if (ciphertext instanceof Promise) ciphertext.catch(() => {});
     const length = HEADER_LENGTH + plaintext.length + TAG_LENGTH;
     this.#inFlight.push({ type: plaintext[0] as Type, length, ciphertext });
-    this.#run ??= this.#drain().catch((cause) => {
-      if (this.#stopped) return;
-      this.stop(cause);
-      this.#onFailure(cause);
-    });
+    if (this.#run) return;
+    this.#run = Promise.withResolvers();
+    this.#drain().catch((cause) => this.#fail(cause));
+  }
+
+  #fail(cause: unknown): void {
+    if (this.#stopped) return;
+    this.#onFailure(cause);
+    this.stop(cause);
   }
 
   async #drain(): Promise<void> {
     let buffer: Bytes = new Uint8Array(0);
     // What is said in the same turn shares a write.
     await undefined;
+    this.#sealStaged();
     while (this.#inFlight.length > 0) {
       const frames = await this.#nextFrames();
+      if (this.#stopped) return;
       const length = encodedLength(frames);
       if (buffer.length < length) buffer = new Uint8Array(length);
       const bytes = encodeFrames(frames, buffer);
@@ -236,6 +262,7 @@ export class Sender {
       // What was staged during that write waits for no other.
       if (this.#inFlight.length === 0) this.#sealStaged();
     }
+    this.#run?.resolve();
     this.#run = undefined;
     this.#staging = undefined;
   }

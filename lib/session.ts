@@ -36,7 +36,7 @@ export class Session {
    */
   readonly closed: Promise<void>;
 
-  /** Resolves when the stream has begun; never if the session ends before. */
+  /** Resolves when the stream has begun, rejects with what ended it before. */
   readonly opened: Promise<void>;
 
   readonly #transport: Transport;
@@ -44,12 +44,13 @@ export class Session {
   readonly #receiver: Receiver;
   readonly #keepalive: Keepalive;
   readonly #clock: Clock;
+  /** Of the close: also where the stream has none. */
   readonly #idleTimeout: number;
   readonly #role: Role;
   readonly #closed = Promise.withResolvers<void>();
   readonly #opened = Promise.withResolvers<void>();
-  /** Writes, and the end, in the order in which they were asked for. */
-  #writing: Promise<unknown> | undefined;
+  /** What the next write, or the end, has to wait for. */
+  #turn: Promise<void> | undefined;
   #bytesSent = 0;
   #bytesReceived = 0;
   #isOpen = false;
@@ -60,7 +61,7 @@ export class Session {
   #failure: { reason: unknown } | undefined;
   #isPingQueued = false;
   #closeTimer: Timer | undefined;
-  #closeDeadline = 0;
+  #closeSilenceTimer: Timer | undefined;
 
   /**
    * @param role The client's session says its first ping at once, the server's
@@ -76,15 +77,17 @@ export class Session {
   ) {
     this.#transport = transport;
     this.#role = role;
-    this.#idleTimeout = idleTimeout;
+    this.#idleTimeout = idleTimeout || IDLE_TIMEOUT;
     this.#clock = clock;
     this.closed = this.#closed.promise;
     this.closed.catch(() => {});
-    this.opened = this.#opened.promise;
+    this.opened = this.#turn = this.#opened.promise;
+    this.opened.catch(() => {});
     this.#sender = new Sender(
       transport,
       sending,
       (cause) => this.#writeFailed(cause),
+      clock,
     );
     this.#receiver = new Receiver(frames, receiving, this.#listener());
     this.#keepalive = new Keepalive(
@@ -129,12 +132,10 @@ export class Session {
   /** As `Deno.Conn.write`, but it takes all. */
   async write(p: Uint8Array): Promise<number> {
     this.#refuseAfterEnd();
-    if (!this.#isOpen || this.#writing) {
-      await this.#inTurn(() => this.#send(p));
-    } else {
-      const room = this.#send(p);
-      if (room) await this.#inTurn(() => room);
-    }
+    await this.#inTurn(() => {
+      this.#bytesSent += p.length;
+      return this.#sender.send(p);
+    });
     return p.length;
   }
 
@@ -171,29 +172,20 @@ export class Session {
     }
   }
 
-  #send(p: Uint8Array): Promise<void> | undefined {
-    this.#bytesSent += p.length;
-    return this.#sender.send(p);
-  }
-
   /** After what was asked for before, and not before the stream has begun. */
-  async #inTurn(work: () => void | Promise<void>): Promise<void> {
-    if (this.#role === "client") this.open();
-    const before = this.#writing ?? this.#opened.promise;
-    const mine = this.#isOpen && !this.#writing
-      ? Promise.resolve(work())
-      : Promise.race([before, this.#closed.promise]).then(work);
-    this.#writing = mine;
-    try {
-      await mine;
-    } finally {
-      if (this.#writing === mine) this.#writing = undefined;
-    }
+  async #inTurn(work: () => Promise<void> | void): Promise<void> {
+    this.open();
+    const mine = this.#turn ? this.#turn.then(work) : work();
+    if (!mine) return;
+    this.#turn = mine;
+    await mine;
+    if (this.#turn === mine) this.#turn = undefined;
   }
 
   #hasOpened(): void {
     this.#isOpen = true;
     this.#opened.resolve();
+    if (this.#turn === this.opened) this.#turn = undefined;
   }
 
   /** One at a time: none joins another that the peer does not take. */
@@ -234,18 +226,29 @@ export class Session {
 
   #heard(): void {
     this.#keepalive.heard();
-    if (this.#closeTimer !== undefined) this.#awaitClose();
+    if (this.#closeTimer !== undefined) this.#awaitSign();
   }
 
-  /** Gives up a peer that neither closes nor gives a sign that it still reads. */
+  /** Gives up a peer that does not close, whatever it says. */
   #awaitClose(): void {
-    this.#clock.clear(this.#closeTimer);
-    const idleTimeout = this.#idleTimeout || IDLE_TIMEOUT;
-    const now = this.#clock.now();
-    this.#closeDeadline ||= now + CLOSING_TIMEOUTS * idleTimeout;
+    const time = CLOSING_TIMEOUTS * this.#idleTimeout;
+    const message = `The peer did not close within ${
+      time / 1000
+    } s of both ends`;
     this.#closeTimer = this.#clock.after(
-      Math.min(2 * idleTimeout, this.#closeDeadline - now),
-      () => this.#fail(silent(idleTimeout, "did not close after both ends")),
+      time,
+      () => this.#fail(new ChannelError("timeout", message)),
+    );
+    this.#awaitSign();
+  }
+
+  /** Gives it up sooner if it gives no sign that it still reads. */
+  #awaitSign(): void {
+    this.#clock.clear(this.#closeSilenceTimer);
+    this.#closeSilenceTimer = this.#clock.after(
+      2 * this.#idleTimeout,
+      () =>
+        this.#fail(silent(this.#idleTimeout, "did not close after both ends")),
     );
   }
 
@@ -287,6 +290,7 @@ export class Session {
     if (!this.#finish(reason)) return;
     this.#failure = { reason };
     this.#receiver.stop(reason);
+    this.#opened.reject(reason);
     this.#closed.reject(reason);
   }
 
@@ -294,6 +298,7 @@ export class Session {
     if (this.#isClosed) return false;
     this.#isClosed = true;
     this.#clock.clear(this.#closeTimer);
+    this.#clock.clear(this.#closeSilenceTimer);
     this.#keepalive.stop();
     this.#sender.stop(reason);
     closeQuietly(this.#transport);

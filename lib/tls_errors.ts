@@ -1,5 +1,5 @@
 /**
- * What rustls says when TLS fails, in words for people.
+ * What rustls says when TLS fails, as a reason and in words.
  *
  * @module
  */
@@ -7,75 +7,139 @@
 import { ChannelError, type ChannelErrorCode } from "./errors.ts";
 import { canonicalAddress } from "./ip_address.ts";
 
-/** A text of rustls, and what it means: of whom, and what to do. */
-type Failure = [RegExp, (peer: string, ...groups: string[]) => string];
+/**
+ * What went wrong in a TLS handshake, for whoever has advice to give.
+ *
+ * | reason | what happened |
+ * | --- | --- |
+ * | `ca` | the server's certificate calls itself a CA, which Deno does not take |
+ * | `issuer` | its issuer is not trusted |
+ * | `expired`, `not-yet` | its time is over, or has not come |
+ * | `name` | it is made out to other names |
+ * | `certificate` | something else is wrong with it |
+ * | `not-tls`, `broken`, `protocol`, `version` | the peer speaks no TLS, or another |
+ * | `client-certificate-missing`, `client-certificate-refused` | the server wants one of the client, or another |
+ * | `certificate-issuer`, `certificate-time`, `certificate-name`, `certificate-refused` | the client does not take the server's |
+ * | `failed`, `cut` | something else, or the connection broke |
+ */
+export type TlsErrorReason =
+  | "ca"
+  | "issuer"
+  | "expired"
+  | "not-yet"
+  | "name"
+  | "certificate"
+  | "not-tls"
+  | "broken"
+  | "protocol"
+  | "version"
+  | "client-certificate-missing"
+  | "client-certificate-refused"
+  | "certificate-issuer"
+  | "certificate-time"
+  | "certificate-name"
+  | "certificate-refused"
+  | "failed"
+  | "cut";
+
+/** The outer lock did not close. */
+export class TlsError extends ChannelError {
+  /** What went wrong. */
+  readonly reason: TlsErrorReason;
+
+  /**
+   * Makes the error.
+   *
+   * @param code Why the channel failed.
+   * @param reason What went wrong.
+   * @param message What failed, on what: a sentence without period.
+   * @param options The error beneath, as `cause`.
+   */
+  constructor(
+    code: ChannelErrorCode,
+    reason: TlsErrorReason,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(code, message, options);
+    this.reason = reason;
+  }
+}
+
+/** What it means, a text of rustls for it, and how it is said of a peer. */
+type Failure = [
+  TlsErrorReason,
+  RegExp,
+  (peer: string, ...groups: string[]) => string,
+];
 
 /** What is wrong with the server's certificate. */
 const UNTRUSTED: Failure[] = [
   [
+    "ca",
     /CaUsedAsEndEntity/,
     (peer) =>
-      `The certificate of ${peer} calls itself a CA, which Deno does not ` +
-      "take; make it with 'deno task certs'",
+      `The certificate of ${peer} calls itself a CA, which Deno does not take`,
   ],
   [
+    "issuer",
     /UnknownIssuer|BadSignature/,
-    (peer) =>
-      `The certificate of ${peer} is of an issuer that is not trusted; ` +
-      "copy cert.pem from the server again",
+    (peer) => `The certificate of ${peer} is of an issuer that is not trusted`,
   ],
   [
+    "expired",
     /certificate expired: verification time (\d+).* after (\d+)/,
     (peer, now, end) =>
       `The certificate of ${peer} expired on ${time(end)}, and it is ` +
-      `${time(now)} by this machine's clock; set the clock, or make a new ` +
-      "one with 'deno task certs' on the server",
+      `${time(now)} by this machine's clock`,
   ],
   [
+    "not-yet",
     /not valid yet: verification time (\d+).* before (\d+)/,
     (peer, now, start) =>
       `The certificate of ${peer} is not valid until ${time(start)}, and it ` +
-      `is ${time(now)} by this machine's clock; set the clock, or wait`,
+      `is ${time(now)} by this machine's clock`,
   ],
   [
     // Where it ends before it begins, rustls says no more.
+    "expired",
     /Expired/,
-    (peer) =>
-      `The certificate of ${peer} has expired; make a new one with 'deno task ` +
-      "certs' on the server",
+    (peer) => `The certificate of ${peer} has expired`,
   ],
   [
+    "name",
     /not valid for name "([^"]*)"(?:.*only valid for (.*))?/,
     (peer, name, names) =>
       `The certificate of ${peer} is made out to ${listed(names)}, not to ` +
-      `${name}; ` +
-      (names ? "use one of them as --host, or with --server-name; or " : "") +
-      `make one with 'deno task certs --host ${name} --force' on the server`,
+      name,
   ],
   [
+    "certificate",
     /invalid peer certificate: (.*)/,
-    (peer, why) =>
-      `The certificate of ${peer} cannot be used (${why}); make it with ` +
-      "'deno task certs'",
+    (peer, why) => `The certificate of ${peer} cannot be used (${why})`,
   ],
 ];
 
 /** What either side finds wrong with what the other says. */
 const PROTOCOL: Failure[] = [
   [
+    "not-tls",
     /InvalidContentType/,
     (peer) => `${capital(peer)} did not speak TLS; is it innerlock at all?`,
   ],
   [
+    "broken",
     /corrupt message|unexpected handshake message|InappropriateMessage|peer misbehaved/,
     (peer) => `${capital(peer)} did not keep to the rules of TLS`,
   ],
   [
+    "protocol",
     /NoApplicationProtocol|any known protocol/,
     (peer) =>
       `${capital(peer)} speaks TLS but not innerlock; is it innerlock at all?`,
   ],
   [
+    "version",
     /peer is incompatible|HandshakeFailure|ProtocolVersion|InsufficientSecurity/,
     (peer) =>
       `${capital(peer)} and this side have no version or cipher of TLS in ` +
@@ -86,41 +150,40 @@ const PROTOCOL: Failure[] = [
 /** How a server says that it does not take the client's certificate. */
 const CLIENT_REFUSED: Failure[] = [
   [
+    "client-certificate-missing",
     /alert: CertificateRequired/,
-    (peer) =>
-      `${capital(peer)} wants a certificate of the client; give it one with ` +
-      "--client-cert and --client-key",
+    (peer) => `${capital(peer)} wants a certificate of the client`,
   ],
   [
+    "client-certificate-refused",
     /alert: (\w*Certificate\w*|UnknownCA|DecryptError|AccessDenied)/,
     (peer, alert) =>
-      `${
-        capital(peer)
-      } does not take the certificate of --client-cert (${alert})`,
+      `${capital(peer)} does not take the client's certificate (${alert})`,
   ],
 ];
 
 /** How a client says that it does not take the server's. */
 const SERVER_REFUSED: Failure[] = [
   [
+    "certificate-issuer",
     /alert: (UnknownCA|DecryptError)/,
     (peer, alert) =>
-      `${capital(peer)} does not trust this certificate (${alert}); copy ` +
-      "cert.pem to it again",
+      `${capital(peer)} does not trust this certificate (${alert})`,
   ],
   [
+    "certificate-time",
     /alert: CertificateExpired/,
-    (peer) =>
-      `${capital(peer)} finds this certificate out of date; compare the ` +
-      "clocks, or make a new one",
+    (peer) => `${capital(peer)} finds this certificate out of date`,
   ],
   [
+    "certificate-name",
     /alert: BadCertificate/,
     (peer) =>
       `${capital(peer)} does not take this certificate; most likely it has ` +
       "not the name that was dialled",
   ],
   [
+    "certificate-refused",
     /alert: (\w*Certificate\w*|AccessDenied)/,
     (peer, alert) =>
       `${capital(peer)} does not take this certificate (${alert})`,
@@ -138,7 +201,7 @@ const FAILURES: Record<"client" | "server", [ChannelErrorCode, Failure[]][]> = {
 };
 
 /**
- * The error of a TLS handshake as a {@linkcode ChannelError}.
+ * The error of a TLS handshake as a {@linkcode TlsError}.
  *
  * @param role What the peer is.
  * @param peer What it is called, such as `the server localhost:5001`.
@@ -151,18 +214,27 @@ export function tlsError(
   if (!(cause instanceof Error)) return cause;
   const { message } = cause;
   for (const [code, failures] of FAILURES[role]) {
-    for (const [pattern, says] of failures) {
+    for (const [reason, pattern, says] of failures) {
       const match = pattern.exec(message);
       if (!match) continue;
-      return new ChannelError(code, says(peer, ...match.slice(1)), { cause });
+      const words = says(peer, ...match.slice(1));
+      return new TlsError(code, reason, words, { cause });
     }
   }
   // All else is of the network: timed out, aborted, not connected any more.
-  const [code, why]: [ChannelErrorCode, string] =
-    cause instanceof Deno.errors.InvalidData
-      ? ["protocol", `failed in the TLS handshake: ${message}`]
-      : ["cut", "cut the connection in the TLS handshake"];
-  return new ChannelError(code, `${capital(peer)} ${why}`, { cause });
+  return cause instanceof Deno.errors.InvalidData
+    ? new TlsError(
+      "protocol",
+      "failed",
+      `${capital(peer)} failed in the TLS handshake: ${message}`,
+      { cause },
+    )
+    : new TlsError(
+      "cut",
+      "cut",
+      `${capital(peer)} cut the connection in the TLS handshake`,
+      { cause },
+    );
 }
 
 /** An alert that came after the handshake: TLS 1.3 judges clients so late. */
@@ -170,11 +242,11 @@ export function isAlert(error: unknown): error is Error {
   return error instanceof Error && /^received fatal alert/.test(error.message);
 }
 
-/** Seconds since 1970 as `2026-01-01 at 00:00 UTC`. */
+/** Seconds since 1970 as `2026-01-01 at 00:00:00 UTC`. */
 function time(seconds = ""): string {
   const [day, clock = ""] = new Date(1000 * Number(seconds)).toISOString()
     .split("T");
-  return `${day} at ${clock.slice(0, 5)} UTC`;
+  return `${day} at ${clock.slice(0, 8)} UTC`;
 }
 
 /** `DnsName("a.example") or IpAddress(10.0.0.1)` as people write it. */
@@ -186,6 +258,7 @@ function listed(names = ""): string {
   return plain || "no name";
 }
 
-function capital(text: string): string {
+/** The text as the beginning of a sentence. */
+export function capital(text: string): string {
   return text.replace(/^./, (letter) => letter.toUpperCase());
 }

@@ -4,7 +4,7 @@ import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const test = (name: string, fn: (dir: string) => Promise<void>) =>
   testUnless(
-    lacksPermissions("read", "write", "run"),
+    lacksPermissions("read", "write"),
     `Credentials: ${name}`,
     async () => {
       const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
@@ -22,32 +22,41 @@ class Followed implements Disposable {
   readonly events: string[] = [];
   /** While it is there, nothing is put in force. */
   gate: Promise<void> | undefined;
+  /** Whether one state was taken while another was. */
+  overlapped = false;
+  /** How often the files have been read. */
+  reads = 0;
   #more = Promise.withResolvers<void>();
   #seen = 0;
 
-  constructor(dir: string) {
-    this.credentials = new Credentials(
-      [`${dir}/one`, undefined, `${dir}/two`],
-      async () => {
-        const texts = ["one", "two"].map((name) =>
-          Deno.readTextFile(`${dir}/${name}`)
-        );
-        const text = (await Promise.all(texts)).join();
-        if (text.includes("bad")) throw new Error(text);
-        return text;
-      },
-      5,
-    );
+  constructor(dir: string, stat = Deno.stat, interval = 5) {
+    const read = async () => {
+      const texts = ["one", "two"].map((name) =>
+        Deno.readTextFile(`${dir}/${name}`)
+      );
+      const text = (await Promise.all(texts)).join();
+      this.reads++;
+      this.#moves();
+      if (text.includes("bad")) throw new Error(text);
+      return text;
+    };
+    const files = [`${dir}/one`, undefined, `${dir}/two`];
+    this.credentials = new Credentials(files, read, interval, stat);
   }
 
   follow(): void {
     const event = (text: string) => {
       this.events.push(text);
-      this.#more.resolve();
-      this.#more = Promise.withResolvers();
+      this.#moves();
     };
+    let isTaking = false;
     this.credentials.follow({
-      take: () => this.gate,
+      take: async () => {
+        this.overlapped ||= isTaking;
+        isTaking = true;
+        await this.gate;
+        isTaking = false;
+      },
       taken: event,
       failed: (error) => event(`failed: ${(error as Error).message}`),
     });
@@ -59,15 +68,25 @@ class Followed implements Disposable {
     return this.events[this.#seen++]!;
   }
 
+  /** Waits until the files have been read so often. */
+  async haveBeenRead(times: number): Promise<void> {
+    while (this.reads < times) await this.#more.promise;
+  }
+
+  #moves(): void {
+    this.#more.resolve();
+    this.#more = Promise.withResolvers();
+  }
+
   [Symbol.dispose](): void {
     this.credentials[Symbol.dispose]();
   }
 }
 
-async function followed(dir: string): Promise<Followed> {
+async function followed(dir: string, interval?: number): Promise<Followed> {
   await Deno.writeTextFile(`${dir}/one`, "a");
   await Deno.writeTextFile(`${dir}/two`, "b");
-  const followed = new Followed(dir);
+  const followed = new Followed(dir, Deno.stat, interval);
   assertEquals(await followed.credentials.read(), "a,b");
   followed.follow();
   return followed;
@@ -112,7 +131,8 @@ test("what is wrong is told once, and what comes after it is taken", async (dir)
   using files = await followed(dir);
   await replace(`${dir}/one`, "bad");
   assertEquals(await files.next(), "failed: bad,b");
-  // It is tried again meanwhile, and fails again.
+  // It is tried again, and fails again.
+  await files.haveBeenRead(files.reads + 2);
   await Deno.remove(`${dir}/one`);
   assertEquals((await files.next()).startsWith("failed: No such file"), true);
   await replace(`${dir}/one`, "c");
@@ -126,15 +146,21 @@ test("what is wrong is told once, and what comes after it is taken", async (dir)
 });
 
 test("reload: all that is asked meanwhile is one more, of the last state", async (dir) => {
-  using files = await followed(dir);
+  // It looks only when it is asked.
+  using files = await followed(dir, 1e9);
   const gate = Promise.withResolvers<void>();
   files.gate = gate.promise;
   for (let i = 0; i < 100; i++) files.credentials.reload();
   await Deno.writeTextFile(`${dir}/one`, "last");
-  for (let i = 0; i < 100; i++) files.credentials.reload();
+  // While the first is put in force.
+  for (let i = 0; i < 100; i++) {
+    await Deno.stat(dir);
+    files.credentials.reload();
+  }
   files.gate = undefined;
   gate.resolve();
   while (await files.next() !== "last,b");
+  assertEquals(files.overlapped, false);
   assertEquals(files.events.length <= 3, true, files.events.join(" "));
 });
 
@@ -148,19 +174,37 @@ test("reload: before it follows it is remembered", async (dir) => {
   assertEquals(await files.next(), "a,b");
 });
 
-test("a pipe is not read twice", async (dir) => {
-  const { success } = await new Deno.Command("mkfifo", {
-    args: [`${dir}/one`],
-  }).output();
-  assertEquals(success, true);
-  await Deno.writeTextFile(`${dir}/two`, "b");
-  using files = new Followed(dir);
-  const reading = files.credentials.read();
+test("a file that changes from look to look is left alone", async (dir) => {
   await Deno.writeTextFile(`${dir}/one`, "a");
-  assertEquals(await reading, "a,b");
+  await Deno.writeTextFile(`${dir}/two`, "b");
+  let looks = 0;
+  const changing = Promise.withResolvers<void>();
+  using files = new Followed(dir, async (file) => {
+    const info = await Deno.stat(file as string);
+    looks++;
+    if (looks === 20) changing.resolve();
+    return { ...info, size: Math.min(looks, 40) };
+  });
+  await files.credentials.read();
   files.follow();
-  // A later change of the other one would be taken before.
-  await Deno.remove(`${dir}/one`);
-  await Deno.writeTextFile(`${dir}/one`, "c");
-  assertEquals(await files.next(), "c,b");
+  await changing.promise;
+  assertEquals(files.reads, 1);
+  // At last it stays as it is.
+  assertEquals(await files.next(), "a,b");
+});
+
+test("what is no file is not read twice", async (dir) => {
+  await Deno.writeTextFile(`${dir}/one`, "a");
+  await Deno.writeTextFile(`${dir}/two`, "b");
+  let looks = 0;
+  const enough = Promise.withResolvers<void>();
+  using files = new Followed(dir, async (file) => {
+    const info = await Deno.stat(file as string);
+    if (++looks === 20) enough.resolve();
+    return { ...info, size: Math.min(looks, 5), isFile: false };
+  });
+  await files.credentials.read();
+  files.follow();
+  await enough.promise;
+  assertEquals(files.reads, 1);
 });

@@ -1,10 +1,10 @@
 /** The systemd units: well-formed, tight, and enough for the programs to run. */
 
 import { assertEquals } from "@std/assert";
-import { text } from "node:stream/consumers";
 import { format, parseAddress } from "../tunnel/address.ts";
-import { connectSocket, listenSocket } from "../tunnel/socket.ts";
+import { listenPlain, type PlainListener } from "../tunnel/plain.ts";
 import {
+  ask,
   clientFlags,
   MAY_RUN,
   run,
@@ -106,11 +106,11 @@ const PLACES = {
 
 for (const [name, place] of Object.entries(PLACES)) {
   test(`both units: a tunnel between ${name}`, async (dir) => {
-    const { server: backend, address } = await listenSocket(
+    const backend = await listenPlain(
       parseAddress(place(dir, "far"), "127.0.0.1")!,
-      (socket) => socket.pipe(socket),
     );
-    const forward = ["--port", "0", "--forward", format(address)];
+    const echoing = echo(backend);
+    const forward = ["--port", "0", "--forward", format(backend.address)];
     await using server = await TestServer.of(
       await runUnit("server", dir, forward),
     );
@@ -119,9 +119,21 @@ for (const [name, place] of Object.entries(PLACES)) {
     await using entrance = await TestEntrance.of(
       await runUnit("client", dir, [...flags, "--listen", near]),
     );
-    const socket = await connectSocket(parseAddress(near) ?? entrance.address);
-    socket.end("there and back");
-    assertEquals(await text(socket), "there and back");
-    await new Promise((resolve) => backend.close(resolve));
+    const at = parseAddress(near) ?? entrance.address;
+    assertEquals(await ask(at, "there and back"), "there and back");
+    await backend.close();
+    await echoing;
   });
+}
+
+/** Sends each caller back what it says. */
+async function echo(listener: PlainListener): Promise<void> {
+  for (let caller; (caller = await listener.accept());) {
+    const buffer = new Uint8Array(1000);
+    for (let n; (n = await caller.read(buffer)) !== null;) {
+      await caller.write(buffer.subarray(0, n));
+    }
+    await caller.closeWrite();
+    caller.close();
+  }
 }

@@ -1,11 +1,15 @@
 /** In-memory connections for tests, whole or split as the test wants. */
 
-import type { StreamPair } from "../lib/mod.ts";
-
 export const KEY = "0f".repeat(32);
 export const PSK = `default:${KEY}\nalice:${"a1".repeat(32)}\n`;
 
 type Chunk = Uint8Array<ArrayBuffer>;
+
+/** A `StreamPair` whose chunks are bytes. */
+export interface End {
+  readonly readable: ReadableStream<Chunk>;
+  readonly writable: WritableStream<Chunk>;
+}
 
 /** What a wire does to the bytes that pass, chunk by chunk. */
 export type Wire = (chunk: Chunk) => Iterable<Chunk>;
@@ -25,9 +29,9 @@ export function pieces(size: number): Wire {
 export function duplex(
   up: Wire = whole,
   down: Wire = whole,
-): [StreamPair, StreamPair] {
+): [End, End] {
   const stream = (wire: Wire) =>
-    new TransformStream<Uint8Array, Uint8Array>({
+    new TransformStream<Chunk, Chunk>({
       transform(chunk, controller) {
         for (const piece of wire(chunk.slice())) controller.enqueue(piece);
       },
@@ -37,47 +41,6 @@ export function duplex(
     { readable: toClient.readable, writable: toServer.writable },
     { readable: toServer.readable, writable: toClient.writable },
   ];
-}
-
-/** A raw peer: says what a test wants, frame by frame or not at all. */
-export class RawPeer {
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
-  #buffer: number[] = [];
-
-  constructor(pair: StreamPair) {
-    this.#reader = pair.readable.getReader();
-    this.#writer = pair.writable.getWriter();
-    this.#writer.closed.catch(() => {});
-    this.#reader.closed.catch(() => {});
-  }
-
-  /** The next frame's bytes; undefined once the other side has closed. */
-  async readFrame(): Promise<Chunk | undefined> {
-    const header = await this.#take(2);
-    return header && await this.#take(header[0]! << 8 | header[1]!);
-  }
-
-  async write(bytes: Uint8Array): Promise<void> {
-    await this.#writer.write(bytes);
-  }
-
-  async close(): Promise<void> {
-    await this.#writer.close();
-  }
-
-  async #take(length: number): Promise<Chunk | undefined> {
-    while (this.#buffer.length < length) {
-      try {
-        const { done, value } = await this.#reader.read();
-        if (done) return undefined;
-        for (const byte of value) this.#buffer.push(byte);
-      } catch {
-        return undefined;
-      }
-    }
-    return new Uint8Array(this.#buffer.splice(0, length));
-  }
 }
 
 /** Sees each timer's time, and holds those of one time for the test to fire. */

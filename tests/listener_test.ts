@@ -145,22 +145,18 @@ test("reload: who proves a key that is revoked meanwhile is not let in", async (
 
 test("reload: of several at once the last one counts, on the same port", async () => {
   await using echo = new Echo();
-  const last = [pair, otherPair];
   for (let round = 0; round < 10; round++) {
-    const [now, then] = round % 2 ? last : last.toReversed();
-    const psk = `default:${KEY}`;
-    const reloads = [
-      echo.listener.reload({ ...now!, psk }),
-      echo.listener.reload({ ...then!, psk }),
-      echo.listener.reload({ ...now!, psk: PSK }),
-    ];
-    await Promise.all(reloads);
-    await say(await echo.dial(now!.cert, "alice"), "the last one's");
-    const error = await assertRejects(
-      () => echo.dial(then!.cert),
-      ChannelError,
-    );
-    assertEquals(error.code, "untrusted");
+    await Promise.all([
+      echo.listener.reload({ ...otherPair, psk: `default:${KEY}` }),
+      echo.listener.reload({ ...pair, psk: PSK }),
+    ]);
+    await say(await echo.dial(pair.cert, "alice"), "the last one's");
+    await Promise.all([
+      echo.listener.reload({ ...otherPair, psk: PSK }),
+      echo.listener.reload({ ...otherPair, psk: `default:${KEY}` }),
+    ]);
+    await say(await echo.dial(otherPair.cert), "the last one's");
+    await echo.listener.reload({ ...pair, psk: PSK });
   }
 });
 
@@ -217,6 +213,28 @@ test("maxConnections: the next is handed out when one has left", async () => {
   (await second).abort();
   (await listener.accept()).abort();
   await Promise.all(clients);
+});
+
+test("maxConnections: one in standby is the first to go, but not at once", async () => {
+  let proved = Promise.withResolvers<void>();
+  await using echo = new Echo({
+    maxConnections: 1,
+    onHandshake: () => proved.resolve(),
+  });
+  const { port } = echo.listener.addr;
+  const options = { port, caCerts: [pair.cert], psk: PSK };
+  // The next one comes before the first has begun its stream.
+  const first = await connect({ ...options, standby: true });
+  await proved.promise;
+  const second = await connect(options);
+  await say(first, "it was about to");
+  await say(second, "then the next");
+  proved = Promise.withResolvers();
+  const idle = await connect({ ...options, standby: true });
+  await proved.promise;
+  await say(await connect(options), "for whom it goes");
+  const error = await assertRejects(() => idle.closed, ChannelError);
+  assertEquals(error.code, "cut");
 });
 
 test("maxConnections: who proves nothing takes no place", async () => {

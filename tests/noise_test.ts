@@ -33,17 +33,24 @@ Deno.test("CipherState: calls that overlap take their nonces in order", async ()
 Deno.test("CipherState: a frame that does not open costs its nonce too", async () => {
   const cipher = await CipherState.initializeKey(new Uint8Array(32));
   const forged = new Uint8Array(17);
-  await assertRejects(() => cipher.decryptWithAd(EMPTY, forged), DOMException);
+  await assertRejects(
+    async () => await cipher.decryptWithAd(EMPTY, forged),
+    Error,
+  );
   assertEquals(cipher.n, 1n);
 });
 
 Deno.test("CipherState: after a rekey the old key opens nothing", async () => {
   const make = () => CipherState.initializeKey(new Uint8Array(32));
   const [sender, stale, fresh] = [await make(), await make(), await make()];
-  await Promise.all([sender.rekey(), fresh.rekey()]);
+  sender.rekey();
+  fresh.rekey();
   // The counter goes on.
   assertEquals(sender.n, 0n);
   const sealed = await sender.encryptWithAd(EMPTY, new Uint8Array([7]));
-  await assertRejects(() => stale.decryptWithAd(EMPTY, sealed), DOMException);
+  await assertRejects(
+    async () => await stale.decryptWithAd(EMPTY, sealed),
+    Error,
+  );
   assertEquals([...await fresh.decryptWithAd(EMPTY, sealed)], [7]);
 });

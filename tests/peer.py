@@ -25,7 +25,7 @@ from dissononce.processing.impl.handshakestate import HandshakeState
 from dissononce.processing.impl.symmetricstate import SymmetricState
 from dissononce.processing.modifiers.psk import PSKPatternModifier
 
-DATA, END, PING, PONG = range(4)
+DATA, END, PING, PONG, OPEN = range(5)
 HELLO = b"innerlock/1 default"
 REKEY_INTERVAL = 65_536
 ROUND = 500  # messages of a kind before their answers are read
@@ -108,6 +108,8 @@ class Peer:
         self.conn.sendall(frame(bytes(message)))
         self.receiving, self.sending = map(Direction, pair)
         assert self.receive() == (PING, b"")
+        self.send([(PONG, b"")])
+        assert self.receive() == (OPEN, b"")
 
     def send(self, messages):
         self.conn.sendall(
@@ -132,7 +134,7 @@ def client(port, cert, psk_file):
     tcp = socket.create_connection(("127.0.0.1", int(port)))
     peer = Peer(tls.wrap_socket(tcp, server_hostname="localhost"))
     peer.initiate(read_psk(psk_file))
-    peer.send([(PING, b"")])
+    peer.send([(PING, b""), (OPEN, b"")])
     text, reply, pongs = bytes(97 + i % 26 for i in range(TOTAL)), b"", 0
     for start in range(0, TOTAL, ROUND):
         part = text[start : start + ROUND]
@@ -157,7 +159,6 @@ def server(cert, key, psk_file):
     print(listener.getsockname()[1], flush=True)
     peer = Peer(tls.wrap_socket(listener.accept()[0], server_side=True))
     peer.respond(read_psk(psk_file))
-    peer.send([(PONG, b"")])
     waiting, ended = b"", False
     while waiting or not ended:
         part, waiting = waiting[:ROUND].upper(), waiting[ROUND:]
@@ -194,7 +195,8 @@ def transcript():
         }
 
     def message(direction, name, body=b""):
-        plaintext = bytes([["data", "end", "ping", "pong"].index(name)]) + body
+        types = ["data", "end", "ping", "pong", "open"]
+        plaintext = bytes([types.index(name)]) + body
         return shown(name, direction.seal(plaintext), plaintext)
 
     def many(direction, name, count):
@@ -204,11 +206,12 @@ def transcript():
             digest.update(bytes.fromhex(message(direction, name)["frame"]))
         return {"type": name, "count": count, "sha256": digest.hexdigest()}
 
-    def say(direction, control, text, after):
+    def say(direction, first, text, after):
+        """The first of these again and again, up to the rekey."""
         return [
-            message(direction, control),
+            *(message(direction, name) for name in first),
             message(direction, "data", text.encode()),
-            many(direction, control, REKEY_INTERVAL - 2),
+            many(direction, first[0], REKEY_INTERVAL - len(first) - 1),
             message(direction, "data", after.encode()),
             message(direction, "end"),
         ]
@@ -225,11 +228,11 @@ def transcript():
         "client_to_server": [
             shown("hello", HELLO, HELLO),
             shown("noise", message1),
-            *say(up, "ping", "hello", "after the rekey"),
+            *say(up, ["ping", "open"], "hello", "after the rekey"),
         ],
         "server_to_client": [
             shown("noise", message2),
-            *say(down, "pong", "HELLO", "AFTER THE REKEY"),
+            *say(down, ["pong"], "HELLO", "AFTER THE REKEY"),
         ],
     }
     print(json.dumps(result, indent=2))

@@ -1,5 +1,6 @@
 /** Runs the real programs as a user does. */
 
+import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
 
 const ROOT = new URL("..", import.meta.url).pathname;
@@ -73,15 +74,20 @@ export class Terminal implements AsyncDisposable {
   readonly #output: ReadableStreamDefaultReader<string>;
   #shown = "";
 
-  /** @param redirect What a shell would append, such as `> /dev/null`. */
-  constructor(task: Task, args: string[], redirect = "") {
-    const quoted = command(task, args)
+  /**
+   * @param task A program, or a shell with job control.
+   * @param redirect What a shell would append, such as `> /dev/null`.
+   */
+  constructor(task: Task | "shell", args: string[] = [], redirect = "") {
+    const isShell = task === "shell";
+    const words = isShell ? ["bash", "--norc", "-i"] : command(task, args);
+    const quoted = words
       .map((arg) => `'${arg.replaceAll("'", `'\\''`)}'`).join(" ");
     this.#child = new Deno.Command("script", {
       args: ["-qec", `${quoted} ${redirect}`, "/dev/null"],
       stdin: "piped",
       stdout: "piped",
-      env: { NO_COLOR: "1", ...environment(task) },
+      env: { NO_COLOR: "1", ...(!isShell && environment(task)) },
     }).spawn();
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream())
@@ -142,9 +148,11 @@ export async function run(
   };
 }
 
-/** A running server: its port, and its log as it comes. */
-export class TestServer implements AsyncDisposable {
-  readonly port: number;
+/** What a log has not said by then it will not say, in milliseconds. */
+const PATIENCE = 30_000;
+
+/** A program that listens, and its log as it comes. */
+class Program implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #stdout: ReadableStreamDefaultReader<Uint8Array>;
   readonly #reading: Promise<void>;
@@ -153,15 +161,117 @@ export class TestServer implements AsyncDisposable {
   /** Up to where {@linkcode logged} has looked. */
   #seen = 0;
 
-  private constructor(
+  protected constructor(
     child: Deno.ChildProcess,
     stdout: ReadableStreamDefaultReader<Uint8Array>,
-    port: number,
   ) {
     this.#child = child;
     this.#stdout = stdout;
     this.#reading = this.#read();
-    this.port = port;
+  }
+
+  /** What one that has just been started says first on its stdout. */
+  protected static async greeting(child: Deno.ChildProcess) {
+    await child.stdin.close();
+    const stdout = child.stdout.getReader();
+    const { value } = await stdout.read();
+    return { stdout, greeting: new TextDecoder().decode(value) };
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  signal(signal: Deno.Signal): void {
+    this.#child.kill(signal);
+  }
+
+  async exitCode(): Promise<number> {
+    return (await this.#child.status).code;
+  }
+
+  /** Lets it have so many descriptors. */
+  async limitDescriptors(count: number): Promise<void> {
+    await new Deno.Command("prlimit", {
+      args: [`--nofile=${count}:${count}`, "--pid", String(this.pid)],
+    }).output();
+  }
+
+  /**
+   * Its resident memory in MiB, how many descriptors it has open, and how long it
+   * has kept a processor busy, in milliseconds.
+   */
+  async usage(): Promise<
+    { memory: number; descriptors: number; busy: number }
+  > {
+    // Deno itself may not read another process's /proc.
+    const script = "awk '/VmRSS/ { print $2 }' /proc/$0/status; " +
+      "awk '{ print 10 * ($14 + $15) }' /proc/$0/stat; ls /proc/$0/fd";
+    const { stdout } = await new Deno.Command("sh", {
+      args: ["-c", script, String(this.pid)],
+    }).output();
+    const [kib, busy, ...names] = new TextDecoder().decode(stdout).trim()
+      .split("\n");
+    return {
+      memory: Math.round(Number(kib) / 1024),
+      descriptors: names.length,
+      busy: Number(busy),
+    };
+  }
+
+  /** Waits until its log says this, after all that was waited for before. */
+  async logged(text: string): Promise<void> {
+    let at: number;
+    const timeout = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => timeout.resolve(false), PATIENCE);
+    while ((at = this.#log.indexOf(text, this.#seen)) === -1) {
+      if (await Promise.race([this.#more.promise, timeout.promise])) continue;
+      clearTimeout(timer);
+      throw new Error(`"${text}" is not in "${this.#log}"`);
+    }
+    clearTimeout(timer);
+    this.#seen = at + text.length;
+  }
+
+  /** All the time: a full pipe would stop the program. */
+  async #read(): Promise<void> {
+    const text = this.#child.stderr.pipeThrough(new TextDecoderStream());
+    for await (const chunk of text) {
+      this.#log += chunk;
+      this.#more.resolve(true);
+      this.#more = Promise.withResolvers();
+    }
+    this.#more.resolve(false);
+  }
+
+  /** Ends it by a signal, if it has not ended; its exit code and whole log. */
+  protected async end(
+    signal: Deno.Signal,
+  ): Promise<{ code: number; log: string }> {
+    try {
+      this.#child.kill(signal);
+    } catch {
+      // It has ended.
+    }
+    const { code } = await this.#child.status;
+    await this.#stdout.cancel();
+    await this.#reading;
+    return { code, log: this.#log };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end("SIGKILL");
+  }
+}
+
+/** A running server. */
+export class TestServer extends Program {
+  private constructor(
+    child: Deno.ChildProcess,
+    stdout: ReadableStreamDefaultReader<Uint8Array>,
+    readonly port: number,
+  ) {
+    super(child, stdout);
   }
 
   /** @param port Where it is to listen; 0 takes a free one. */
@@ -176,123 +286,63 @@ export class TestServer implements AsyncDisposable {
 
   /** One that has just been started. */
   static async of(child: Deno.ChildProcess): Promise<TestServer> {
-    await child.stdin.close();
-    const reader = child.stdout.getReader();
-    const { value } = await reader.read();
-    const ready = new TextDecoder().decode(value);
-    const taken = Number(/^listening on .*:(\d+)\n$/.exec(ready)?.[1]);
-    const server = new TestServer(child, reader, taken);
+    const { stdout, greeting } = await Program.greeting(child);
+    const taken = Number(/^listening on .*:(\d+)\n$/.exec(greeting)?.[1]);
+    const server = new TestServer(child, stdout, taken);
     if (taken > 0) return server;
     throw new Error(`The server did not start: ${await server.stop()}`);
   }
 
-  signal(signal: Deno.Signal): void {
-    this.#child.kill(signal);
-  }
-
-  async exitCode(): Promise<number> {
-    return (await this.#child.status).code;
-  }
-
-  /** Lets it have so many descriptors. */
-  async limitDescriptors(count: number): Promise<void> {
-    await new Deno.Command("prlimit", {
-      args: [`--nofile=${count}:${count}`, "--pid", String(this.#child.pid)],
-    }).output();
-  }
-
-  /** Its resident memory in MiB, and how many descriptors it has open. */
-  async usage(): Promise<{ memory: number; descriptors: number }> {
-    // Deno itself may not read another process's /proc.
-    const script = "awk '/VmRSS/ { print $2 }' /proc/$0/status; ls /proc/$0/fd";
-    const { stdout } = await new Deno.Command("sh", {
-      args: ["-c", script, String(this.#child.pid)],
-    }).output();
-    const [kib, ...names] = new TextDecoder().decode(stdout).trim().split("\n");
-    return {
-      memory: Math.round(Number(kib) / 1024),
-      descriptors: names.length,
-    };
-  }
-
-  /** Waits until its log says this, after all that was waited for before. */
-  async logged(text: string): Promise<void> {
-    let at: number;
-    while ((at = this.#log.indexOf(text, this.#seen)) === -1) {
-      if (await this.#more.promise) continue;
-      throw new Error(`"${text}" is not in "${this.#log}"`);
-    }
-    this.#seen = at + text.length;
-  }
-
-  /** All the time: a full pipe would stop the server. */
-  async #read(): Promise<void> {
-    const text = this.#child.stderr.pipeThrough(new TextDecoderStream());
-    for await (const chunk of text) {
-      this.#log += chunk;
-      this.#more.resolve(true);
-      this.#more = Promise.withResolvers();
-    }
-    this.#more.resolve(false);
-  }
-
   /** Kills it, if it has not ended; its whole log. */
   async stop(): Promise<string> {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch {
-      // It has ended.
-    }
-    await this.#child.status;
-    await this.#stdout.cancel();
-    await this.#reading;
-    return this.#log;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop();
+    return (await this.end("SIGKILL")).log;
   }
 }
 
 /** The real client at a tunnel's near end. */
-export class TestEntrance implements AsyncDisposable {
+export class TestEntrance extends Program {
   private constructor(
+    child: Deno.ChildProcess,
+    stdout: ReadableStreamDefaultReader<Uint8Array>,
     readonly address: { host: string; port: number },
-    readonly child: Deno.ChildProcess,
-    readonly log: Promise<string>,
-    readonly reader: ReadableStreamDefaultReader<Uint8Array>,
-  ) {}
+  ) {
+    super(child, stdout);
+  }
 
-  static async start(dir: string, port: number, listen = "0") {
-    const flags = [...clientFlags(dir, port), "--listen", listen];
-    return await TestEntrance.of(start("client", flags));
+  static async start(
+    dir: string,
+    port: number,
+    listen = "0",
+    flags: string[] = [],
+  ): Promise<TestEntrance> {
+    const args = [...clientFlags(dir, port), "--listen", listen, ...flags];
+    return await TestEntrance.of(start("client", args));
   }
 
   /** One that has just been started. */
   static async of(child: Deno.ChildProcess): Promise<TestEntrance> {
-    await child.stdin.close();
-    const log = new Response(child.stderr).text();
-    const reader = child.stdout.getReader();
-    const ready = new TextDecoder().decode((await reader.read()).value);
-    const taken = Number(/:(\d+)\n$/.exec(ready)?.[1]);
-    const address = { host: "127.0.0.1", port: taken };
-    return new TestEntrance(address, child, log, reader);
+    const { stdout, greeting } = await Program.greeting(child);
+    const port = Number(/:(\d+)\n$/.exec(greeting)?.[1]);
+    const address = { host: "127.0.0.1", port };
+    const entrance = new TestEntrance(child, stdout, address);
+    if (greeting.startsWith("listening on ")) return entrance;
+    throw new Error(`The client did not start: ${(await entrance.stop()).log}`);
   }
 
+  /** Asks it to stop; its exit code and whole log. */
   async stop(): Promise<{ code: number; log: string }> {
-    this.child.kill("SIGTERM");
-    const { code } = await this.child.status;
-    await this.reader.cancel();
-    return { code, log: await this.log };
+    return await this.end("SIGTERM");
   }
+}
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      await this.stop();
-    } catch {
-      // It has been.
-    }
-  }
+/** Says a text to whoever listens at an address, and ends; the whole answer. */
+export async function ask(address: Address, text: string): Promise<string> {
+  const conn = "path" in address
+    ? await Deno.connect({ transport: "unix", path: address.path })
+    : await Deno.connect({ hostname: address.host, port: address.port });
+  await conn.write(new TextEncoder().encode(text));
+  await conn.closeWrite();
+  return await new Response(conn.readable).text();
 }
 
 const PORTS = { first: 10_000, count: 22_000 };

@@ -188,8 +188,8 @@ export const PROPERTIES: Record<string, Property> = {
     cuts,
     (text, at, mask, cuts) =>
       within((async () => {
-        // After the handshake: hello, Noise message, ping.
-        const target = 21 + 50 + 19 + at % (text.length + 19);
+        // After the handshake and the open: hello, Noise message, ping, open.
+        const target = 21 + 50 + 19 + 19 + at % (text.length + 19);
         let offset = 0;
         let count = 0;
         const wire = function* (chunk: Bytes) {

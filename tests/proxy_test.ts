@@ -2,10 +2,10 @@
 
 import { assertEquals, assertMatch } from "@std/assert";
 import { toText } from "@std/streams";
-import { text } from "node:stream/consumers";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import {
+  ask,
   clientFlags,
   freePort,
   MAY_RUN,
@@ -15,7 +15,6 @@ import {
   TestServer,
   withCerts,
 } from "./programs.ts";
-import { connectSocket } from "../tunnel/socket.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
 const CONFIG = new URL("../deploy/haproxy.cfg", import.meta.url).pathname;
@@ -104,9 +103,7 @@ class HaProxy implements AsyncDisposable {
 
   /** What it answers to a command at its admin socket. */
   async ask(command: string): Promise<string> {
-    const socket = await connectSocket({ path: this.#admin });
-    socket.end(`${command}\n`);
-    return await text(socket);
+    return await ask({ path: this.#admin }, `${command}\n`);
   }
 
   /** Sends a server no more clients, and waits until it has none. */
@@ -289,16 +286,12 @@ test("all servers down: --listen waits for one", async (dir) => {
     await TestEntrance.start(dir, proxy.through),
     await TestEntrance.start(dir, proxy.ending),
   ];
-  const replies = entrances.map(async ({ address }) => {
-    const caller = await connectSocket(address);
-    caller.end("hello");
-    return await text(caller);
-  });
+  const replies = entrances.map(({ address }) => ask(address, "hello"));
   await using _ = await TestServer.start(serverFlags(dir), port);
   assertEquals(await Promise.all(replies), ["HELLO", "HELLO"]);
   for (const entrance of entrances) {
     const { log } = await entrance.stop();
-    assertMatch(log, /trying again[^]*The server is back/);
+    assertMatch(log, /trying again[^]*Connected to the server again/);
   }
 });
 

@@ -1,42 +1,201 @@
-import { assertRejects } from "@std/assert";
-import { encodeFrames, FrameReader } from "../lib/frame.ts";
+import { assertEquals, assertRejects } from "@std/assert";
+import type { Bytes } from "../lib/aes_gcm.ts";
+import { encodeFrames, FrameReader, MAX_FRAME_LENGTH } from "../lib/frame.ts";
+import { MessageSeal, type Seal, Type } from "../lib/message.ts";
 import { ChannelError } from "../lib/mod.ts";
-import type { CipherState } from "../lib/noise.ts";
-import { receive } from "../lib/receiver.ts";
-import { Tracer } from "../lib/trace.ts";
+import { CipherState } from "../lib/noise.ts";
+import { type Listener, Receiver } from "../lib/receiver.ts";
+import { pipe, PipeEnd, settled } from "./pipe.ts";
+import { PLAIN } from "./raw_peer.ts";
 
-Deno.test("receive: a forged frame just before a rekey is the one error", async () => {
-  const bytes = encodeFrames([new Uint8Array(17), new Uint8Array(17)]);
-  const reads = [bytes];
-  const source = {
-    read(p: Uint8Array) {
-      const part = reads.shift();
-      if (part) p.set(part);
-      return Promise.resolve(part ? part.length : null);
+/** Notes what it hears, as a text. */
+class Notes implements Listener {
+  readonly heard: string[] = [];
+  control(type: Type): void | Promise<void> {
+    this.heard.push(Object.keys(Type)[type]!);
+  }
+  data(): void {
+    this.heard.push("data");
+  }
+  deaf(): void {
+    this.heard.push("deaf");
+  }
+  hearing(): void {
+    this.heard.push("hearing");
+  }
+}
+
+/** A receiver, and the connection's other end. */
+function receiver(seal: Seal, notes = new Notes()) {
+  const [near, far] = pipe();
+  const subject = new Receiver(new FrameReader(near), seal, notes);
+  return { subject, near, far, notes };
+}
+
+const plain = (...plaintexts: number[][]) =>
+  encodeFrames(
+    plaintexts.map((text) => PLAIN.seal(new Uint8Array(text)) as Bytes),
+  );
+
+const { data, end, ping } = Type;
+
+/** Frames of the greatest length, in one write. */
+async function sayLong(far: PipeEnd, count: number): Promise<void> {
+  const body = new Uint8Array(MAX_FRAME_LENGTH);
+  for (let i = 0; i < count; i++) await far.write(encodeFrames([body]));
+}
+
+Deno.test("Receiver: a forged frame just before a rekey is the one error", async () => {
+  const frames = encodeFrames([new Uint8Array(17), new Uint8Array(17)]);
+  const key = new Uint8Array(32);
+  const cipher = await CipherState.initializeKey(key, 65_535n);
+  const { subject, far } = receiver(new MessageSeal(cipher));
+  await far.write(frames);
+  await assertRejects(() => subject.run(), ChannelError, "forged");
+});
+
+Deno.test("Receiver: what nobody takes is held in a bounded number of frames", async () => {
+  const { subject, near, far, notes } = receiver(PLAIN);
+  await sayLong(far, 100);
+  const running = subject.run();
+  await settled();
+  assertEquals(notes.heard, [...Array(8).fill("data"), "deaf"]);
+  const reads = near.reads;
+  await settled();
+  assertEquals(near.reads, reads);
+  // Each that is taken makes room for one.
+  notes.heard.length = 0;
+  assertEquals(await subject.read(new Uint8Array(65_535)), 65_518);
+  await settled();
+  assertEquals(notes.heard, ["hearing", "data", "deaf"]);
+  subject.stop(new RangeError("enough"));
+  near.close();
+  await running;
+});
+
+Deno.test("Receiver: while frames are being opened no more than those are read", async () => {
+  let opening = 0;
+  const seal: Seal = {
+    ...PLAIN,
+    open: () => {
+      opening++;
+      return new Promise(() => {});
     },
   };
-  const forged = {
-    n: 65_536n,
-    decryptWithAd: () => Promise.reject(new DOMException("", "OperationError")),
-    rekey: () => new Promise<void>((resolve) => setTimeout(resolve)),
+  const { subject, near, far } = receiver(seal);
+  await sayLong(far, 100);
+  subject.run();
+  await settled();
+  assertEquals(opening, 8);
+  subject.stop(new RangeError("enough"));
+  near.close();
+});
+
+Deno.test("Receiver: what is opened out of order is delivered in order", async () => {
+  const opened = [1, 2, 3].map(() => Promise.withResolvers<Bytes>());
+  const frames = [...opened];
+  // The fourth is there at once, as a short one is.
+  const seal: Seal = {
+    ...PLAIN,
+    open: (frame) => frames.shift()?.promise ?? PLAIN.open(frame),
   };
-  const ignore = () => {};
-  const sink = {
-    data: () => Promise.resolve(),
-    end: ignore,
-    ping: () => undefined,
-    pong: ignore,
-    fail: ignore,
+  const { subject, far, notes } = receiver(seal);
+  await far.write(plain([data, 1], [data, 2], [ping], [data, 4], [end]));
+  await far.closeWrite();
+  const running = subject.run();
+  for (
+    const [i, message] of [[2, [ping]], [1, [data, 2]], [0, [data, 1]]] as const
+  ) {
+    assertEquals(notes.heard, []);
+    opened[i]!.resolve(new Uint8Array(message));
+    await settled();
+  }
+  assertEquals(notes.heard, ["data", "data", "ping", "data", "end"]);
+  const p = new Uint8Array(10);
+  const read = [];
+  for (let count; (count = await subject.read(p)) !== null;) {
+    read.push(...p.subarray(0, count));
+  }
+  assertEquals(read, [1, 2, 4]);
+  await running;
+});
+
+Deno.test("Receiver: what a message has to wait for holds back those behind it", async () => {
+  const room = Promise.withResolvers<void>();
+  const notes = new Notes();
+  const control = notes.control.bind(notes);
+  notes.control = (type) => {
+    control(type);
+    if (type === ping) return room.promise;
   };
-  await assertRejects(
-    () =>
-      receive(
-        new FrameReader(source),
-        forged as unknown as CipherState,
-        new Tracer(),
-        sink,
-      ),
-    ChannelError,
-    "forged",
-  );
+  for (const isSlow of [false, true]) {
+    const seal: Seal = isSlow
+      ? { ...PLAIN, open: (frame) => Promise.resolve(PLAIN.open(frame)) }
+      : PLAIN;
+    const { subject, near, far } = receiver(seal, notes);
+    notes.heard.length = 0;
+    await far.write(plain([ping], [data, 1], [end]));
+    const running = subject.run();
+    running.catch(() => {});
+    await settled();
+    if (!isSlow) {
+      assertEquals(notes.heard, ["ping"]);
+      room.resolve();
+      await settled();
+    }
+    assertEquals(notes.heard, ["ping", "data", "end"]);
+    subject.stop(new Error());
+    near.close();
+  }
+});
+
+Deno.test("Receiver: stopped while frames are being opened, it delivers none of them", async () => {
+  const opening = Promise.withResolvers<Bytes>();
+  const { subject, near, far, notes } = receiver({
+    ...PLAIN,
+    open: () => opening.promise,
+  });
+  await far.write(plain([end]));
+  const running = subject.run();
+  await settled();
+  const reading = subject.read(new Uint8Array(1));
+  subject.stop(new RangeError("enough"));
+  near.close();
+  await assertRejects(() => reading, RangeError, "enough");
+  opening.resolve(new Uint8Array([end]));
+  await running;
+  await assertRejects(() => subject.read(new Uint8Array(1)), RangeError);
+  assertEquals(notes.heard, []);
+});
+
+Deno.test("Receiver: a frame that does not open ends it while others are being opened", async () => {
+  let count = 0;
+  const { subject, near, far } = receiver({
+    ...PLAIN,
+    open: () =>
+      count++ === 0
+        ? new Promise<Bytes>(() => {})
+        : Promise.reject(new ChannelError("protocol", "forged")),
+  });
+  await far.write(plain([data, 1], [data, 2]));
+  await assertRejects(() => subject.run(), ChannelError, "forged");
+  subject.stop(new Error());
+  near.close();
+});
+
+Deno.test("Receiver: a cut is told when all before it has been taken", async () => {
+  const { subject, far } = receiver(PLAIN);
+  await far.write(plain([data, 1], [data, 2]));
+  await far.closeWrite();
+  let told = "";
+  const running = subject.run().catch((error) => told = error.code);
+  for (const byte of [1, 2]) {
+    await settled();
+    assertEquals(told, "");
+    const p = new Uint8Array(5);
+    assertEquals(await subject.read(p), 1);
+    assertEquals(p[0], byte);
+  }
+  await running;
+  assertEquals(told, "cut");
 });

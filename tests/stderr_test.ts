@@ -104,7 +104,6 @@ for (
       await conn.closeWrite();
       assertEquals(await new Response(conn.readable).text(), "HI\n");
       assertEquals(await codeAtSigterm(child), 0);
-      await entrance.reader.cancel();
     },
     otherReason,
   );

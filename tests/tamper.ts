@@ -27,10 +27,10 @@ type Direction = "up" | "down";
 
 /**
  * How many frames a session has each way: up, the hello, a Noise message, a
- * ping, two of data and the end; down, a Noise message, a pong, two of data and
- * the end.
+ * ping, the open, two of data and the end; down, a Noise message, a pong, two of
+ * data and the end.
  */
-const FRAMES = { up: 6, down: 5 };
+const FRAMES = { up: 7, down: 5 };
 
 /** What a manipulation may do when its frame, header included, has come. */
 interface Wire {

@@ -95,7 +95,7 @@ test("connect: a server name does not go with a client certificate", async () =>
   await assertRejects(
     () => dial(listener, { cert, key, serverName }),
     TypeError,
-    "A server name cannot go with a client certificate",
+    "A client certificate goes with neither a server name nor a proxy",
   );
   // The same name is no other.
   const same = { cert, key, serverName: "localhost" };
@@ -211,7 +211,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "The certificate of the peer is made out to a.example or 10.0.0.1, not to x; use one",
+        "The certificate of the peer is made out to a.example or 10.0.0.1, not to x",
       ],
       [
         new InvalidData(
@@ -220,7 +220,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "made out to no name, not to x; make one with 'deno task certs --host x",
+        "made out to no name, not to x",
       ],
       [
         new InvalidData(
@@ -229,7 +229,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "expired on 2021-01-01 at 00:00 UTC, and it is 2026-11-24 at 22:30 UTC by",
+        "expired on 2021-01-01 at 00:00:00 UTC, and it is 2026-11-24 at 22:30:26 UTC by",
       ],
       [
         new InvalidData(
@@ -238,7 +238,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "is not valid until 2040-01-01 at 00:00 UTC, and it is 2026-11-24 at 22:30",
+        "is not valid until 2040-01-01 at 00:00:00 UTC, and it is 2026-11-24 at 22:30",
       ],
       [
         new InvalidData(`${bad}Other(OtherError(CaUsedAsEndEntity))`),
@@ -250,13 +250,13 @@ Deno.test("tlsError: what rustls says, in words", () => {
         new InvalidData(`${bad}Expired`),
         "server",
         "untrusted",
-        "The certificate of the peer has expired; make a new one",
+        "The certificate of the peer has expired",
       ],
       [
         new InvalidData(`${bad}UnknownIssuer`),
         "server",
         "untrusted",
-        "is of an issuer that is not trusted; copy cert.pem",
+        "is of an issuer that is not trusted",
       ],
       [new InvalidData(`${bad}Whatever`), "server", "untrusted", "(Whatever)"],
       [
@@ -287,13 +287,13 @@ Deno.test("tlsError: what rustls says, in words", () => {
         new InvalidData("received fatal alert: CertificateRevoked"),
         "server",
         "refused",
-        "not take the certificate of --client-cert (CertificateRevoked)",
+        "not take the client's certificate (CertificateRevoked)",
       ],
       [
         new InvalidData("received fatal alert: UnknownCA"),
         "client",
         "protocol",
-        "The peer does not trust this certificate (UnknownCA); copy cert.pem",
+        "The peer does not trust this certificate (UnknownCA)",
       ],
       [
         new InvalidData("received fatal alert: BadCertificate"),

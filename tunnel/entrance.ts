@@ -4,8 +4,9 @@
  * @module
  */
 
+import { abortable } from "@std/async/abortable";
 import type { Channel } from "../lib/mod.ts";
-import { relay, Source } from "./relay.ts";
+import { broken, relay, Source } from "./relay.ts";
 import { type Report, type Reserve, Unreachable } from "./reserve.ts";
 import type { Resettable } from "./resettable.ts";
 
@@ -14,6 +15,13 @@ const PATIENCE = 10_000;
 
 /** What an entrance needs of those who make sessions. */
 export type Sessions = Pick<Reserve, "take">;
+
+/** The two sides of a caller, each being read. */
+interface Sides {
+  fromPlain: Source;
+  channel: Channel;
+  fromChannel: Source;
+}
 
 /**
  * Carries a local caller to its end, over a session of the server's.
@@ -30,17 +38,13 @@ export async function carry(
 ): Promise<void> {
   const name = "The local caller";
   const fromPlain = new Source(plain);
-  const deadline = performance.now() + PATIENCE;
+  const gone = new AbortController();
+  // What it says waits for the session; that it breaks need not.
+  fromPlain.peek().catch((error) => gone.abort(broken(name, error)));
   try {
-    for (const isRetry of [false, true]) {
-      const patience = Math.max(0, deadline - performance.now());
-      const channel = await sessions.take(patience, signal, isRetry);
-      const fromChannel = new Source(channel);
-      const isLost = await isLostBefore(channel, fromPlain, fromChannel);
-      if (isLost && !isRetry) continue;
-      const ends = { channel, plain, name, fromPlain, fromChannel };
-      return await relay(ends, signal);
-    }
+    const stop = AbortSignal.any([signal, gone.signal]);
+    const sides = await begin(sessions, fromPlain, stop);
+    await relay({ plain, name, ...sides }, signal);
   } catch (error) {
     plain.reset();
     if (signal.aborted || error instanceof Unreachable) return;
@@ -49,22 +53,38 @@ export async function carry(
 }
 
 /**
- * Begins the stream. True if the session is lost before either side has said
- * anything: one in reserve may have been dead without anybody knowing, and a new
- * one serves the caller as well.
+ * Begins the stream over a session in reserve. Such a one may be dead without
+ * anybody knowing: if it is lost before either side has said anything, a new one
+ * serves the caller as well.
  */
-async function isLostBefore(
-  channel: Channel,
+async function begin(
+  sessions: Sessions,
   fromPlain: Source,
-  fromChannel: Source,
-): Promise<boolean> {
-  // A caller that breaks has said something too: the relay will hear it.
-  const spoken = fromPlain.peek().then(() => false, () => false);
-  const answered = fromChannel.peek().then(() => false, () => true);
+  signal: AbortSignal,
+): Promise<Sides> {
+  const deadline = performance.now() + PATIENCE;
+  const take = async (isFresh: boolean) => {
+    const patience = Math.max(0, deadline - performance.now());
+    const channel = await sessions.take(patience, signal, isFresh);
+    const fromChannel = new Source(channel);
+    // Whoever reads it is told why it cannot begin.
+    await channel.open().catch(() => {});
+    return { fromPlain, channel, fromChannel };
+  };
+  const sides = await take(false);
   try {
-    await channel.open();
-    return await Promise.race([spoken, answered]);
-  } catch {
-    return true;
+    if (await abortable(isInUse(sides), signal)) return sides;
+  } catch (error) {
+    sides.channel.abort(error);
+    throw error;
   }
+  return await take(true);
+}
+
+/** Waits until either side says something; false if the session is lost before. */
+async function isInUse({ fromPlain, fromChannel }: Sides): Promise<boolean> {
+  return await Promise.race([
+    fromPlain.peek().then(() => true),
+    fromChannel.peek().then(() => true, () => false),
+  ]);
 }

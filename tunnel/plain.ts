@@ -7,16 +7,20 @@
 
 import { delay } from "@std/async/delay";
 import { basename, dirname } from "node:path";
-import { isOutOfDescriptors, whyNot } from "../cli/system_errors.ts";
+import { whyNot } from "../cli/system_errors.ts";
 import { type Address, format } from "./address.ts";
-import { OutOfDescriptors, type Resettable, resettable } from "./resettable.ts";
+import { areLeft } from "./descriptors.ts";
+import { type Resettable, resettable } from "./resettable.ts";
 
 /** A backend that does not answer is given up, after so many milliseconds. */
 const CONNECT_TIMEOUT = 10_000;
 
 /** The pauses while there are no descriptors, or nothing can be accepted. */
 const FIRST_PAUSE = 5;
-const LONGEST_PAUSE = 1000;
+const LONGEST_PAUSE = 200;
+
+/** What a caller takes: a descriptor to read, one to write, and its session. */
+const DESCRIPTORS = 3;
 
 /** A plain connection or its listener could not be made, or broke. */
 export class PlainError extends Error {}
@@ -75,15 +79,21 @@ export interface PlainListener {
 
 /**
  * Listens on an address. Out of descriptors, callers wait in the system's queue
- * and are accepted when there are some again.
+ * and are accepted when there are some again: for themselves, for the session of
+ * each, and for those that are still to be made.
  *
+ * @param sessions How many sessions are still to be made for other callers.
  * @throws {PlainError} If the address cannot be had.
  */
-export async function listenPlain(address: Address): Promise<PlainListener> {
+export async function listenPlain(
+  address: Address,
+  sessions = () => 0,
+): Promise<PlainListener> {
+  const room = () => areLeft(DESCRIPTORS + sessions());
   try {
     return "path" in address
-      ? await listenUnix(address.path)
-      : listenTcp(address);
+      ? await listenUnix(address.path, room)
+      : listenTcp(address, room);
   } catch (cause) {
     const kind = "path" in address ? "listen unix" : "listen";
     const why = whyNot(cause, kind);
@@ -95,10 +105,12 @@ export async function listenPlain(address: Address): Promise<PlainListener> {
 
 function listenTcp(
   address: Extract<Address, { port: number }>,
+  hasRoom: () => boolean,
 ): PlainListener {
   const { host: hostname, port } = address;
   const listener = Deno.listen({ hostname, port });
-  return acceptor(listener, { ...address, port: listener.addr.port }, () => {
+  const taken = { ...address, port: listener.addr.port };
+  return acceptor(listener, taken, hasRoom, () => {
     listener.close();
     return Promise.resolve();
   });
@@ -109,7 +121,10 @@ function listenTcp(
  * So the socket is bound under another name and moved into its place, and removed
  * from there only while it is ours. Whoever does so holds the folder's lock.
  */
-async function listenUnix(path: string): Promise<PlainListener> {
+async function listenUnix(
+  path: string,
+  hasRoom: () => boolean,
+): Promise<PlainListener> {
   return await withFolder(path, async () => {
     if (await isTaken(path)) {
       throw new Deno.errors.AddrInUse("Somebody listens there");
@@ -118,7 +133,7 @@ async function listenUnix(path: string): Promise<PlainListener> {
     const listener = Deno.listen({ transport: "unix", path: bound });
     const { ino } = await Deno.lstat(bound);
     await Deno.rename(bound, path);
-    return acceptor(listener, { path }, async () => {
+    return acceptor(listener, { path }, hasRoom, async () => {
       listener.close();
       await withFolder(path, async () => {
         const now = await Deno.lstat(path).catch(() => undefined);
@@ -152,10 +167,12 @@ async function isTaken(path: string): Promise<boolean> {
 function acceptor(
   listener: Deno.Listener,
   address: Address,
+  hasRoom: () => boolean,
   close: () => Promise<void>,
 ): PlainListener {
   let isClosed = false;
-  const untilThere = async <T>(work: () => T | Promise<T>) => {
+  /** Tries until it works; undefined once the listener is closed. */
+  const patiently = async <T>(work: () => T | Promise<T>) => {
     for (let pause = FIRST_PAUSE; !isClosed;) {
       try {
         return await work();
@@ -168,10 +185,13 @@ function acceptor(
   return {
     address,
     async accept() {
-      const conn = await untilThere(() => listener.accept());
+      await patiently(() => {
+        if (!hasRoom()) throw new Deno.errors.Busy("Out of descriptors");
+      });
+      const conn = await patiently(() => listener.accept());
       if (!conn) return undefined;
       if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
-      const caller = await untilThere(() => resettable(conn));
+      const caller = await patiently(() => resettable(conn));
       if (!caller) conn.close();
       return caller;
     },
@@ -180,9 +200,4 @@ function acceptor(
       await close();
     },
   };
-}
-
-/** Whether a failure is for want of descriptors, and so will pass. */
-export function isShortage(error: unknown): boolean {
-  return error instanceof OutOfDescriptors || isOutOfDescriptors(error);
 }

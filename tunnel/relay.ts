@@ -48,6 +48,12 @@ export class Source {
   }
 }
 
+/** A plain end broke its connection. */
+export function broken(name: string, cause: unknown): PlainError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new PlainError(`${name} broke the connection: ${why}`, { cause });
+}
+
 /** What is carried, and by what it is told. */
 export interface Ends {
   channel: Channel;
@@ -77,8 +83,7 @@ export async function relay(ends: Ends, signal: AbortSignal): Promise<void> {
   const { fromPlain = new Source(plain), fromChannel = new Source(channel) } =
     ends;
   const broke = (cause: unknown) => {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new PlainError(`${name} broke the connection: ${why}`, { cause });
+    throw broken(name, cause);
   };
   const up = async () => {
     for (let bytes; (bytes = await fromPlain.take().catch(broke));) {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { abortable } from "@std/async/abortable";
+import { CLOCK, type Clock, type Timer } from "../lib/keepalive.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 
 /** The first pause after a failure, in milliseconds; it doubles each time. */
@@ -25,11 +25,11 @@ const REVIEW_INTERVAL = 30_000;
  */
 const REFILL_DELAY = 20;
 
-/** A session is there for good if it is there after so long, in milliseconds. */
+/**
+ * A session is there for good if it is there after so long, in milliseconds. One
+ * that dies younger counts as a failure.
+ */
 const SETTLING_TIME = 300;
-
-/** A session that dies this young counts as a failure, in milliseconds. */
-const MIN_AGE = 1_000;
 
 /** Is told what people should know. */
 export type Report = (message: string) => void;
@@ -52,6 +52,8 @@ export interface ReserveOptions {
   diedYoung: string;
   /** How many sessions may wait for callers; with 0 each is made when one comes. */
   max: number;
+  /** Stands in for time in tests. */
+  clock?: Clock;
 }
 
 /** One who waits for a session. */
@@ -66,6 +68,7 @@ type Waiting = PromiseWithResolvers<Channel>;
  */
 export class Reserve {
   readonly #options: ReserveOptions;
+  readonly #clock: Clock;
   readonly #stop = new AbortController();
   readonly #ready: Channel[] = [];
   readonly #waiting = new Set<Waiting>();
@@ -78,16 +81,23 @@ export class Reserve {
   /** What is wrong, while something is. */
   #trouble: string | undefined;
   #pause = FIRST_PAUSE;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-  #refill: ReturnType<typeof setTimeout> | undefined;
-  readonly #review: ReturnType<typeof setInterval>;
+  #retry: Timer | undefined;
+  #refill: Timer | undefined;
+  #review: Timer | undefined;
 
   /** Begins to dial at once, if it is to keep any. */
   constructor(options: ReserveOptions) {
     this.#options = options;
+    this.#clock = options.clock ?? CLOCK;
     this.#target = Math.min(1, options.max);
-    this.#review = setInterval(() => this.#shrink(), REVIEW_INTERVAL);
+    this.#reviewLater();
     this.#fill();
+  }
+
+  /** How many sessions are still to be made, for callers and for the reserve. */
+  get missing(): number {
+    const wanted = this.#waiting.size + this.#target;
+    return Math.max(0, wanted - this.#ready.length);
   }
 
   /**
@@ -102,33 +112,31 @@ export class Reserve {
     signal: AbortSignal,
     isFresh = false,
   ): Promise<Channel> {
+    signal.throwIfAborted();
     const ready = isFresh ? undefined : this.#ready.shift();
     this.#spare = Math.min(this.#spare, this.#ready.length);
     if (ready) {
-      this.#refill ??= setTimeout(() => {
+      this.#refill ??= this.#clock.after(REFILL_DELAY, () => {
         this.#refill = undefined;
         this.#fill();
-      }, REFILL_DELAY);
+      });
       return ready;
     }
     this.#target = Math.min(this.#target + 1, this.#options.max);
     const waiting = Promise.withResolvers<Channel>();
     this.#waiting.add(waiting);
-    const timer = setTimeout(
-      () => waiting.reject(new Unreachable("The server cannot be reached")),
+    const timer = this.#clock.after(
       patience,
+      () => this.#refuse(waiting, new Unreachable("No session in time")),
     );
+    const onAbort = () => this.#refuse(waiting, signal.reason);
+    signal.addEventListener("abort", onAbort);
     try {
       this.#fill();
-      return await abortable(waiting.promise, signal);
+      return await waiting.promise;
     } finally {
-      clearTimeout(timer);
-      this.#waiting.delete(waiting);
-      // It may have been given one just when it gave up.
-      waiting.promise.then(
-        (late) => signal.aborted && this.#add(late),
-        () => {},
-      );
+      this.#clock.clear(timer);
+      signal.removeEventListener("abort", onAbort);
     }
   }
 
@@ -141,13 +149,11 @@ export class Reserve {
 
   /** Keeps none any more; sessions that were taken live on. */
   close(): void {
-    clearInterval(this.#review);
-    clearTimeout(this.#retry);
-    clearTimeout(this.#refill);
-    this.#stop.abort(new Unreachable("The tunnel was closed"));
-    for (const waiting of this.#waiting) {
-      waiting.reject(this.#stop.signal.reason);
+    for (const timer of [this.#review, this.#retry, this.#refill]) {
+      this.#clock.clear(timer);
     }
+    this.#stop.abort(new Unreachable("The tunnel was closed"));
+    this.#refuseAll(this.#stop.signal.reason);
     for (const channel of this.#ready.splice(0)) channel.close();
   }
 
@@ -156,16 +162,16 @@ export class Reserve {
     const isPaused = this.#retry !== undefined || this.#stop.signal.aborted;
     if (isPaused) return;
     const max = this.#trouble === undefined ? MAX_DIALS : 1;
-    const missing = this.#waiting.size + this.#target - this.#ready.length;
-    for (let n = this.#dials; n < Math.min(max, missing); n++) this.#dial();
+    const dials = Math.min(max, this.missing);
+    while (this.#dials < dials) this.#dial();
   }
 
   async #dial(): Promise<void> {
     this.#dials++;
     try {
       const channel = await this.#options.dial(this.#stop.signal);
-      this.#succeeded();
-      this.#announce(channel);
+      this.#connected();
+      this.#watch(channel);
       this.#add(channel);
     } catch (error) {
       this.#failed(error as Error);
@@ -175,50 +181,56 @@ export class Reserve {
     }
   }
 
-  /** Tells of the first session that the server does not drop at once. */
-  #announce(channel: Channel): void {
-    if (this.#isAnnounced || !this.#options.ready) return;
-    const timer = setTimeout(() => {
-      if (!this.#isAnnounced) this.#options.ready?.();
-      this.#isAnnounced = true;
-    }, SETTLING_TIME);
-    const stop = () => clearTimeout(timer);
-    channel.closed.then(undefined, stop);
-    this.#stop.signal.addEventListener("abort", stop);
+  #connected(): void {
+    // Whether the server keeps the session is known only later.
+    if (this.#trouble !== this.#options.diedYoung) this.#recovered();
   }
 
-  #succeeded(): void {
-    const { report, diedYoung } = this.#options;
-    // Of a session that dies young one knows only later.
-    if (this.#trouble === undefined || this.#trouble === diedYoung) return;
-    report("Connected to the server again");
+  #recovered(): void {
+    if (this.#trouble !== undefined) {
+      this.#options.report("Connected to the server again");
+    }
     this.#trouble = undefined;
   }
 
-  /** Gives a session to who has waited longest, or keeps it. */
+  /** Gives a session to who has waited longest, or keeps it if it is wanted. */
   #add(channel: Channel): void {
-    if (this.#stop.signal.aborted) return channel.close();
     const [first] = this.#waiting;
-    if (first) {
-      this.#pause = FIRST_PAUSE;
+    if (this.#stop.signal.aborted) channel.close();
+    else if (first) {
       this.#waiting.delete(first);
-      return first.resolve(channel);
-    }
-    const born = performance.now();
-    this.#ready.push(channel);
-    channel.closed.catch(() => {
+      first.resolve(channel);
+    } else if (this.#ready.length < this.#target) this.#ready.push(channel);
+    else channel.close();
+  }
+
+  /** Learns whether a session lives, and replaces one that dies in reserve. */
+  #watch(channel: Channel): void {
+    let isYoung = true;
+    const timer = this.#clock.after(SETTLING_TIME, () => {
+      isYoung = false;
+      this.#settled();
+    });
+    const stop = () => this.#clock.clear(timer);
+    this.#stop.signal.addEventListener("abort", stop);
+    channel.closed.catch(() => {}).finally(() => {
+      stop();
+      this.#stop.signal.removeEventListener("abort", stop);
       const index = this.#ready.indexOf(channel);
       if (index < 0) return;
       this.#ready.splice(index, 1);
-      // A server that is being replaced, or a box that keeps no idle connection.
-      if (performance.now() - born < MIN_AGE) {
-        this.#failed(new Error(this.#options.diedYoung));
-      } else {
-        this.#pause = FIRST_PAUSE;
-        this.#trouble = undefined;
-      }
+      // A server that is being replaced, or that does not have the service.
+      if (isYoung) this.#failed(new Error(this.#options.diedYoung));
       this.#fill();
     });
+  }
+
+  /** The server keeps a session. */
+  #settled(): void {
+    this.#recovered();
+    this.#pause = FIRST_PAUSE;
+    if (!this.#isAnnounced) this.#options.ready?.();
+    this.#isAnnounced = true;
   }
 
   #failed(error: Error): void {
@@ -229,20 +241,34 @@ export class Reserve {
     }
     this.#trouble = message;
     this.#waitABit();
-    if (!isFinal(error)) return;
-    for (const waiting of this.#waiting) waiting.reject(new Unreachable());
+    if (isFinal(error)) this.#refuseAll(new Unreachable(message));
+  }
+
+  #refuse(waiting: Waiting, reason: unknown): void {
+    if (this.#waiting.delete(waiting)) waiting.reject(reason);
+  }
+
+  #refuseAll(reason: unknown): void {
+    for (const waiting of this.#waiting) this.#refuse(waiting, reason);
   }
 
   #waitABit(): void {
     if (this.#retry !== undefined) return;
-    this.#retry = setTimeout(() => this.#resume(), this.#pause);
+    this.#retry = this.#clock.after(this.#pause, () => this.#resume());
     this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
   }
 
   #resume(): void {
-    clearTimeout(this.#retry);
+    this.#clock.clear(this.#retry);
     this.#retry = undefined;
     this.#fill();
+  }
+
+  #reviewLater(): void {
+    this.#review = this.#clock.after(REVIEW_INTERVAL, () => {
+      this.#shrink();
+      this.#reviewLater();
+    });
   }
 
   #shrink(): void {

@@ -16,6 +16,7 @@
 import { Socket } from "node:net";
 import process from "node:process";
 import type { Transport } from "../lib/mod.ts";
+import { closeQuietly } from "../lib/transport.ts";
 
 /** A connection that can be broken. */
 export interface Resettable extends Transport {
@@ -47,16 +48,15 @@ globalThis.addEventListener("unload", () => {
 /**
  * Makes a connection resettable.
  *
- * @param newHandle The runtime's internal class; undefined if there is none.
- * @throws {Deno.errors.NotCapable} Never: what is missing is done without.
+ * @param newHandle The runtime's internal class; null if there is none.
  * @throws {OutOfDescriptors} If there is no second descriptor to be had.
  */
 export function resettable(
   conn: Deno.Conn,
-  newHandle: NewHandle | undefined = handleClass(),
+  newHandle: NewHandle | null = handleClass(),
 ): Resettable {
-  const rid = newHandle && ridOf(conn);
-  if (!newHandle || rid === undefined) return new EndOnlyConn(conn);
+  const rid = ridOf(conn);
+  if (newHandle === null || rid === undefined) return new EndOnlyConn(conn);
   const handle = new newHandle(SOCKET);
   if (handle.openFromRid(rid) === 0) {
     return new NodeReadConn(conn as Deno.TcpConn, handle);
@@ -68,7 +68,7 @@ export function resettable(
 /** A connection's second descriptor could not be had. */
 export class OutOfDescriptors extends Error {}
 
-function handleClass(): NewHandle | undefined {
+function handleClass(): NewHandle | null {
   const { binding } = process as unknown as {
     binding?(name: string): { TCP?: { prototype: object } };
   };
@@ -77,9 +77,9 @@ function handleClass(): NewHandle | undefined {
     const hasAll = ["openFromRid", "reset", "close"].every((name) =>
       TCP && name in TCP.prototype
     );
-    return hasAll ? TCP as unknown as NewHandle : undefined;
+    return hasAll ? TCP as unknown as NewHandle : null;
   } catch {
-    return undefined;
+    return null;
   }
 }
 
@@ -119,11 +119,7 @@ class EndOnlyConn implements Resettable {
   }
 
   close(): void {
-    try {
-      this.#conn.close();
-    } catch {
-      // It was.
-    }
+    closeQuietly(this.#conn);
   }
 
   reset(): void {
@@ -136,6 +132,9 @@ const IDLE_BUFFER = 4 * 1024;
 
 /** One of a connection that says much. */
 const BUSY_BUFFER = 64 * 1024;
+
+/** A write that is not over by then is not read by the peer, in milliseconds. */
+const LAST_WRITE = 100;
 
 /**
  * `Deno.startTls` takes a connection over before it reads the certificates, and
@@ -157,7 +156,8 @@ class NodeReadConn implements Resettable {
   #hasEnded = false;
   #isReading = false;
   #error: { error: unknown } | undefined;
-  #writes = 0;
+  /** The last write, which may be over. */
+  #writing: Promise<unknown> = Promise.resolve();
 
   constructor(conn: Deno.TcpConn, handle: Handle) {
     this.#conn = conn;
@@ -204,13 +204,11 @@ class NodeReadConn implements Resettable {
     return waiting.promise;
   }
 
-  async write(p: Uint8Array): Promise<number> {
-    this.#writes++;
-    try {
-      return await this.#conn.write(p);
-    } finally {
-      this.#writes--;
-    }
+  write(p: Uint8Array): Promise<number> {
+    if (!live.has(this)) return Promise.reject(this.#error!.error);
+    const writing = this.#conn.write(p);
+    this.#writing = writing;
+    return writing;
   }
 
   closeWrite(): Promise<void> {
@@ -224,17 +222,22 @@ class NodeReadConn implements Resettable {
   }
 
   reset(): void {
-    if (!live.has(this)) return;
+    if (!this.#forget()) return;
     this.linger();
-    this.#forget();
-    if (this.#writes === 0) {
-      Deno.startTls(this.#conn, { caCerts: [NO_CERTIFICATE] }).catch(() => {});
-    } else {
-      // What was to be written is in the way of FIN; RST comes before it.
-      this.#conn.close();
-    }
-    // The last descriptor: this sends RST.
     this.#socket.destroy();
+    this.#drop();
+  }
+
+  /** Lets the last descriptor go without a shutdown: this sends RST. */
+  async #drop(): Promise<void> {
+    // A write under way holds the descriptor. To close the connection ends it,
+    // with a FIN behind all that the peer has not read: then RST comes first.
+    const timer = setTimeout(() => this.#conn.close(), LAST_WRITE);
+    await this.#writing.catch(() => {});
+    clearTimeout(timer);
+    await Deno.startTls(this.#conn, { caCerts: [NO_CERTIFICATE] }).catch(() =>
+      closeQuietly(this.#conn)
+    );
   }
 
   /** From now on the close of the last descriptor sends RST. */

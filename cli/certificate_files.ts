@@ -1,0 +1,203 @@
+/**
+ * Keeps or makes `key.pem` and `cert.pem`, the server's files of the outer lock.
+ *
+ * @module
+ */
+
+import { promptSecret } from "@std/cli/prompt-secret";
+import {
+  type CertificateInfo,
+  certificatesOf,
+  describeCertificate,
+  isKeyOf,
+} from "./certificates.ts";
+import { readIfThere, readPrivateKey } from "./files.ts";
+import { type Args, UsageError } from "./main.ts";
+import {
+  encryptKey,
+  makeCertificate,
+  makeKey,
+  makeRequest,
+} from "./openssl.ts";
+import { isEncrypted, openPrivateKey, privateKeyOf } from "./private_keys.ts";
+import type { NewFile } from "./replace.ts";
+
+/** What a run is to write, and what it may say once that is written. */
+export interface Work {
+  files: NewFile[];
+  notes: string[];
+}
+
+/** The names that a certificate always has: clients on this machine. */
+const LOCAL_NAMES = ["localhost", "127.0.0.1", "::1"];
+
+/** How long a certificate may be valid, in days. */
+export const MAX_DAYS = 36_500;
+
+/** The two files in a folder. */
+interface Pair {
+  keyPath: string;
+  certPath: string;
+  key: string | undefined;
+  cert: string | undefined;
+}
+
+/**
+ * Keeps key and certificate, or makes both.
+ *
+ * @param asked The names and addresses that `--host` gives.
+ */
+export async function certificateWork(
+  args: Args,
+  out: string,
+  asked: string[],
+): Promise<Work> {
+  const [keyPath, certPath] = [`${out}/key.pem`, `${out}/cert.pem`];
+  const [key, cert] = [await readIfThere(keyPath), await readIfThere(certPath)];
+  const pair = { keyPath, certPath, key, cert };
+  const old = infoOf(pair);
+  const kept = args.is("renew") ? undefined : keptOf(args, pair, asked);
+  const hosts = [...new Set([...LOCAL_NAMES, ...old?.names ?? [], ...asked])];
+  if (kept === undefined) return await makePair(args, out, pair, hosts, old);
+  return {
+    files: args.is("csr")
+      ? [await requestFile(out, await readPrivateKey(keyPath, {}), hosts)]
+      : [],
+    notes: [`${certPath}, ${keyPath}: ${validity(kept)}, kept`, nameOf(kept)],
+  };
+}
+
+/** What the certificate says, if there is a sound one. */
+function infoOf({ certPath, cert }: Pair): CertificateInfo | undefined {
+  try {
+    return cert === undefined
+      ? undefined
+      : describeCertificate(certificatesOf(certPath, cert));
+  } catch {
+    return undefined;
+  }
+}
+
+/** The certificate that is there and stays, if it does. */
+function keptOf(
+  args: Args,
+  pair: Pair,
+  asked: string[],
+): CertificateInfo | undefined {
+  const { keyPath, certPath, key, cert } = pair;
+  if (key === undefined && cert === undefined) return undefined;
+  if (key === undefined || cert === undefined) {
+    const [there, missing] = key === undefined
+      ? [certPath, keyPath]
+      : [keyPath, certPath];
+    throw new UsageError(
+      `There is ${there} but no ${missing}: --renew makes both`,
+    );
+  }
+  const old = infoOf(pair);
+  if (old === undefined) {
+    throw new UsageError(
+      `${certPath} is no certificate: --renew replaces it and ${keyPath}, for ` +
+        "the names that --host gives",
+    );
+  }
+  const block = privateKeyOf(keyPath, key);
+  const isLocked = isEncrypted(block);
+  const certificates = certificatesOf(certPath, cert);
+  if (!isLocked && !isKeyOf(openPrivateKey(keyPath, block), certificates)) {
+    throw new UsageError(
+      `${keyPath} is not the key of ${certPath}: --renew replaces both`,
+    );
+  }
+  const missing = asked.filter((host) => !isMadeOutTo(old, host));
+  if (mayReplace(old, missing)) {
+    if (!isLocked || args.is("passphrase")) return undefined;
+    throw new UsageError(
+      `${keyPath} is encrypted and has to be replaced: --passphrase encrypts ` +
+        "the new one, --renew leaves it plain",
+    );
+  }
+  if (missing.length > 0) {
+    const some = missing.join(", ");
+    throw new UsageError(
+      `${certPath} is not made out to ${some}: --renew adds it, and every ` +
+        "client then needs the new one",
+    );
+  }
+  if (args.is("passphrase") || args.is("rsa")) {
+    throw new UsageError(
+      `${keyPath} is there and stays as it is: --renew replaces it`,
+    );
+  }
+  return old;
+}
+
+/**
+ * Whether a certificate is replaced unasked: one of ours that has expired, or
+ * that lacks a name and is of use on this machine only. A CA's never is.
+ */
+function mayReplace(old: CertificateInfo, missing: string[]): boolean {
+  const isLocal = old.names.every((name) => LOCAL_NAMES.includes(name));
+  return old.isSelfSigned &&
+    (!old.isCurrent || (isLocal && missing.length > 0));
+}
+
+function isMadeOutTo({ names }: CertificateInfo, host: string): boolean {
+  return names.includes(host) || names.includes(host.replace(/^[^.]+/, "*"));
+}
+
+async function makePair(
+  args: Args,
+  out: string,
+  { keyPath, certPath }: Pair,
+  hosts: string[],
+  old: CertificateInfo | undefined,
+): Promise<Work> {
+  const key = await makeKey(args.is("rsa"));
+  const passphrase = args.is("passphrase") ? askPassphrase() : undefined;
+  const text = passphrase ? await encryptKey(key, passphrase) : key;
+  const days = args.integer("days", 1, MAX_DAYS);
+  const cert = await makeCertificate(key, hosts, days);
+  const files = [
+    { path: keyPath, text, mode: 0o600 },
+    { path: certPath, text: cert, mode: 0o644 },
+  ];
+  if (args.is("csr")) files.push(await requestFile(out, key, hosts));
+  const notes = [
+    `${keyPath}, ${certPath}: made, for ${hosts.join(", ")}`,
+    nameOf(describeCertificate(cert)),
+  ];
+  if (old?.isCurrent === false) {
+    notes.unshift(`${certPath}: ${validity(old)}, replaced`);
+  }
+  if (old) notes.push(`every client needs the new ${certPath}`);
+  return { files, notes };
+}
+
+function nameOf(certificate: CertificateInfo): string {
+  return `certificate ${certificate.fingerprint}, ${validity(certificate)}`;
+}
+
+function validity({ isCurrent, isSelfSigned, expires }: CertificateInfo) {
+  if (isCurrent) return `valid until ${expires}`;
+  return `expired ${expires}` +
+    (isSelfSigned ? "" : ", its CA has to renew it");
+}
+
+async function requestFile(
+  out: string,
+  key: string,
+  hosts: string[],
+): Promise<NewFile> {
+  const text = await makeRequest(key, hosts);
+  return { path: `${out}/cert.csr`, text, mode: 0o644 };
+}
+
+function askPassphrase(): string {
+  const passphrase = promptSecret("Passphrase for key.pem:");
+  if (!passphrase) throw new UsageError("A passphrase may not be empty");
+  if (promptSecret("Once more:") !== passphrase) {
+    throw new UsageError("The two passphrases differ");
+  }
+  return passphrase;
+}

@@ -1,0 +1,102 @@
+/**
+ * The two sides of an invitation: the server's, which makes one, and the client's,
+ * which keeps what it says.
+ *
+ * @module
+ */
+
+import { promptSecret } from "@std/cli/prompt-secret";
+import { toText } from "@std/streams";
+import { isIP } from "node:net";
+import { certificatesOf, describeCertificate } from "./certificates.ts";
+import { readCertificates, readIfThere, readPsk, whyNot } from "./files.ts";
+import { formatInvitation, parseInvitation } from "./invitation.ts";
+import { type Args, UsageError } from "./main.ts";
+import { stderr, stdout } from "./output.ts";
+import { replaceFiles, withFolders } from "./replace.ts";
+import { folderOf, settingsPath } from "./settings.ts";
+
+/**
+ * Prints the line, or writes it into a file of mode 0600.
+ *
+ * @param notes What has been made for it.
+ */
+export async function invite(
+  args: Args,
+  out: string,
+  notes: string[],
+): Promise<void> {
+  const identity = args.text("invite")!;
+  const psk = await readPsk(`${out}/psk.txt`);
+  const cert = await readCertificates(`${out}/cert.pem`);
+  const host = args.texts("host")[0] ?? hostOf(cert);
+  const port = args.integer("port", 1, 65_535);
+  const key = psk.get(identity)!.toHex();
+  const line = formatInvitation({ host, port, identity, key, cert });
+  // Of stdout the line is all, so that it can be piped.
+  notes.forEach((note) => stderr.line(note));
+  const file = args.text("invite-file");
+  if (file === undefined) {
+    stderr.line(
+      `for ${identity} at ${host}:${port}; whoever reads this line can speak ` +
+        `as ${identity}, so pass it on as a secret:`,
+    );
+    stdout.line(line);
+  } else {
+    await replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]);
+    stderr.line(`${file}: for ${identity} at ${host}:${port}; keep it secret`);
+  }
+}
+
+/** The first of its names that leads here from elsewhere, or else this machine. */
+function hostOf(cert: string): string {
+  const { names } = describeCertificate(cert);
+  const isLocal = (name: string) =>
+    name === "localhost" || name === "::1" || name.startsWith("127.");
+  const others = names.filter((name) =>
+    !isLocal(name) && !name.startsWith("*")
+  );
+  return others.find((name) => !isIP(name)) ?? others[0] ?? "localhost";
+}
+
+/** Asks for the line, and writes what a client needs. */
+export async function join(args: Args, out: string): Promise<void> {
+  const { host, port, identity, key, cert } = parseInvitation(
+    await readLine(args.text("invite-file")),
+  );
+  const name = args.text("as");
+  const folder = folderOf(out, name);
+  if (await readIfThere(`${folder}/key.pem`) !== undefined) {
+    throw new UsageError(
+      `${folder} is a server's, with its key.pem: give this one a name with ` +
+        "--as NAME, or another folder with --out DIR",
+    );
+  }
+  const settings = JSON.stringify({ host, port, identity }, undefined, 2);
+  const file = (path: string, text: string) => ({ path, text, mode: 0o600 });
+  const certPath = `${folder}/cert.pem`;
+  try {
+    await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new UsageError(`Cannot make ${folder}: ${whyNot(error)}`);
+  }
+  await withFolders([certPath], () =>
+    replaceFiles([
+      file(certPath, certificatesOf("the invitation", cert)),
+      file(`${folder}/psk.txt`, `${identity}:${key}\n`),
+      file(settingsPath(folder), settings + "\n"),
+    ]));
+  const server = name === undefined ? "" : ` --server ${name}`;
+  stdout.line(`joined ${host}:${port} as ${identity}, in ${folder}`);
+  stdout.line(`try it: deno task client${server} --check`);
+}
+
+async function readLine(file: string | undefined): Promise<string> {
+  if (file !== undefined) {
+    const text = await readIfThere(file);
+    if (text !== undefined) return text;
+    throw new UsageError(`Cannot read ${file}: there is no such file`);
+  }
+  if (!Deno.stdin.isTerminal()) return await toText(Deno.stdin.readable);
+  return promptSecret("Invitation:", { mask: "" }) ?? "";
+}

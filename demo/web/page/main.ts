@@ -1,0 +1,277 @@
+/**
+ * The page: what a person does, and what is shown of it.
+ *
+ * @module
+ */
+
+import { ChannelError, type Transport } from "../../../lib/mod.ts";
+import type { Act, Command, Direction, Report } from "../events.ts";
+import { connect, listen, openSocket, say } from "./client.ts";
+import { type Local, Story } from "./story.ts";
+import { frameContent, quote, remark, Timeline } from "./timeline.ts";
+
+/** So long a frame is seen at the box before it goes on, in milliseconds. */
+const PAUSE = 180;
+
+const find = <T extends HTMLElement>(selector: string): T =>
+  document.querySelector<T>(selector)!;
+
+const lock = find("#lock");
+const story = find("#story");
+const form = find<HTMLFormElement>("#say");
+const input = find<HTMLInputElement>("#text");
+const send = find<HTMLButtonElement>("#send");
+const end = find<HTMLButtonElement>("#end");
+const cut = find<HTMLButtonElement>("#cut");
+const acts = [...document.querySelectorAll<HTMLButtonElement>("[data-act]")];
+const directions = [
+  ...document.querySelectorAll<HTMLInputElement>("[name=to]"),
+];
+const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** What this tab is called, and the key that it was given. */
+let tab = "";
+let psk = "";
+
+/** The connection, while there is one. */
+let transport: Transport | undefined;
+/** Resolves when the last connection is over, on both sides. */
+let isOver: Promise<unknown> = Promise.resolve();
+/** Is called when the server has said that it is. */
+let serverIsDone = () => {};
+
+const timeline = new Timeline(find("#timeline"), () => tab);
+const teller = new Story();
+const watch = openSocket("/console");
+
+function isSealed(): boolean {
+  return lock.ariaChecked === "true";
+}
+
+function tell(event: Report | Local): void {
+  const sentence = teller.tell(event);
+  if (!sentence) return;
+  story.dataset.tone = sentence.tone;
+  story.replaceChildren(sentence.text);
+}
+
+function command(command: Command): void {
+  watch.send(JSON.stringify(command));
+}
+
+/** Shows whether there is a connection. */
+function showState(state: "connecting" | "open" | "closed"): void {
+  document.body.dataset.state = state;
+  send.textContent = state === "closed" ? "Connect" : "Send";
+  for (const button of [end, cut]) button.ariaDisabled = `${state !== "open"}`;
+}
+
+function start(): void {
+  const served = new Promise<void>((resolve) => serverIsDone = resolve);
+  isOver = Promise.all([converse(), served]);
+}
+
+/** Connects, and shows what comes until the connection is over. */
+async function converse(): Promise<void> {
+  showState("connecting");
+  const sealed = isSealed();
+  try {
+    transport = await connect(tab, sealed ? psk : null);
+    tell({ type: "connected", sealed });
+    showState("open");
+    await listen(transport, (text) => {
+      you("client", [quote(text)]);
+      tell({ type: "received", text });
+    });
+    you("client", [remark(sealed ? "the server’s end" : "closed")]);
+    tell({ type: "over" });
+  } catch (error) {
+    const code = error instanceof ChannelError ? error.code : "error";
+    const message = error instanceof Error ? error.message : `${error}`;
+    you("client", [remark(`${code}: ${message}`)], "bad");
+    tell({ type: "broken", code, message });
+  } finally {
+    transport?.close();
+    transport = undefined;
+    showState("closed");
+  }
+}
+
+/** Says the end, and waits for the server's. */
+async function finish(): Promise<void> {
+  try {
+    await transport?.closeWrite();
+  } catch {
+    // It has been said, or the connection has failed.
+    transport?.close();
+  }
+  await isOver;
+}
+
+function you(
+  to: Direction,
+  content: (Node | string)[],
+  tone?: "bad",
+): void {
+  timeline.add({ tab, place: "you", to, content, ...(tone && { tone }) });
+}
+
+function arm(act: Act | null): void {
+  const to = directions.find(({ checked }) => checked)!.value as Direction;
+  showArmed(act);
+  command({ type: "arm", act, to });
+  tell({ type: "armed", act, to });
+}
+
+function showArmed(act: Act | null): void {
+  for (const button of acts) {
+    button.ariaPressed = `${button.dataset.act === act}`;
+  }
+}
+
+function armed(): HTMLButtonElement | undefined {
+  return acts.find(({ ariaPressed }) => ariaPressed === "true");
+}
+
+/** What the box and the server have to tell, of all tabs. */
+function report(event: Report): void {
+  const isOurs = "tab" in event && event.tab === tab;
+  switch (event.type) {
+    case "welcome":
+      ({ tab, psk } = event);
+      find("#name").textContent = tab;
+      document.title = `${tab} · ${document.title}`;
+      start();
+      return;
+    case "frame":
+      timeline.add({ ...event, place: "box", content: frameContent(event) });
+      if (!isOurs) break;
+      if (event.act) showArmed(null);
+      letGoOn(event.id);
+      break;
+    case "closed":
+      timeline.add({
+        tab: event.tab,
+        place: "box",
+        to: "client",
+        content: [remark("closed by the server")],
+      });
+      if (isOurs) letGoOn(event.id);
+      break;
+    case "cut":
+      timeline.add({
+        tab: event.tab,
+        place: "box",
+        to: "both",
+        content: [remark("cut here, both ways")],
+        tone: "bad",
+      });
+      break;
+    default:
+      server(event);
+      if (isOurs && (event.type === "ended" || event.type === "failed")) {
+        serverIsDone();
+      }
+  }
+  if (isOurs) tell(event);
+}
+
+function letGoOn(id: number): void {
+  setTimeout(
+    () => command({ type: "shown", id }),
+    isCalm.matches ? 0 : PAUSE,
+  );
+}
+
+function server(
+  event: Exclude<Report, { type: "welcome" | "frame" | "closed" | "cut" }>,
+): void {
+  const { tab } = event;
+  const place = "server";
+  const add = (content: (Node | string)[], to: Direction = "server") =>
+    timeline.add({ tab, place, to, content });
+  switch (event.type) {
+    case "accepted":
+      return add([
+        remark(
+          event.identity
+            ? `${event.identity} holds the key`
+            : "somebody is there",
+        ),
+      ]);
+    case "got":
+      return add([quote(event.text)]);
+    case "answered":
+      return add([quote(event.text)], "client");
+    case "ended":
+      return add([remark("the end: that was all")]);
+    case "failed":
+      return timeline.add({
+        tab,
+        place,
+        to: "server",
+        content: [remark(`${event.code}: ${event.message}`)],
+        tone: "bad",
+      });
+  }
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (!transport) {
+    if (document.body.dataset.state === "closed") start();
+    return;
+  }
+  const text = input.value;
+  if (text === "") return;
+  input.select();
+  you("server", [quote(text)]);
+  tell({ type: "typed", text });
+  try {
+    await say(transport, text);
+  } catch {
+    // The connection has failed: whoever listens on it tells.
+  }
+});
+
+end.addEventListener("click", async () => {
+  if (!transport) return;
+  you("server", [remark(isSealed() ? "the end" : "close")]);
+  send.focus();
+  await finish();
+});
+
+cut.addEventListener("click", () => {
+  if (transport) command({ type: "cut" });
+});
+
+for (const button of acts) {
+  button.addEventListener("click", () => {
+    arm(button.ariaPressed === "true" ? null : button.dataset.act as Act);
+  });
+}
+
+for (const direction of directions) {
+  direction.addEventListener("change", () => {
+    const act = armed()?.dataset.act as Act | undefined;
+    if (act) arm(act);
+  });
+}
+
+lock.addEventListener("click", async () => {
+  const sealed = !isSealed();
+  lock.ariaChecked = `${sealed}`;
+  document.body.dataset.lock = sealed ? "inner" : "none";
+  if (armed()) arm(null);
+  await finish();
+  timeline.note(sealed ? "Inner lock on" : "Inner lock off: TLS alone");
+  start();
+});
+
+watch.addEventListener("message", ({ data }) => report(JSON.parse(data)));
+watch.addEventListener("close", () => {
+  story.dataset.tone = "bad";
+  story.replaceChildren(
+    "The process behind this page has stopped. Start it again, and reload.",
+  );
+});

@@ -11,6 +11,7 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
+import { check } from "./cli/check.ts";
 import { converse, talk } from "./cli/conversation.ts";
 import { dial, forService, readDialOptions } from "./cli/dial.ts";
 import { carryAll } from "./cli/entrance.ts";
@@ -36,6 +37,8 @@ SIGHUP.
   --listen WHERE           carry local connections: [HOST:]PORT (HOST: 127.0.0.1)
                            or unix:/path; WHERE=SERVICE carries them to a service
                            of the server's; may repeat
+  --check                  try the way to the server, step by step, and say what
+                           is wrong
   --connect SERVICE        carry stdin and stdout to a service of the server's
   --server-name NAME       the name its certificate has, if it is another
   --ca FILE                certificate to trust, PEM (certs/cert.pem)
@@ -89,7 +92,7 @@ const FLAGS = {
     "grace",
   ],
   collect: ["listen"],
-  boolean: ["system-ca", "quiet", "trace"],
+  boolean: ["check", "system-ca", "quiet", "trace"],
   default: {
     "handshake-timeout": "10",
     "idle-timeout": "25",
@@ -105,17 +108,23 @@ const FLAGS = {
 const HANGUP_EXIT = 128 + 1;
 
 async function main(args: Args): Promise<number | void> {
+  const isCheck = args.is("check");
+  if (isCheck && args.texts("listen").length > 0) {
+    throw new UsageError("--check does not go with --listen");
+  }
   if (args.texts("listen").length > 0) return await carryAll(args);
   // As it would be by itself, had nobody listened.
   onHangUp(() => Deno.exit(HANGUP_EXIT));
   const service = args.text("connect");
-  if (service !== undefined && args.words.length > 0) {
-    throw new UsageError(`--connect goes with no words: ${args.words[0]}`);
+  if ((service !== undefined || isCheck) && args.words.length > 0) {
+    const flag = isCheck ? "--check" : "--connect";
+    throw new UsageError(`${flag} goes with no words: ${args.words[0]}`);
   }
   const options = forService(await readDialOptions(args), service);
   // All files have been read.
   keepOnly("read", []);
   keepOnly("write", []);
+  if (isCheck) return await check(options);
   await using channel = await dial(options);
   giveUpNetwork();
   const [isTyped, isRead, isTold] = [Deno.stdin, Deno.stdout, Deno.stderr]

@@ -166,46 +166,49 @@ export async function dial(
   try {
     return await connect(options);
   } catch (error) {
-    const { hostname, port, proxy } = options;
-    const server = format({ host: hostname, port });
-    if (error instanceof HttpError && error.code === "proxy") {
-      throw new Error(whyNotThrough(error, proxy!, server));
-    }
-    if (error instanceof TlsError) {
-      throw new ChannelError(error.code, withAdvice(error), { cause: error });
-    }
-    if (error instanceof ChannelError) throw advised(error, options, server);
-    if (proxy) {
-      const where = format({ host: proxy.hostname, port: proxy.port });
-      const why = whyNot(error, "connect to proxy");
-      throw new Error(
-        `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,
-      );
-    }
-    throw new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
+    throw inWords(error, options);
   }
+}
+
+/** Why there is no connection, in words for people. */
+export function inWords(error: unknown, options: DialOptions): unknown {
+  const { hostname, port, proxy } = options;
+  const server = format({ host: hostname, port });
+  if (error instanceof HttpError && error.code === "proxy") {
+    return new Error(whyNotThrough(error, proxy!, server));
+  }
+  if (error instanceof TlsError) {
+    const mayLookIn = error.reason === "issuer" && proxy;
+    const also = "; if the proxy looks into TLS, name its CA with --ca";
+    const message = withAdvice(error) + (mayLookIn ? also : "");
+    return new ChannelError(error.code, message, { cause: error });
+  }
+  if (error instanceof ChannelError) return advised(error, options, server);
+  if (proxy) {
+    const where = format({ host: proxy.hostname, port: proxy.port });
+    const why = whyNot(error, "connect to proxy");
+    return new Error(
+      `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,
+    );
+  }
+  return new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
 }
 
 /** The error with what only a user of the flags can do about it. */
 function advised(
   error: ChannelError,
-  { websocket = false, proxy }: DialOptions,
+  { websocket = false }: DialOptions,
   server: string,
 ): Error {
   const { code, message, cause } = error;
   const also = (advice: string) =>
     new ChannelError(code, `${message}; ${advice}`, { cause });
   if (websocket !== false && error instanceof HttpError) {
-    return new Error(whyNoWebSocket(error, server));
+    return new Error(whyNoWebSocket(error, server), { cause: error });
   }
   // Where a server has refused the key, no other way leads in.
   const isUnanswered = error instanceof HttpError ||
     error instanceof UnansweredError && code !== "refused";
   if (isUnanswered && websocket === false) return also(BY_WEBSOCKET);
-  const isOtherIssuer = cause instanceof Error &&
-    cause.message.includes("UnknownIssuer");
-  if (isOtherIssuer && proxy) {
-    return also("if the proxy looks into TLS, name its CA with --ca");
-  }
   return error;
 }

@@ -159,7 +159,7 @@ export async function run(
 }
 
 /** The exit code that tells of an error. */
-function exitCodeOf(error: unknown): number {
+export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError || error instanceof Deno.errors.NotCapable) {
     return Exit.usage;
   }

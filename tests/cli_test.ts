@@ -271,7 +271,7 @@ test("client: a certificate that is not trusted exits 3", async (dir, port) => {
     3,
     new RegExp(
       `server localhost:${port} \\(127\\.0\\.0\\.1\\) is made out to localhost, ` +
-        "127\\.0\\.0\\.1 or ::1, not to other\\.example; use one of them as --host",
+        "127\\.0\\.0\\.1 or ::1, not to other\\.example; use one of its names as --host",
     ),
   );
 });

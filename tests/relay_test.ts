@@ -8,7 +8,8 @@ import { type Channel, ChannelError } from "../lib/mod.ts";
 import { PlainError } from "../tunnel/plain.ts";
 import { relay } from "../tunnel/relay.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
-import { narrowPair, openPair } from "./channels.ts";
+import { channels } from "./channels.ts";
+import { pipe } from "./pipe.ts";
 import { settled } from "./pipe.ts";
 import {
   connectedPair,
@@ -76,7 +77,7 @@ interface Ends extends AsyncDisposable {
 }
 
 /** A relay at work. */
-async function relaying(pair = openPair()): Promise<Ends> {
+async function relaying(pair = channels(pipe())): Promise<Ends> {
   const [channel, peer] = await pair;
   const plain = new FakePlain();
   const stop = new AbortController();
@@ -160,7 +161,7 @@ Deno.test("relay: a signal ends it though the channel has closed", async () => {
 });
 
 Deno.test("relay: a plain end that takes nothing holds the peer back", async () => {
-  await using t = await relaying(narrowPair());
+  await using t = await relaying(channels());
   await flood(t.peer);
   await settled();
   // What is held: frames received, and frames sent.
@@ -169,7 +170,7 @@ Deno.test("relay: a plain end that takes nothing holds the peer back", async () 
 });
 
 Deno.test("relay: a peer that takes nothing holds the plain end back", async () => {
-  const [channel, peer] = await narrowPair();
+  const [channel, peer] = await channels();
   let read = 0;
   const plain = new FakePlain();
   plain.read = (p: Uint8Array = new Uint8Array(0)) =>
@@ -192,7 +193,7 @@ for (const internals of [undefined, null]) {
   const name = internals === null ? "Deno.Conn alone" : "internals";
   test(`relay: every byte and a clean end, by ${name}`, async () => {
     for (const one of exchanges([0, 1, 5_000_000])) {
-      const [channel, peer] = await openPair();
+      const [channel, peer] = await channels(pipe());
       const [caller, near] = await connectedPair();
       const [backend, far] = await connectedPair();
       const relayed = Promise.all([
@@ -213,7 +214,7 @@ for (const internals of [undefined, null]) {
 }
 
 test("forward: a channel that ends while the backend is dialled", async () => {
-  const [channel, peer] = await openPair();
+  const [channel, peer] = await channels(pipe());
   const hostname = "127.0.0.1";
   using full = Deno.listen({ port: 0, hostname, tcpBacklog: 1 });
   const { port } = full.addr;
@@ -230,7 +231,7 @@ test("forward: a server that stops resets the backend", async () => {
   const remoteAddr = { transport: "tcp", hostname: "::1", port: 1 } as const;
   const hostname = "127.0.0.1";
   using listener = Deno.listen({ port: 0, hostname });
-  const [channel, peer] = await openPair();
+  const [channel, peer] = await channels(pipe());
   const reasons: unknown[] = [];
   const sessions = new Sessions(
     (_event, _message, fields) => reasons.push(fields?.reason),

@@ -143,14 +143,9 @@ export async function acceptChannel(
     (late) => late.abort(),
   );
   const { signal } = options;
-  const abort = () => channel.abort(signal!.reason);
-  signal?.addEventListener("abort", abort);
-  try {
-    await Promise.race([channel.opened, channel.closed]);
-    return channel;
-  } finally {
-    signal?.removeEventListener("abort", abort);
-  }
+  const close = () => channel.abort(signal?.reason);
+  await orClose({ close }, signal, () => channel.opened);
+  return channel;
 }
 
 /**

@@ -9,7 +9,7 @@ import {
 import { HandshakeState } from "../lib/noise.ts";
 import { toTransport } from "../lib/transport.ts";
 import { assertFails, endAll } from "./channels.ts";
-import { duplex, PSK, watchTimers } from "./duplex.ts";
+import { duplex, KEY, PSK, watchTimers } from "./duplex.ts";
 import { settled } from "./pipe.ts";
 import { data, end, open, pong, rawClient, RawPeer } from "./raw_peer.ts";
 
@@ -49,7 +49,7 @@ Deno.test("connectChannel: an unknown identity looks like a wrong key", async ()
 });
 
 Deno.test("acceptChannel: an unknown identity is heard out, as a wrong key is", async () => {
-  for (const identity of ["default", "nobody"]) {
+  for (const identity of ["default", "nobody", "default@db", "nobody@db"]) {
     const hello = new TextEncoder().encode(`innerlock/1 ${identity}`);
     const handshake = await HandshakeState.initialize({
       prologue: hello,
@@ -307,5 +307,45 @@ Deno.test("acceptChannel: at no moment before the stream begins its signal is lo
     // If it has been lost, this ends the wait.
     client.abort();
     await refused;
+  }
+});
+
+for (
+  const [identity, atClient, atServer] of [
+    ["alice@db", "alice", "alice"],
+    ["alice@db", "alice@db", "alice@db"],
+    ["alice@db", "alice@db", "alice"],
+    ["alice@db", "alice", "alice@db"],
+    ["alice", "alice", "alice"],
+  ] as const
+) {
+  Deno.test(`handshake: ${identity}, the client's line ${atClient}, the server's ${atServer}`, async () => {
+    const [near, far] = duplex();
+    const ends = await Promise.all([
+      connectChannel(near, { psk: `${atClient}:${KEY}`, identity }),
+      acceptChannel(far, { psk: `${atServer}:${KEY}` }),
+    ]);
+    const service = identity === "alice" ? undefined : "db";
+    for (const end of ends) {
+      assertEquals([end.identity, end.service], [identity, service]);
+    }
+    await endAll(...ends);
+  });
+}
+
+Deno.test("handshake: the line of one service opens no other", async () => {
+  const other = "0e".repeat(32);
+  // The whole identity comes first, though the other key would do.
+  for (
+    const psk of [`alice@db:${KEY}`, `alice:${KEY}\nalice@web:${other}`]
+  ) {
+    const [near, far] = duplex();
+    await Promise.all([
+      assertFails(
+        connectChannel(near, { psk: `alice:${KEY}`, identity: "alice@web" }),
+        "refused",
+      ),
+      assertFails(acceptChannel(far, { psk }), "refused"),
+    ]);
   }
 });

@@ -35,7 +35,11 @@ export interface ChannelOptions {
   idleTimeout?: number;
   /** Gives the handshake up, and the transport with it. */
   signal?: AbortSignal;
-  /** Is shown each frame, plaintext included: to learn, not to log. */
+  /**
+   * Is shown each frame, plaintext included: to learn, not to log. What it throws
+   * ends nothing: it becomes an `error` event of `globalThis`, where the runtime
+   * has `ErrorEvent` (browsers, Deno).
+   */
   trace?: (frame: FrameTrace) => void;
 }
 

@@ -35,7 +35,11 @@ export interface ChannelOptions {
   idleTimeout?: number;
   /** Gives the handshake up, and the transport with it. */
   signal?: AbortSignal;
-  /** Is shown each frame, plaintext included: to learn, not to log. */
+  /**
+   * Is shown each frame, plaintext included: to learn, not to log. What it throws
+   * ends nothing: it becomes an `error` event of `globalThis`, where the runtime
+   * has `ErrorEvent` (browsers, Deno).
+   */
   trace?: (frame: FrameTrace) => void;
 }
 
@@ -143,14 +147,9 @@ export async function acceptChannel(
     (late) => late.abort(),
   );
   const { signal } = options;
-  const abort = () => channel.abort(signal!.reason);
-  signal?.addEventListener("abort", abort);
-  try {
-    await Promise.race([channel.opened, channel.closed]);
-    return channel;
-  } finally {
-    signal?.removeEventListener("abort", abort);
-  }
+  const close = () => channel.abort(signal?.reason);
+  await orClose({ close }, signal, () => channel.opened);
+  return channel;
 }
 
 /**

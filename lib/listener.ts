@@ -5,6 +5,7 @@
  */
 
 import { Admission } from "./admission.ts";
+import { guarded } from "./callback.ts";
 import {
   type Channel,
   type ChannelOptions,
@@ -103,11 +104,14 @@ export interface ListenOptions
    * @default Every service is there.
    */
   hasService?: (service: string | undefined) => boolean;
-  /** Is told how each handshake went; what it throws is ignored. */
+  /**
+   * Is told how each handshake went. What it throws ends nothing: it becomes an
+   * `error` event of `globalThis`.
+   */
   onHandshake?: (report: HandshakeReport) => void;
   /**
-   * Is told that a limit was reached, once a minute at most; what it throws is
-   * ignored.
+   * Is told that a limit was reached, once a minute at most. What it throws ends
+   * nothing: it becomes an `error` event of `globalThis`.
    */
   onLimit?: (limit: "connections" | "handshakes" | "descriptors") => void;
 }
@@ -212,6 +216,7 @@ class ChannelListener implements Listener {
   readonly addr: Deno.NetAddr;
 
   readonly #options: ListenOptions;
+  readonly #onHandshake: ListenOptions["onHandshake"];
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
@@ -232,16 +237,18 @@ class ChannelListener implements Listener {
   #change = Promise.withResolvers<void>();
 
   constructor(options: ListenOptions) {
-    const { hostname = "127.0.0.1", port, psk, cert, key, onLimit } = options;
+    const { hostname = "127.0.0.1", port, psk, cert, key } = options;
+    const { onHandshake, onLimit } = options;
     if (options.proxyProtocol && options.tls !== false) {
       throw new TypeError(
         "The PROXY protocol's header comes before TLS, where Deno cannot read it",
       );
     }
     this.#options = options;
+    this.#onHandshake = onHandshake && guarded(onHandshake);
     this.#admission = new Admission({
       ...options,
-      onLimit: (limit) => tell(onLimit, limit),
+      ...(onLimit && { onLimit: guarded(onLimit) }),
     });
     this.#psks = toPskMap(psk);
     this.#pair = { ...(cert && { cert }), ...(key && { key }) };
@@ -441,7 +448,7 @@ class ChannelListener implements Listener {
     this.#changed();
     if (this.#isDropped) return;
     const duration = performance.now() - start;
-    tell(this.#options.onHandshake, { remoteAddr, duration, ...report });
+    this.#onHandshake?.({ remoteAddr, duration, ...report });
   }
 
   /** @param comesFrom Is told from where the client comes, if a box says it. */
@@ -561,9 +568,4 @@ function revoked({ identity }: Channel): ChannelError {
     "revoked",
     `The key of ${identity} was taken away or replaced`,
   );
-}
-
-/** Who looks on does not disturb: neither by throwing nor by rejecting. */
-function tell<T>(callback: ((event: T) => unknown) | undefined, event: T) {
-  (async () => await callback?.(event))().catch(() => {});
 }

@@ -5,6 +5,7 @@
  */
 
 import type { Bytes } from "./aes_gcm.ts";
+import { guarded } from "./callback.ts";
 import { type Seal, Type, TYPE_LENGTH } from "./message.ts";
 
 /** One frame, as it passed. */
@@ -31,7 +32,7 @@ export class Tracer {
 
   /** @param trace Takes each frame. It sees plaintext. */
   constructor(trace?: (frame: FrameTrace) => void) {
-    this.#trace = trace;
+    this.#trace = trace && guarded(trace);
   }
 
   /** Shows what a direction's seal seals or opens, if somebody looks. */

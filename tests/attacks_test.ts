@@ -22,6 +22,7 @@ import {
 import { Sender } from "../lib/sender.ts";
 import { toTransport, type Transport } from "../lib/transport.ts";
 import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
+import { rekeyed } from "./reference.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import { importPrivateKey, importPublicKey } from "./x25519.ts";
 
@@ -138,7 +139,7 @@ const attacks: Record<string, () => Promise<void>> = {
     }
     sender.send(secret);
     await sender.flush();
-    const key = await rekeyed(raw);
+    const key = await importKey(await rekeyed(raw));
     const late = await decrypt(
       key,
       nonce(REKEY_INTERVAL),
@@ -226,13 +227,6 @@ function recorded(seal: Seal, frames: Uint8Array<ArrayBuffer>[]): Seal {
     },
     open: (frame) => seal.open(frame),
   };
-}
-
-/** `REKEY(k)` of the Noise specification, section 4.2. */
-async function rekeyed(raw: Uint8Array<ArrayBuffer>): Promise<CryptoKey> {
-  const [key, zeros] = [await importKey(raw), new Uint8Array(32)];
-  const block = await encrypt(key, nonce(2n ** 64n - 1n), EMPTY, zeros);
-  return await importKey(block.slice(0, 32));
 }
 
 const SINK: Transport = {

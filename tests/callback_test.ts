@@ -1,21 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { guarded } from "../lib/callback.ts";
-
-/** What the work told the world, as the errors of `error` events. */
-async function told(work: () => unknown): Promise<unknown[]> {
-  const errors: unknown[] = [];
-  const listener = (event: ErrorEvent) => {
-    event.stopImmediatePropagation();
-    errors.push(event.error);
-  };
-  globalThis.addEventListener("error", listener);
-  try {
-    await work();
-    return errors;
-  } finally {
-    globalThis.removeEventListener("error", listener);
-  }
-}
+import { told } from "./told.ts";
 
 Deno.test("guarded: the callback gets the arguments", () => {
   const seen: unknown[] = [];

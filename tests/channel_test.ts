@@ -18,6 +18,7 @@ import {
   send,
 } from "./channels.ts";
 import { duplex, pieces, PSK } from "./duplex.ts";
+import { told } from "./told.ts";
 
 for (
   const [name, wire] of [
@@ -403,5 +404,39 @@ for (
       }
       await assertFails(reading, "cut");
     }
+  });
+}
+
+for (
+  const [name, fail] of [
+    ["throws", (error: Error) => {
+      throw error;
+    }],
+    ["rejects", (error: Error) => Promise.reject(error)],
+  ] as const
+) {
+  Deno.test(`Channel: a trace that ${name} disturbs nothing, and is told`, async () => {
+    const failures: Error[] = [];
+    const trace = () => {
+      const error = new Error("Its disk is full");
+      failures.push(error);
+      return fail(error);
+    };
+    const errors = await told(async () => {
+      const [client, server] = await channels(duplex(), { trace });
+      // Sealed at once, sealed on another thread.
+      for (const message of [random(10), random(10_000)]) {
+        await client.write(message);
+        await server.write(message);
+      }
+      await endAll(client, server);
+      assertEquals([client.bytesReceived, server.bytesReceived], [
+        10_010,
+        10_010,
+      ]);
+    });
+    // Two sides, each of which sends and receives at least nine frames.
+    assertEquals(failures.length >= 18, true);
+    assertEquals(errors, failures);
   });
 }

@@ -9,7 +9,8 @@ import {
 import { HandshakeState } from "../lib/noise.ts";
 import { toTransport } from "../lib/transport.ts";
 import { assertFails, endAll } from "./channels.ts";
-import { duplex, PSK } from "./duplex.ts";
+import { duplex, KEY, PSK, watchTimers } from "./duplex.ts";
+import { settled } from "./pipe.ts";
 import { data, end, open, pong, rawClient, RawPeer } from "./raw_peer.ts";
 
 Deno.test("connectChannel: a wrong key is refused", async () => {
@@ -48,7 +49,7 @@ Deno.test("connectChannel: an unknown identity looks like a wrong key", async ()
 });
 
 Deno.test("acceptChannel: an unknown identity is heard out, as a wrong key is", async () => {
-  for (const identity of ["default", "nobody"]) {
+  for (const identity of ["default", "nobody", "default@db", "nobody@db"]) {
     const hello = new TextEncoder().encode(`innerlock/1 ${identity}`);
     const handshake = await HandshakeState.initialize({
       prologue: hello,
@@ -243,4 +244,108 @@ Deno.test("acceptChannel: a client that goes before its answer is a cut", async 
   await assertFails(accepting, "cut");
   gone.abort();
   await assertRejects(() => connecting, DOMException, "aborted");
+});
+
+Deno.test("acceptChannel: it resolves when the stream begins", async () => {
+  const [near, far] = duplex();
+  let isThere = false;
+  const accepting = acceptChannel(far, { psk: PSK }).then((channel) => {
+    isThere = true;
+    return channel;
+  });
+  const client = await connectChannel(near, { psk: PSK, standby: true });
+  await settled();
+  assertEquals(isThere, false);
+  await client.open();
+  await endAll(client, await accepting);
+});
+
+Deno.test("acceptChannel: the time limit is for the proof alone", async () => {
+  using timers = watchTimers(1234);
+  const [near, far] = duplex();
+  const accepting = acceptChannel(far, { psk: PSK, handshakeTimeout: 1234 });
+  const client = await connectChannel(near, { psk: PSK, standby: true });
+  await settled();
+  for (const fire of timers.held) fire();
+  assertEquals(timers.held.length, 1);
+  await client.open();
+  await endAll(client, await accepting);
+});
+
+Deno.test("acceptChannel: a client that goes before it opens is a cut", async () => {
+  const [near, far] = duplex();
+  const accepting = acceptChannel(far, { psk: PSK });
+  const client = await connectChannel(near, { psk: PSK, standby: true });
+  await settled();
+  client.abort();
+  await assertFails(accepting, "cut");
+});
+
+Deno.test("acceptChannel: at no moment before the stream begins its signal is lost", async () => {
+  for (let moment = 0; moment < 60; moment++) {
+    const [near, far] = duplex();
+    const controller = new AbortController();
+    const { signal } = controller;
+    const given = new Promise((resolve) => signal.onabort = resolve);
+    const accepting = acceptChannel(far, {
+      psk: PSK,
+      signal,
+      trace: async ({ direction, type }) => {
+        if (direction !== "received" || type !== "ping") return;
+        for (let i = 0; i < moment; i++) await undefined;
+        controller.abort(new RangeError("changed my mind"));
+      },
+    });
+    const refused = assertRejects(
+      () => accepting,
+      RangeError,
+      "changed my mind",
+    );
+    const client = await connectChannel(near, { psk: PSK, standby: true });
+    await given;
+    await settled();
+    // If it has been lost, this ends the wait.
+    client.abort();
+    await refused;
+  }
+});
+
+for (
+  const [identity, atClient, atServer] of [
+    ["alice@db", "alice", "alice"],
+    ["alice@db", "alice@db", "alice@db"],
+    ["alice@db", "alice@db", "alice"],
+    ["alice@db", "alice", "alice@db"],
+    ["alice", "alice", "alice"],
+  ] as const
+) {
+  Deno.test(`handshake: ${identity}, the client's line ${atClient}, the server's ${atServer}`, async () => {
+    const [near, far] = duplex();
+    const ends = await Promise.all([
+      connectChannel(near, { psk: `${atClient}:${KEY}`, identity }),
+      acceptChannel(far, { psk: `${atServer}:${KEY}` }),
+    ]);
+    const service = identity === "alice" ? undefined : "db";
+    for (const end of ends) {
+      assertEquals([end.identity, end.service], [identity, service]);
+    }
+    await endAll(...ends);
+  });
+}
+
+Deno.test("handshake: the line of one service opens no other", async () => {
+  const other = "0e".repeat(32);
+  // The whole identity comes first, though the other key would do.
+  for (
+    const psk of [`alice@db:${KEY}`, `alice:${KEY}\nalice@web:${other}`]
+  ) {
+    const [near, far] = duplex();
+    await Promise.all([
+      assertFails(
+        connectChannel(near, { psk: `alice:${KEY}`, identity: "alice@web" }),
+        "refused",
+      ),
+      assertFails(acceptChannel(far, { psk }), "refused"),
+    ]);
+  }
 });

@@ -10,6 +10,7 @@ import {
 import { type Channel, ChannelError, connectChannel } from "../lib/mod.ts";
 import { KEY, PSK, watchTimers } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
+import { told } from "./told.ts";
 
 const reason = lacksPermissions("net", "run");
 const test = (name: string, fn: () => Promise<void>) =>
@@ -499,19 +500,24 @@ test("shutdown: resolves when the last channel has ended", async () => {
   await listen({ port: 0, ...pair, psk: PSK }).shutdown();
 });
 
-test("onHandshake, onLimit: what they throw disturbs nobody", async () => {
-  const fail = () => {
-    throw new Error("Whoever looks on");
-  };
-  await using echo = new Echo({
-    maxHandshakes: 1,
-    onHandshake: fail,
-    onLimit: () => Promise.reject(fail),
+test("onHandshake, onLimit: what they throw disturbs nobody, and is told", async () => {
+  const failures = [new Error("onHandshake"), new Error("onLimit")] as const;
+  const errors = await told(async () => {
+    await using echo = new Echo({
+      maxHandshakes: 1,
+      onHandshake: () => {
+        throw failures[0];
+      },
+      onLimit: () => Promise.reject(failures[1]),
+    });
+    const { port } = echo.listener.addr;
+    using _stalled = await Deno.connect({ port, hostname: "127.0.0.1" });
+    await say(await echo.dial(), "one");
+    await say(await echo.dial(), "another");
   });
-  const { port } = echo.listener.addr;
-  using _stalled = await Deno.connect({ port, hostname: "127.0.0.1" });
-  await say(await echo.dial(), "one");
-  await say(await echo.dial(), "another");
+  // The stalled one, and the two that it made room for.
+  assertEquals(errors.filter((error) => error === failures[0]).length, 3);
+  assertEquals(errors.filter((error) => error === failures[1]).length, 1);
 });
 
 test("close: at no moment of a handshake it leaves a channel behind", async () => {

@@ -2,31 +2,9 @@ import { assertEquals } from "@std/assert";
 import { type Bytes, SHORT_LENGTH } from "../lib/aes_gcm.ts";
 import { MessageSeal } from "../lib/message.ts";
 import { CipherState, EMPTY } from "../lib/noise.ts";
+import { aes, rekeyed } from "./reference.ts";
 
 const raw = new Uint8Array(32).fill(7);
-
-/** AES-GCM by the number of its message, with no line of ours. */
-async function aes(
-  way: "encrypt" | "decrypt",
-  raw: Bytes,
-  n: bigint,
-  text: Bytes,
-) {
-  const key = await crypto.subtle.importKey("raw", raw, "AES-GCM", false, [
-    way,
-  ]);
-  const iv = new Uint8Array(12);
-  new DataView(iv.buffer).setBigUint64(4, n);
-  return new Uint8Array(
-    await crypto.subtle[way]({ name: "AES-GCM", iv }, key, text),
-  );
-}
-
-/** `REKEY(k)` of the Noise specification, section 4.2. */
-async function rekeyed(raw: Bytes): Promise<Bytes> {
-  const block = await aes("encrypt", raw, 2n ** 64n - 1n, new Uint8Array(32));
-  return block.slice(0, 32);
-}
 
 /** The last message under a key and its neighbours: their nonces and keys. */
 const [second, third] = [await rekeyed(raw), await rekeyed(await rekeyed(raw))];

@@ -5,8 +5,14 @@
  * @module
  */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
+import {
+  importKey,
+  SHORT_LENGTH,
+  subtle,
+  synchronous,
+} from "../lib/aes_gcm.ts";
 import { encodeFrames, FrameReader } from "../lib/frame.ts";
 import {
   acceptChannel,
@@ -14,9 +20,11 @@ import {
   connectChannel,
   parsePsk,
 } from "../lib/mod.ts";
+import { CipherState, EMPTY } from "../lib/noise.ts";
 import { isIdentity } from "../lib/psk.ts";
 import { CARRIER_PROPERTIES } from "./carrier_properties.ts";
 import { duplex, PSK } from "./duplex.ts";
+import { aes, rekeyed } from "./reference.ts";
 import {
   type Bytes,
   bytes,
@@ -69,6 +77,41 @@ const line = fc.oneof(
     .map((parts) => parts.join(":")),
 );
 
+const raw = fc.uint8Array({ minLength: 32, maxLength: 32 }) as fc.Arbitrary<
+  Bytes
+>;
+const nonce = fc.uint8Array({ minLength: 12, maxLength: 12 }) as fc.Arbitrary<
+  Bytes
+>;
+
+/** Short ones take one way, long ones the other. */
+const message = fc.oneof(
+  bytes(50),
+  fc.record({
+    length: fc.integer({ min: SHORT_LENGTH - 20, max: SHORT_LENGTH + 20 }),
+    byte: fc.nat(255),
+  }).map(({ length, byte }): Bytes => new Uint8Array(length).fill(byte)),
+  fc.constant<Bytes>(new Uint8Array(65_000)),
+);
+
+/** What a cipher state is asked for, in order; each asks in the same buffer. */
+async function inOrder(
+  cipher: CipherState,
+  way: "encryptWithAd" | "decryptWithAd",
+  steps: { text: Bytes; isAwaited: boolean; rekeys: number }[],
+): Promise<Bytes[]> {
+  const buffer = new Uint8Array(65_536);
+  const results: (Bytes | Promise<Bytes>)[] = [];
+  for (const { text, isAwaited, rekeys } of steps) {
+    for (let i = 0; i < rekeys; i++) cipher.rekey();
+    buffer.set(text);
+    const result = cipher[way](EMPTY, buffer.subarray(0, text.length));
+    buffer.fill(0, 0, text.length);
+    results.push(isAwaited ? await result : result);
+  }
+  return await Promise.all(results);
+}
+
 /** By what they are of. */
 export const PROPERTIES: Record<string, Property> = {
   "FrameReader: frames come out as they went in, however cut": fc
@@ -103,6 +146,67 @@ export const PROPERTIES: Record<string, Property> = {
         const read = encodeFrames(frames as Bytes[]);
         assert(equal(read, said.subarray(0, read.length)));
       },
+    ) as Property,
+
+  "AES-256-GCM: both ways give the same bytes, and refuse the same": fc
+    .asyncProperty(
+      raw,
+      nonce,
+      bytes(40),
+      message,
+      fc.nat(),
+      async (raw, nonce, ad, plaintext, bit) => {
+        const key = await importKey(raw);
+        const sealed = await subtle.encrypt(key, nonce, ad, plaintext);
+        assert(equal(synchronous!.encrypt(key, nonce, ad, plaintext), sealed));
+        for (const way of [subtle, synchronous!]) {
+          const opened = await way.decrypt(key, nonce, ad, sealed);
+          assert(equal(opened, plaintext));
+        }
+        bit %= 8 * sealed.length;
+        sealed[bit >> 3]! ^= 1 << (bit & 7);
+        for (const way of [subtle, synchronous!]) {
+          await assertRejects(
+            async () => await way.decrypt(key, nonce, ad, sealed),
+            Error,
+          );
+        }
+      },
+    ) as Property,
+
+  "CipherState: any messages at once, of both ways, under key after key": fc
+    .asyncProperty(
+      raw,
+      fc.array(
+        fc.record({
+          text: message,
+          isAwaited: fc.boolean(),
+          rekeys: fc.nat(2),
+        }),
+        { maxLength: 12 },
+      ),
+      (raw, steps) =>
+        within((async () => {
+          const [sender, receiver] = await Promise.all([
+            CipherState.initializeKey(raw),
+            CipherState.initializeKey(raw),
+          ]);
+          const sealed = await inOrder(sender, "encryptWithAd", steps);
+          let [key, n] = [raw, 0n];
+          for (const [i, { text, rekeys }] of steps.entries()) {
+            for (let j = 0; j < rekeys; j++) key = await rekeyed(key);
+            // Its own nonce, and that under the key of its turn.
+            assert(equal(sealed[i]!, await aes("encrypt", key, n++, text)));
+          }
+          const frames = steps.map((step, i) => ({
+            ...step,
+            text: sealed[i]!,
+          }));
+          const opened = await inOrder(receiver, "decryptWithAd", frames);
+          for (const [i, { text }] of steps.entries()) {
+            assert(equal(opened[i]!, text));
+          }
+        })()),
     ) as Property,
 
   "parsePsk: any text is keys or a SyntaxError that shows none": fc.property(

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { isIdentity, parsePsk } from "../lib/psk.ts";
+import { findPsk, isIdentity, parsePsk, pskOf, serviceOf } from "../lib/psk.ts";
 
 const HEX = "0123456789abcdefABCDEF0123456789".repeat(2);
 
@@ -34,3 +34,48 @@ Deno.test("isIdentity: 1 to 64 characters", () => {
   assertEquals(isIdentity("a\n"), false);
   assertEquals(isIdentity("ä"), false);
 });
+
+const lines = ["alice", "bob@db", "carol", "carol@db", "a@b", "@", "x@"];
+const keys = parsePsk(
+  lines.map((name, i) => `${name}:${`0${i}`.repeat(32)}`).join("\n"),
+);
+for (
+  const [identity, line, service] of [
+    ["alice", "alice", undefined],
+    ["alice@db", "alice", "db"],
+    // A line for one service opens that one alone.
+    ["bob@db", "bob@db", "db"],
+    ["bob@web", undefined, "web"],
+    ["bob", undefined, undefined],
+    // Where there are both, each opens its own.
+    ["carol@db", "carol@db", "db"],
+    ["carol@web", "carol", "web"],
+    // The last @ is what counts, and no other.
+    ["a@b", "a@b", "b"],
+    ["a@b@c", "a@b", "c"],
+    ["a@b@c@d", undefined, "d"],
+    ["alice@x@db", undefined, "db"],
+    // What stands before or after it may be empty.
+    ["alice@", "alice", ""],
+    ["x@", "x@", ""],
+    ["@@db", "@", "db"],
+    ["@db", undefined, "db"],
+    ["alice2", undefined, undefined],
+    // Upper and lower case differ.
+    ["Alice", undefined, undefined],
+  ] as const
+) {
+  Deno.test(`findPsk, serviceOf: ${identity} has the key of ${line}`, () => {
+    const key = line === undefined ? undefined : keys.get(line)!;
+    assertEquals(findPsk(identity, keys), key);
+    assertEquals(serviceOf(identity), service);
+    if (key) assertEquals(pskOf(identity, keys), key);
+    else {
+      assertThrows(
+        () => pskOf(identity, keys),
+        TypeError,
+        `The key file has no identity ${identity}`,
+      );
+    }
+  });
+}

@@ -1,6 +1,7 @@
+import { X509Certificate } from "node:crypto";
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { parsePsk } from "../lib/mod.ts";
-import { MAY_RUN, run } from "./programs.ts";
+import { command, MAY_RUN, run, spawn } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
@@ -357,4 +358,127 @@ test("nothing is said to be made before it is", async (dir) => {
     assertEquals(stderr.includes("--allow-all"), false);
   }
   assertEquals(files(dir), ["file", "psk.txt"]);
+});
+
+test("several at once: one pair, and every key is kept", async (dir, read) => {
+  const names = ["a", "b", "c", "d"];
+  const all = await Promise.all(
+    names.map((name) => run("certs", ["--out", dir, "--identity", name])),
+  );
+  assertEquals(
+    all.map(({ code, stderr }) => [code, stderr]),
+    names.map(() => [0, ""]),
+  );
+  const made = all.filter(({ text }) => /key\.pem: made/.test(text));
+  assertEquals(made.length, 1);
+  assertEquals([...parsePsk(await read("psk.txt")).keys()].sort(), names);
+  assertEquals(files(dir), ["cert.pem", "key.pem", "psk.txt"]);
+  const more = ["e", "f"].map((name) => ["--identity", name]);
+  const changes = [["--revoke", "a"], ...more, ["--revoke", "b"]];
+  for (
+    const { code, stderr } of await Promise.all(
+      changes.map((change) => run("certs", ["--out", dir, ...change])),
+    )
+  ) assertEquals([code, stderr], [0, ""]);
+  const left = [...parsePsk(await read("psk.txt")).keys()].sort();
+  assertEquals(left, ["c", "d", "e", "f"]);
+});
+
+test("links stay, and what they lead to is changed", async (dir, read) => {
+  const [out, far] = [`${dir}/certs`, `${dir}/far`];
+  await run("certs", ["--out", out, "--identity", "alice"]);
+  await Deno.mkdir(far);
+  for (const name of files(out)) {
+    await Deno.rename(`${out}/${name}`, `${far}/${name}`);
+    await Deno.symlink(`../far/${name}`, `${out}/${name}`);
+  }
+  await Deno.chmod(`${far}/psk.txt`, 0o640);
+  const flags = [["--identity", "bob"], ["--revoke", "alice"], ["--renew"]];
+  const before = await read("far/cert.pem");
+  for (const flag of flags) {
+    const { code, stderr } = await run("certs", ["--out", out, ...flag]);
+    assertEquals([code, stderr], [0, ""]);
+  }
+  assertEquals([...parsePsk(await read("far/psk.txt")).keys()], ["bob"]);
+  assertEquals(mode(`${far}/psk.txt`), "640");
+  assertNotEquals(await read("far/cert.pem"), before);
+  for (const name of files(out)) {
+    assertEquals(await Deno.readLink(`${out}/${name}`), `../far/${name}`);
+  }
+  assertEquals(files(far), ["cert.pem", "key.pem", "psk.txt"]);
+});
+
+test("the folder is the owner's alone, whatever the umask", async (dir) => {
+  for (const umask of ["000", "077"]) {
+    const out = `${dir}/${umask}/certs`;
+    const shell = ["sh", "-c", `umask ${umask} && exec "$@"`, "sh"];
+    const child = spawn([...shell, ...command("certs", ["--out", out])]);
+    await child.stdin.close();
+    assertEquals((await child.output()).code, 0);
+    assertEquals(mode(out), "700");
+    assertEquals(["cert", "key"].map((name) => mode(`${out}/${name}.pem`)), [
+      "644",
+      "600",
+    ]);
+  }
+});
+
+test(
+  "--renew is for the pair, --rekey for an identity's key",
+  async (dir, read) => {
+    const names = ["--identity", "alice", "--identity", "bob"];
+    await run("certs", ["--out", dir, ...names]);
+    const all = () => Promise.all(files(dir).map(read));
+    const [cert, key, psk] = await all();
+    const renew = ["--renew", "--identity", "alice"];
+    const renewed = await run("certs", ["--out", dir, ...renew]);
+    assertEquals([renewed.code, renewed.stderr], [0, ""]);
+    const [newCert, newKey, samePsk] = await all();
+    assertNotEquals([newCert, newKey], [cert, key]);
+    assertEquals(samePsk, psk);
+    const rekeyed = await run("certs", ["--out", dir, "--rekey", "alice"]);
+    assertEquals([rekeyed.code, rekeyed.stderr], [0, ""]);
+    assertMatch(rekeyed.text, /psk\.txt: made another key for alice/);
+    assertEquals(await all(), [newCert, newKey, await read("psk.txt")]);
+    const [before, after] = [parsePsk(psk!), parsePsk(await read("psk.txt"))];
+    assertEquals(after.get("bob"), before.get("bob"));
+    assertNotEquals(after.get("alice"), before.get("alice"));
+    const unknown = await run("certs", ["--out", dir, "--rekey", "carol"]);
+    assertEquals(unknown.code, 2);
+    assertMatch(unknown.stderr, /There is no identity carol in/);
+  },
+);
+
+test("a certificate is valid from an hour ago", async (dir, read) => {
+  await run("certs", ["--out", dir, "--days", "2"]);
+  const { validFrom, validTo } = new X509Certificate(await read("cert.pem"));
+  const [from, to] = [validFrom, validTo].map((time) => Date.parse(time));
+  const hours = (Date.now() - from!) / 3_600_000;
+  assertEquals([Math.round(hours), Math.round((to! - from!) / 3_600_000)], [
+    1,
+    49,
+  ]);
+});
+
+test("LD_LIBRARY_PATH and LD_PRELOAD are no matter", async (dir) => {
+  for (const name of ["LD_LIBRARY_PATH", "LD_PRELOAD"]) {
+    const env = { [name]: "" };
+    const args = ["--out", `${dir}/${name}`];
+    const { code, stderr } = await run("certs", args, "", env);
+    assertEquals([code, stderr], [0, ""]);
+  }
+});
+
+test("a key without a certificate gets one", async (dir, read) => {
+  await run("certs", ["--out", dir]);
+  const key = await read("key.pem");
+  await Deno.remove(`${dir}/cert.pem`);
+  const refused = await run("certs", ["--out", dir, "--rsa"]);
+  assertEquals(refused.code, 2);
+  assertMatch(refused.stderr, /key\.pem is there and stays as it is: --renew/);
+  const { code, text } = await run("certs", ["--out", dir]);
+  assertEquals(code, 0);
+  assertMatch(text, /made a certificate, for localhost/);
+  assertEquals(await read("key.pem"), key);
+  assertMatch((await run("certs", ["--out", dir])).text, /, kept/);
 });

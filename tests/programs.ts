@@ -47,19 +47,21 @@ export function start(
   task: Task,
   args: string[],
   env: Record<string, string> = {},
+  cwd = ROOT,
 ): Deno.ChildProcess {
-  return spawn(command(task, args), { ...env, ...environment(task) });
+  return spawn(command(task, args), { ...env, ...environment(task) }, cwd);
 }
 
-/** Runs a command line from the project's folder. */
+/** Runs a command line, from the project's folder unless another is given. */
 export function spawn(
   command: string[],
   env: Record<string, string> = {},
+  cwd = ROOT,
 ): Deno.ChildProcess {
   const [name, ...args] = command;
   return new Deno.Command(name!, {
     args,
-    cwd: ROOT,
+    cwd,
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -134,8 +136,9 @@ export async function run(
   args: string[],
   input: string | Uint8Array<ArrayBuffer> = "",
   env: Record<string, string> = {},
+  cwd = ROOT,
 ): Promise<Result> {
-  const child = start(task, args, env);
+  const child = start(task, args, env, cwd);
   const [output] = await Promise.all([
     child.output(),
     new Blob([input]).stream().pipeTo(child.stdin).catch(() => {}),

@@ -18,7 +18,8 @@ import { invite, join } from "./cli/invite.ts";
 import { KeyFile } from "./cli/key_file.ts";
 import { type Args, run, UsageError } from "./cli/main.ts";
 import { stdout } from "./cli/output.ts";
-import { placeOf, replaceFiles, withFolders } from "./cli/replace.ts";
+import { keepOnly } from "./cli/permissions.ts";
+import { foldersOf, replaceFiles, withFiles } from "./cli/replace.ts";
 import { isIdentity } from "./lib/psk.ts";
 
 const USAGE = `
@@ -64,11 +65,11 @@ async function main(args: Args): Promise<void> {
   }
   if (args.texts("revoke").length > 0) {
     refuseOthers(args, "revoke", ["out"]);
-    return await inFolder(out, () => revoke(args, `${out}/psk.txt`));
+    return await inFolder(args, out, () => revoke(args, `${out}/psk.txt`));
   }
   checkNames(args);
   await makeFolder(out);
-  const notes = await inFolder(out, () => make(args, out));
+  const notes = await inFolder(args, out, () => make(args, out));
   if (args.text("invite") !== undefined) return await invite(args, out, notes);
   notes.forEach((note) => stdout.line(note));
   stdout.line(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
@@ -159,11 +160,21 @@ function refuseOthers(args: Args, flag: string, allowed: string[]): void {
   );
 }
 
-/** Works while nobody else changes these files, wherever links lead to them. */
-async function inFolder<T>(out: string, work: () => Promise<T>): Promise<T> {
-  const names = ["key.pem", "cert.pem", "psk.txt", "cert.csr"];
-  const places = names.map((name) => placeOf(`${out}/${name}`));
-  return await withFolders(await Promise.all(places), work);
+/** What a run makes in its folder: the last for its own use. */
+const FILES = ["key.pem", "cert.pem", "psk.txt", "cert.csr", ".openssl"];
+
+/** Works while nobody else does so there, and gives up all other folders. */
+async function inFolder<T>(
+  args: Args,
+  out: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const paths = FILES.map((name) => `${out}/${name}`);
+  const later = args.texts("invite-file");
+  const folders = [out, ...await foldersOf([...paths, ...later])];
+  keepOnly("read", folders);
+  keepOnly("write", folders);
+  return await withFiles(paths, work);
 }
 
 async function makeFolder(path: string): Promise<void> {

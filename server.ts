@@ -13,9 +13,9 @@
 import { onHangUp } from "./cli/hangup.ts";
 import { isPrivateAddress, network } from "./cli/addresses.ts";
 import { announceBackend, announceCredentials } from "./cli/announce.ts";
-import { checkPair, timeWarning } from "./cli/certificates.ts";
+import { timeWarning } from "./cli/certificates.ts";
 import { Credentials } from "./cli/credentials.ts";
-import { readCertificates, readPrivateKey, readPsk } from "./cli/files.ts";
+import { readPair, readPsk } from "./cli/files.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
@@ -257,15 +257,13 @@ async function readCredentials(
   if (args.is("no-tls")) return { psk };
   const [certPath, keyPath] = [args.text("cert")!, args.text("key")!];
   const file = args.text("passphrase-file");
-  const cert = await readCertificates(certPath, ORIGIN);
-  const key = await readPrivateKey(keyPath, {
+  const pair = await readPair(certPath, keyPath, {
     file,
     mayAsk,
     advice: "give --passphrase-file FILE",
     origin: ORIGIN,
   });
-  checkPair({ certPath, cert, keyPath, key });
-  return { psk, cert, key };
+  return { psk, ...pair };
 }
 
 /** Whether an address is in one of the networks that a text names. */

@@ -4,14 +4,12 @@
  * @module
  */
 
-import { promptSecret } from "@std/cli/prompt-secret";
 import {
   type CertificateInfo,
   certificatesOf,
   describeCertificate,
-  isKeyOf,
 } from "./certificates.ts";
-import { readIfThere, readPrivateKey } from "./files.ts";
+import { readIfThere, readPair, readPrivateKey } from "./files.ts";
 import { type Args, UsageError } from "./main.ts";
 import {
   encryptKey,
@@ -19,7 +17,8 @@ import {
   makeKey,
   makeRequest,
 } from "./openssl.ts";
-import { isEncrypted, openPrivateKey, privateKeyOf } from "./private_keys.ts";
+import { findPrivateKey, isEncrypted, privateKeysOf } from "./private_keys.ts";
+import { promptHidden } from "./prompt.ts";
 import type { NewFile } from "./replace.ts";
 
 /** What a run is to write, and what it may say once that is written. */
@@ -61,7 +60,13 @@ export async function certificateWork(
   if (kept === undefined) return await makePair(args, out, pair, hosts, old);
   return {
     files: args.is("csr")
-      ? [await requestFile(out, await readPrivateKey(keyPath, {}), hosts)]
+      ? [
+        await requestFile(
+          out,
+          (await readPair(certPath, keyPath, {})).key,
+          hosts,
+        ),
+      ]
       : [],
     notes: [`${certPath}, ${keyPath}: ${validity(kept)}, kept`, nameOf(kept)],
   };
@@ -86,13 +91,21 @@ function keptOf(
 ): CertificateInfo | undefined {
   const { keyPath, certPath, key, cert } = pair;
   if (key === undefined && cert === undefined) return undefined;
-  if (key === undefined || cert === undefined) {
-    const [there, missing] = key === undefined
-      ? [certPath, keyPath]
-      : [keyPath, certPath];
+  if (key === undefined) {
     throw new UsageError(
-      `There is ${there} but no ${missing}: --renew makes both`,
+      `There is ${certPath} but no ${keyPath}, as a client has it: --renew ` +
+        "makes both anew, for a server",
     );
+  }
+  const stays = () => {
+    if (!args.is("passphrase") && !args.is("rsa")) return;
+    throw new UsageError(
+      `${keyPath} is there and stays as it is: --renew replaces it`,
+    );
+  };
+  if (cert === undefined) {
+    stays();
+    return undefined;
   }
   const old = infoOf(pair);
   if (old === undefined) {
@@ -101,10 +114,13 @@ function keptOf(
         "the names that --host gives",
     );
   }
-  const block = privateKeyOf(keyPath, key);
-  const isLocked = isEncrypted(block);
+  const blocks = privateKeysOf(keyPath, key);
+  const plain = blocks.filter((block) => !isEncrypted(block));
   const certificates = certificatesOf(certPath, cert);
-  if (!isLocked && !isKeyOf(openPrivateKey(keyPath, block), certificates)) {
+  const isPlain = findPrivateKey(keyPath, plain, certificates) !== undefined;
+  // Whether an encrypted one fits cannot be told without the passphrase.
+  const isLocked = !isPlain && plain.length < blocks.length;
+  if (!isPlain && !isLocked) {
     throw new UsageError(
       `${keyPath} is not the key of ${certPath}: --renew replaces both`,
     );
@@ -124,11 +140,7 @@ function keptOf(
         "client then needs the new one",
     );
   }
-  if (args.is("passphrase") || args.is("rsa")) {
-    throw new UsageError(
-      `${keyPath} is there and stays as it is: --renew replaces it`,
-    );
-  }
+  stays();
   return old;
 }
 
@@ -149,22 +161,24 @@ function isMadeOutTo({ names }: CertificateInfo, host: string): boolean {
 async function makePair(
   args: Args,
   out: string,
-  { keyPath, certPath }: Pair,
+  pair: Pair,
   hosts: string[],
   old: CertificateInfo | undefined,
 ): Promise<Work> {
-  const key = await makeKey(args.is("rsa"));
-  const passphrase = args.is("passphrase") ? askPassphrase() : undefined;
-  const text = passphrase ? await encryptKey(key, passphrase) : key;
+  const { keyPath, certPath } = pair;
+  const { key, text } = await keyOf(args, pair);
   const days = args.integer("days", 1, MAX_DAYS);
-  const cert = await makeCertificate(key, hosts, days);
-  const files = [
-    { path: keyPath, text, mode: 0o600 },
-    { path: certPath, text: cert, mode: 0o644 },
-  ];
+  const cert = await makeCertificate(key, hosts, days, `${out}/.openssl`);
+  const keyFile = (text: string) => ({ path: keyPath, text, mode: 0o600 });
+  const certFile = { path: certPath, text: cert, mode: 0o644 };
+  // Whenever this run is killed, key.pem has the key of cert.pem in it.
+  const files = pair.key && pair.cert
+    ? [keyFile(`${text}\n${pair.key}`), certFile, keyFile(text)]
+    : [keyFile(text), certFile];
   if (args.is("csr")) files.push(await requestFile(out, key, hosts));
+  const what = text === pair.key ? "made a certificate" : "made";
   const notes = [
-    `${keyPath}, ${certPath}: made, for ${hosts.join(", ")}`,
+    `${certPath}, ${keyPath}: ${what}, for ${hosts.join(", ")}`,
     nameOf(describeCertificate(cert)),
   ];
   if (old?.isCurrent === false) {
@@ -172,6 +186,21 @@ async function makePair(
   }
   if (old) notes.push(`every client needs the new ${certPath}`);
   return { files, notes };
+}
+
+/** A new key, or one that has no certificate yet: in the clear, and as kept. */
+async function keyOf(
+  args: Args,
+  { keyPath, key, cert }: Pair,
+): Promise<{ key: string; text: string }> {
+  if (key !== undefined && cert === undefined && !args.is("renew")) {
+    const kept = await readPrivateKey(keyPath, undefined, {});
+    return { key: kept!, text: key };
+  }
+  const made = await makeKey(args.is("rsa"));
+  const passphrase = args.is("passphrase") ? askPassphrase() : undefined;
+  const text = passphrase ? await encryptKey(made, passphrase) : made;
+  return { key: made, text };
 }
 
 function nameOf(certificate: CertificateInfo): string {
@@ -194,9 +223,9 @@ async function requestFile(
 }
 
 function askPassphrase(): string {
-  const passphrase = promptSecret("Passphrase for key.pem:");
+  const passphrase = promptHidden("Passphrase for key.pem:");
   if (!passphrase) throw new UsageError("A passphrase may not be empty");
-  if (promptSecret("Once more:") !== passphrase) {
+  if (promptHidden("Once more:") !== passphrase) {
     throw new UsageError("The two passphrases differ");
   }
   return passphrase;

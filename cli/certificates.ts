@@ -25,26 +25,16 @@ export function certificatesOf(path: string, text: string): string {
   return certificates.join("");
 }
 
-/** A certificate's file and its key's. */
-export interface Pair {
-  certPath: string;
-  cert: string;
-  keyPath: string;
-  /** Not encrypted. */
-  key: string;
-}
-
-/** Refuses a key that is not the one of the first certificate. */
-export function checkPair({ certPath, cert, keyPath, key }: Pair): void {
-  if (isKeyOf(key, cert)) return;
-  throw new UsageError(
-    `Cannot use ${keyPath}: it is not the key of ${certPath}`,
-  );
-}
-
 /** Whether a key in the clear is the one of the first certificate. */
 export function isKeyOf(key: string, cert: string): boolean {
   return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+}
+
+/** Whether the first of these certificates is signed by itself or by another. */
+export function hasIssuer(cert: string): boolean {
+  const { issuer } = new X509Certificate(cert);
+  return parsePem("", cert, "CERTIFICATE").map(formatPem)
+    .some((one) => new X509Certificate(one).subject === issuer);
 }
 
 /** What people should know of a certificate's time, if anything. */

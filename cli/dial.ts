@@ -16,10 +16,10 @@ import { type Channel, ChannelError, type PskMap } from "../lib/mod.ts";
 import { findPsk, serviceOf } from "../lib/psk.ts";
 import { format } from "../tunnel/address.ts";
 import { BY_WEBSOCKET, whyNoWebSocket } from "./box_errors.ts";
-import { checkPair } from "./certificates.ts";
 import {
+  type Pair,
   readCertificates,
-  readPrivateKey,
+  readPair,
   readPsk,
   readSecret,
 } from "./files.ts";
@@ -119,17 +119,14 @@ async function readCas(args: Args, file: string): Promise<string[]> {
 
 async function readClientPair(
   args: Args,
-): Promise<{ cert: string; key: string } | undefined> {
+): Promise<Pair | undefined> {
   const certPath = args.text("client-cert");
   const keyPath = args.text("client-key");
   if (certPath === undefined && keyPath === undefined) return undefined;
   if (certPath === undefined || keyPath === undefined) {
     throw new UsageError("--client-cert and --client-key go together");
   }
-  const cert = await readCertificates(certPath);
-  const key = await readPrivateKey(keyPath, { mayAsk: false });
-  checkPair({ certPath, cert, keyPath, key });
-  return { cert, key };
+  return await readPair(certPath, keyPath, { mayAsk: false });
 }
 
 /** The identity that was asked for, or else `default`, or the only one. */

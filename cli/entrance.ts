@@ -32,6 +32,11 @@ interface Entrance {
   service: string | undefined;
 }
 
+/** What is said when callers wait for descriptors: once a minute at most. */
+const SHORTAGE =
+  "out of file descriptors: callers wait in the system's queue; " +
+  "raise 'ulimit -n'";
+
 /** Carries local callers, until a signal says to stop. */
 export async function carryAll(args: Args): Promise<number> {
   const entrances = args.texts("listen").map(parseEntrance);
@@ -60,7 +65,10 @@ export async function carryAll(args: Args): Promise<number> {
   const missing = () => reserves.reduce((sum, { missing }) => sum + missing, 0);
   const tunnels = await Promise.all(entrances.map(async (entrance) => {
     const { address, service } = entrance;
-    const listener = await listenPlain(address, missing).catch((error) => {
+    const listener = await listenPlain(address, {
+      sessions: missing,
+      onShortage: () => report(SHORTAGE),
+    }).catch((error) => {
       throw new Error(`${messageOf(error)}; choose another with --listen`);
     });
     const reserve = new Reserve({

@@ -5,11 +5,11 @@
  * @module
  */
 
-import { promptSecret } from "@std/cli/prompt-secret";
 import { parsePsk, type PskMap } from "../lib/mod.ts";
 import { certificatesOf } from "./certificates.ts";
 import { messageOf, UsageError } from "./main.ts";
-import { isEncrypted, openPrivateKey, privateKeyOf } from "./private_keys.ts";
+import { findPrivateKey, isEncrypted, privateKeysOf } from "./private_keys.ts";
+import { promptHidden } from "./prompt.ts";
 
 /** The permission bits that a secret may not have: group's and others'. */
 const OPEN_TO_OTHERS = 0o077;
@@ -18,6 +18,7 @@ const OPEN_TO_OTHERS = 0o077;
 export function whyNot(error: unknown): string {
   const { errors } = Deno;
   if (error instanceof errors.IsADirectory) return "it is a folder";
+  if (error instanceof errors.NotFound) return "there is no such folder";
   if (error instanceof errors.PermissionDenied) return "this user may not";
   // Of /proc, /dev and the like Deno asks for a flag that a task cannot take.
   return error instanceof errors.NotCapable
@@ -87,34 +88,69 @@ export interface KeyOptions {
   origin?: string;
 }
 
-/** The last one: nobody is asked again as long as the file stays as it is. */
-let decrypted: { text: string; key: string } | undefined;
+/** Certificates and the private key of the first, in the clear. */
+export interface Pair {
+  cert: string;
+  key: string;
+}
+
+/** Reads certificates and, of the keys in another file, the one that fits. */
+export async function readPair(
+  certPath: string,
+  keyPath: string,
+  options: KeyOptions,
+): Promise<Pair> {
+  const cert = await readCertificates(certPath, options.origin);
+  const key = await readPrivateKey(keyPath, cert, options);
+  if (key !== undefined) return { cert, key };
+  throw new UsageError(
+    `Cannot use ${keyPath}: it is not the key of ${certPath}`,
+  );
+}
 
 /**
  * Reads a private key; one that is encrypted with the passphrase in a file, or
  * asks for it at the terminal if it may.
+ *
+ * @param cert The certificate that it is to fit; undefined if any will do.
  */
 export async function readPrivateKey(
   path: string,
-  { file, mayAsk = true, advice, origin }: KeyOptions,
-): Promise<string> {
-  const text = await readText(path, origin);
-  const block = privateKeyOf(path, text);
+  cert: string | undefined,
+  options: KeyOptions,
+): Promise<string | undefined> {
+  const text = await readText(path, options.origin);
+  const blocks = privateKeysOf(path, text);
   await checkMode(path);
-  if (!isEncrypted(block)) return openPrivateKey(path, block);
-  if (decrypted?.text !== text) {
-    const passphrase = file
-      ? await readSecret(file)
-      : mayAsk && Deno.stdin.isTerminal()
-      ? promptSecret(`Passphrase of ${path}:`)
-      : null;
-    if (passphrase === null) {
-      const what = advice ?? `decrypt it with 'openssl pkey -in ${path}'`;
-      throw new UsageError(`Cannot use ${path}: it is encrypted; ${what}`);
-    }
-    decrypted = { text, key: openPrivateKey(path, block, passphrase) };
+  const { plain = [], locked = [] } = Object.groupBy(
+    blocks,
+    (block) => isEncrypted(block) ? "locked" : "plain",
+  );
+  const key = findPrivateKey(path, plain, cert);
+  if (key !== undefined || locked.length === 0) return key;
+  const passphrase = await readPassphrase(path, text, options);
+  return findPrivateKey(path, locked, cert, passphrase);
+}
+
+/** The last answer: nobody is asked again as long as the file stays as it is. */
+let answered: { text: string; passphrase: string } | undefined;
+
+async function readPassphrase(
+  path: string,
+  text: string,
+  { file, mayAsk = true, advice }: KeyOptions,
+): Promise<string> {
+  if (file !== undefined) return await readSecret(file);
+  if (answered?.text === text) return answered.passphrase;
+  const passphrase = mayAsk
+    ? promptHidden(`Passphrase of ${path}:`)
+    : undefined;
+  if (passphrase === undefined) {
+    const what = advice ?? `decrypt it with 'openssl pkey -in ${path}'`;
+    throw new UsageError(`Cannot use ${path}: it is encrypted; ${what}`);
   }
-  return decrypted.key;
+  answered = { text, passphrase };
+  return passphrase;
 }
 
 /**

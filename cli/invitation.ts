@@ -35,6 +35,11 @@ export interface Invitation {
   cert: string;
 }
 
+/** Whether a text has the end of an invitation, wrapped or not. */
+export function isWhole(text: string): boolean {
+  return /\.[0-9a-f]{8}$/.test(text.replaceAll(/\s/g, ""));
+}
+
 /** The line that says it. */
 export function formatInvitation(invitation: Invitation): string {
   const payload = new TextEncoder().encode(JSON.stringify(invitation))

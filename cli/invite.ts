@@ -5,15 +5,20 @@
  * @module
  */
 
-import { promptSecret } from "@std/cli/prompt-secret";
 import { toText } from "@std/streams";
 import { isIP } from "node:net";
-import { certificatesOf, describeCertificate } from "./certificates.ts";
+import {
+  certificatesOf,
+  describeCertificate,
+  hasIssuer,
+} from "./certificates.ts";
 import { readCertificates, readIfThere, readPsk, whyNot } from "./files.ts";
-import { formatInvitation, parseInvitation } from "./invitation.ts";
+import { formatInvitation, isWhole, parseInvitation } from "./invitation.ts";
 import { type Args, UsageError } from "./main.ts";
 import { stderr, stdout } from "./output.ts";
-import { replaceFiles, withFolders } from "./replace.ts";
+import { keepOnly } from "./permissions.ts";
+import { promptHidden } from "./prompt.ts";
+import { foldersOf, replaceFiles, withFiles } from "./replace.ts";
 import { folderOf, settingsPath } from "./settings.ts";
 
 /**
@@ -29,7 +34,14 @@ export async function invite(
   const identity = args.text("invite")!;
   const psk = await readPsk(`${out}/psk.txt`);
   const cert = await readCertificates(`${out}/cert.pem`);
-  const host = args.texts("host")[0] ?? hostOf(cert);
+  if (!hasIssuer(cert)) {
+    throw new UsageError(
+      `${out}/cert.pem lacks the certificate of its CA, without which clients ` +
+        "do not trust it: append it there",
+    );
+  }
+  const asked = args.texts("host").find((host) => !host.startsWith("*"));
+  const host = asked ?? hostOf(cert);
   const port = args.integer("port", 1, 65_535);
   const key = psk.get(identity)!.toHex();
   const line = formatInvitation({ host, port, identity, key, cert });
@@ -43,7 +55,10 @@ export async function invite(
     );
     stdout.line(line);
   } else {
-    await replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]);
+    await withFiles(
+      [file],
+      () => replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]),
+    );
     stderr.line(`${file}: for ${identity} at ${host}:${port}; keep it secret`);
   }
 }
@@ -73,19 +88,28 @@ export async function join(args: Args, out: string): Promise<void> {
     );
   }
   const settings = JSON.stringify({ host, port, identity }, undefined, 2);
-  const file = (path: string, text: string) => ({ path, text, mode: 0o600 });
-  const certPath = `${folder}/cert.pem`;
+  const texts = {
+    [`${folder}/cert.pem`]: certificatesOf("the invitation", cert),
+    [`${folder}/psk.txt`]: `${identity}:${key}\n`,
+    [settingsPath(folder)]: settings + "\n",
+  };
   try {
     await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw new UsageError(`Cannot make ${folder}: ${whyNot(error)}`);
   }
-  await withFolders([certPath], () =>
-    replaceFiles([
-      file(certPath, certificatesOf("the invitation", cert)),
-      file(`${folder}/psk.txt`, `${identity}:${key}\n`),
-      file(settingsPath(folder), settings + "\n"),
-    ]));
+  const paths = Object.keys(texts);
+  const folders = [folder, ...await foldersOf(paths)];
+  keepOnly("read", folders);
+  keepOnly("write", folders);
+  await withFiles(paths, () =>
+    replaceFiles(
+      Object.entries(texts).map(([path, text]) => ({
+        path,
+        text,
+        mode: 0o600,
+      })),
+    ));
   const server = name === undefined ? "" : ` --server ${name}`;
   stdout.line(`joined ${host}:${port} as ${identity}, in ${folder}`);
   stdout.line(`try it: deno task client${server} --check`);
@@ -98,5 +122,5 @@ async function readLine(file: string | undefined): Promise<string> {
     throw new UsageError(`Cannot read ${file}: there is no such file`);
   }
   if (!Deno.stdin.isTerminal()) return await toText(Deno.stdin.readable);
-  return promptSecret("Invitation:", { mask: "" }) ?? "";
+  return promptHidden("Paste the invitation; it is not shown:", isWhole) ?? "";
 }

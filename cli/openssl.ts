@@ -22,29 +22,49 @@ const BACKDATE = 3_600_000;
  * A self-signed certificate of a key for names and addresses, PEM.
  *
  * It is `openssl ca` that makes it: until version 3.4 that alone can say from
- * when on a certificate is valid. What it keeps books in goes away with its
- * folder; the key passes through a pipe and is in no file.
+ * when on a certificate is valid.
+ *
+ * @param dir Where openssl keeps its books while it works: a new folder, one of
+ * the system's for temporary files unless given. The key passes through a pipe
+ * and is in no file.
  */
 export async function makeCertificate(
   key: string,
   hosts: string[],
   days: number,
+  dir = "",
 ): Promise<string> {
-  const dir = await Deno.makeTempDir({ prefix: "innerlock-" });
+  if (dir === "") {
+    dir = await Deno.makeTempDir({ prefix: "innerlock-" });
+  } else {
+    // A killed run may have left it.
+    await remove(dir);
+    await Deno.mkdir(dir, { mode: 0o700 });
+  }
   try {
-    const file = (name: string) => `${dir}/${name}`;
-    await Deno.writeTextFile(file("request"), await makeRequest(key, hosts));
-    await Deno.writeTextFile(file("index"), "");
-    await Deno.writeTextFile(file("config"), configOf(dir, hosts));
+    const put = (name: string, text: string) =>
+      Deno.writeTextFile(`${dir}/${name}`, text);
+    await put("request", await makeRequest(key, hosts));
+    await put("index", "");
+    await put("config", configOf(hosts));
     const now = Date.now();
-    return await openssl([
+    const args = [
       ...["ca", "-batch", "-notext", "-selfsign", "-keyfile", "/dev/stdin"],
-      ...["-config", file("config"), "-in", file("request")],
+      ...["-config", "config", "-in", "request"],
       ...["-startdate", asn1Time(now - BACKDATE)],
       ...["-enddate", asn1Time(now + days * 86_400_000)],
-    ], key);
+    ];
+    return await openssl(args, key, dir);
   } finally {
+    await remove(dir);
+  }
+}
+
+async function remove(dir: string): Promise<void> {
+  try {
     await Deno.remove(dir, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 
@@ -66,13 +86,13 @@ function extensionsOf(hosts: string[]): string[] {
   return [`subjectAltName=${names.join(",")}`, ...EXTENSIONS];
 }
 
-function configOf(dir: string, hosts: string[]): string {
+function configOf(hosts: string[]): string {
   return [
     "[ca]",
     "default_ca=innerlock",
     "[innerlock]",
-    `database=${dir}/index`,
-    `new_certs_dir=${dir}`,
+    "database=index",
+    "new_certs_dir=.",
     "rand_serial=yes",
     "default_md=sha256",
     "policy=policy",
@@ -110,11 +130,16 @@ export async function encryptKey(
   );
 }
 
-async function openssl(args: string[], input = ""): Promise<string> {
+async function openssl(
+  args: string[],
+  input = "",
+  cwd = ".",
+): Promise<string> {
   let child: Deno.ChildProcess;
   try {
     child = new Deno.Command("openssl", {
       args,
+      cwd,
       // Nothing of the caller's, such as LD_LIBRARY_PATH, is openssl's business.
       clearEnv: true,
       stdin: "piped",

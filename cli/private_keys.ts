@@ -6,6 +6,7 @@
  */
 
 import { createPrivateKey, type KeyObject } from "node:crypto";
+import { isKeyOf } from "./certificates.ts";
 import { UsageError } from "./main.ts";
 import { formatPem, parsePem, type PemBlock } from "./pem.ts";
 
@@ -22,9 +23,9 @@ const KEY_DERIVATION = /2a864886f70d02(08|09|0a|0b)|2b06010401da47040b/;
 /** The same where the key is in the old format (RFC 1421). */
 const OLD_CIPHER = /^DEK-Info: *(AES-(128|192|256)|DES-EDE3)-CBC,/;
 
-/** The first private key of a PEM text, as it stands there. */
-export function privateKeyOf(path: string, text: string): PemBlock {
-  return parsePem(path, text, "PRIVATE KEY")[0];
+/** The private keys of a PEM text, as they stand there: at least one. */
+export function privateKeysOf(path: string, text: string): PemBlock[] {
+  return parsePem(path, text, "PRIVATE KEY");
 }
 
 /** Whether it takes a passphrase to open a private key. */
@@ -33,11 +34,36 @@ export function isEncrypted({ label, headers }: PemBlock): boolean {
 }
 
 /**
+ * The first of these keys that is the one of a certificate, in the clear.
+ *
+ * @param cert Undefined if the first will do.
+ * @param passphrase Of those that are encrypted.
+ */
+export function findPrivateKey(
+  path: string,
+  blocks: PemBlock[],
+  cert: string | undefined,
+  passphrase?: string,
+): string | undefined {
+  let failure: unknown;
+  for (const block of blocks) {
+    try {
+      const key = openPrivateKey(path, block, passphrase);
+      if (cert === undefined || isKeyOf(key, cert)) return key;
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  if (failure !== undefined) throw failure;
+  return undefined;
+}
+
+/**
  * A private key in the clear: PKCS#8, PEM.
  *
  * @param passphrase Of one that is encrypted.
  */
-export function openPrivateKey(
+function openPrivateKey(
   path: string,
   block: PemBlock,
   passphrase?: string,
@@ -53,7 +79,9 @@ function read(path: string, block: PemBlock): KeyObject {
   try {
     return createPrivateKey(formatPem(block));
   } catch {
-    throw new UsageError(`Cannot use ${path}: it is damaged; copy it again`);
+    throw new UsageError(
+      `Cannot use ${path}: it is damaged, or no key that TLS can use`,
+    );
   }
 }
 

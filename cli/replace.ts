@@ -4,6 +4,7 @@
  * @module
  */
 
+import { open } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { whyNot } from "./files.ts";
 import { UsageError } from "./main.ts";
@@ -17,34 +18,42 @@ export interface NewFile {
 }
 
 /**
- * Works while no other program does so on files of the same folders.
+ * Works while no other program does so on files of the same folders, wherever
+ * links lead.
  *
  * The folders themselves are locked: that leaves nothing behind, and the system
  * lets go of a lock whenever the program ends.
  */
-export async function withFolders<T>(
-  files: string[],
+export async function withFiles<T>(
+  paths: string[],
   work: () => Promise<T>,
 ): Promise<T> {
-  const folders = new Set(files.map((path) => dirname(path)));
   using locked = new DisposableStack();
-  // Two programs that lock several do so in the same order.
-  for (const folder of [...folders].sort()) {
+  for (const folder of await foldersOf(paths)) {
     await locked.use(await openFolder(folder)).lock(true);
   }
   return await work();
+}
+
+/**
+ * The folders in which files are, once all links are followed; sorted, so that two
+ * programs that lock several do so in the same order.
+ */
+export async function foldersOf(paths: string[]): Promise<string[]> {
+  const places = await Promise.all(paths.map(placeOf));
+  return [...new Set(places.map((place) => dirname(place)))].sort();
 }
 
 async function openFolder(path: string): Promise<Deno.FsFile> {
   try {
     return await Deno.open(path);
   } catch (error) {
-    throw new UsageError(`Cannot lock ${path}: ${whyNot(error)}`);
+    throw new UsageError(`Cannot use the folder ${path}: ${whyNot(error)}`);
   }
 }
 
 /** Where a file is, or is to be, once all links are followed. */
-export async function placeOf(path: string): Promise<string> {
+async function placeOf(path: string): Promise<string> {
   try {
     return await Deno.realPath(path);
   } catch (error) {
@@ -60,27 +69,39 @@ export async function placeOf(path: string): Promise<string> {
 }
 
 /**
- * Writes all files beside their places, then renames each into its own, with the
- * owner and the mode of the one that it replaces.
+ * Writes all files beside their places, then renames each into its own, in this
+ * order, with the owner and the mode of the one that it replaces. To be called
+ * within {@linkcode withFiles}.
  */
 export async function replaceFiles(files: NewFile[]): Promise<void> {
   const written: { from: string; to: string; text: string }[] = [];
   try {
-    for (const { path, text, mode } of files) {
+    for (const [index, { path, text, mode }] of files.entries()) {
       const to = await placeOf(path);
-      const from = join(dirname(to), `.${basename(to)}.${Deno.pid}.new`);
+      // The same name each time: what a killed run has left is used up.
+      const from = join(dirname(to), `.${basename(to)}.${index}.new`);
       written.push({ from, to, text });
+      await remove(from);
       await writeAs(await infoOf(to), from, text, mode);
     }
     for (const { from, to } of written) await Deno.rename(from, to);
-    for (const { to, text } of written) {
+    const last = new Map(written.map(({ to, text }) => [to, text]));
+    for (const [to, text] of last) {
       if (await Deno.readTextFile(to) === text) continue;
       throw new Error(`${to} was changed by somebody else meanwhile`);
     }
   } catch (error) {
     throw new UsageError(`Cannot write ${files[0]!.path}: ${whyNot(error)}`);
   } finally {
-    for (const { from } of written) await Deno.remove(from).catch(() => {});
+    for (const { from } of written) await remove(from).catch(() => {});
+  }
+}
+
+async function remove(path: string): Promise<void> {
+  try {
+    await Deno.remove(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 
@@ -93,6 +114,10 @@ async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
   }
 }
 
+/**
+ * Writes a file that is not there yet. Its owner and mode are set on the open
+ * file: root may be at work in the folder of a user who puts a link in its place.
+ */
 async function writeAs(
   old: Deno.FileInfo | undefined,
   path: string,
@@ -100,10 +125,17 @@ async function writeAs(
   mode: number,
 ): Promise<void> {
   // Nobody else may open it before it has its owner and its mode.
-  await Deno.writeTextFile(path, text, { mode: 0o600, createNew: true });
-  const now = await Deno.stat(path);
-  if (old && (old.uid !== now.uid || old.gid !== now.gid)) {
-    await Deno.chown(path, old.uid, old.gid);
+  const file = await open(path, "wx", 0o600);
+  try {
+    const now = await file.stat();
+    if (old && (old.uid !== now.uid || old.gid !== now.gid)) {
+      await file.chown(old.uid!, old.gid!);
+    }
+    await file.chmod((old?.mode ?? mode) & 0o777);
+    await file.writeFile(text);
+    // After a power cut, too, a name leads to the old file or to the new one.
+    await file.sync();
+  } finally {
+    await file.close();
   }
-  await Deno.chmod(path, (old?.mode ?? mode) & 0o777);
 }

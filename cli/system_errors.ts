@@ -4,7 +4,7 @@
  * @module
  */
 
-import { areLeft } from "../tunnel/descriptors.ts";
+import { areShort } from "../tunnel/descriptors.ts";
 import { messageOf } from "./main.ts";
 
 /** What was tried when it failed. */
@@ -98,7 +98,7 @@ function codeOf(error: unknown): string | undefined {
   const { code } = error as { code?: string };
   if (code !== undefined && CERTAIN.has(code)) return code;
   // The resolver needs a descriptor, and gives any reason when there is none.
-  if (!areLeft(1)) return "EMFILE";
+  if (areShort()) return "EMFILE";
   if (code !== undefined && code in WORDS) return code;
   const message = messageOf(error);
   return TEXTS.find(([pattern]) => pattern.test(message))?.[1];

@@ -292,14 +292,23 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Writes all of `p`, which is the caller's again when this resolves; its
-   * length. It resolves when all has been taken: about 600 KiB wait at most.
+   * Writes all of `p`, any `BufferSource`, which is the caller's again when this
+   * resolves; its length in bytes. It resolves when all has been taken: about
+   * 600 KiB wait at most.
    *
    * @throws {ChannelError} If the channel fails.
-   * @throws {TypeError} After `closeWrite()`.
+   * @throws {TypeError} If `p` is something else, which also fails the channel; or
+   * after `closeWrite()`.
    */
-  write(p: Uint8Array): Promise<number> {
-    return this.#session.write(p);
+  async write(p: ArrayBufferLike | ArrayBufferView): Promise<number> {
+    let bytes: Uint8Array;
+    try {
+      bytes = toBytes(p);
+    } catch (error) {
+      this.abort(error);
+      throw error;
+    }
+    return await this.#session.write(bytes);
   }
 
   /**
@@ -360,8 +369,7 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * What goes to the peer, over {@linkcode Channel.write}: any `BufferSource`,
-   * whole. A chunk of another kind is a `TypeError` that fails the channel.
+   * What goes to the peer, over {@linkcode Channel.write}: any `BufferSource`.
    * `close()` says the end; aborting it gives the whole channel up.
    */
   get writable(): WritableStream<ArrayBufferLike | ArrayBufferView> {
@@ -370,12 +378,7 @@ export class Channel implements Transport, AsyncDisposable {
         this.closed.catch((error) => controller.error(error));
       },
       write: async (chunk) => {
-        try {
-          await this.write(toBytes(chunk));
-        } catch (error) {
-          this.abort(error);
-          throw error;
-        }
+        await this.write(chunk);
       },
       close: () => this.closeWrite(),
       abort: (cause) =>

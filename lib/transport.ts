@@ -92,21 +92,20 @@ class StreamTransport implements Transport {
 /**
  * The bytes of any `BufferSource`, not copied.
  *
- * @throws {TypeError} If it is something else.
+ * @throws {TypeError} If it is something else, or its bytes have been transferred.
  */
 export function toBytes(source: unknown): Uint8Array {
-  if (source instanceof Uint8Array) return source;
-  if (ArrayBuffer.isView(source)) {
-    const { buffer, byteOffset, byteLength } = source;
+  try {
+    // A buffer of another realm, such as a frame's, is one here too.
+    const { buffer, byteOffset, byteLength } = ArrayBuffer.isView(source)
+      ? source
+      : new DataView(source as ArrayBuffer);
     return new Uint8Array(buffer, byteOffset, byteLength);
+  } catch (cause) {
+    const what = source === null ? "null" : typeof source;
+    const message = `Cannot use ${what}: only bytes make a stream`;
+    throw new TypeError(message, { cause });
   }
-  // One of another realm, such as a frame's, is an ArrayBuffer too.
-  const [, name] = Object.prototype.toString.call(source).split(/[ \]]/);
-  if (name === "ArrayBuffer" || name === "SharedArrayBuffer") {
-    return new Uint8Array(source as ArrayBuffer);
-  }
-  const what = source === null ? "null" : typeof source;
-  throw new TypeError(`Cannot use ${what}: only bytes make a stream`);
 }
 
 /** Writes all of `p`: a `Deno.Conn` may take a part. */

@@ -119,6 +119,10 @@ export function webSocketPair(
     },
     write: async (chunk) => {
       await opened.promise;
+      // What is given to one that is closing is dropped without a word.
+      if (socket.readyState !== OPEN) {
+        throw new ChannelError("cut", "The WebSocket is closed");
+      }
       // A view of shared memory, which this is not, could not be sent.
       socket.send(chunk as Uint8Array<ArrayBuffer>);
       while (socket.bufferedAmount > HIGH_WATER_MARK && !isOver) {

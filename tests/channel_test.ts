@@ -333,3 +333,75 @@ Deno.test("Channel: streams beneath that fail are a cut, and nobody is left with
   };
   await assertFails(acceptChannel(broken, { psk: PSK }), "cut");
 });
+
+/** Bytes 1 to 8 as each kind of `BufferSource`. */
+function bufferSources() {
+  const { buffer } = new Uint8Array([0, 1, 2, 3, 4, 5, 6, 7, 8, 0]);
+  const whole = new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]);
+  const shared = new SharedArrayBuffer(8);
+  new Uint8Array(shared).set(whole);
+  return {
+    "an ArrayBuffer": whole.slice().buffer,
+    "a SharedArrayBuffer": shared,
+    "a Uint8Array": new Uint8Array(buffer, 1, 8),
+    "a DataView": new DataView(buffer, 1, 8),
+    "a Uint16Array": new Uint16Array(whole.slice().buffer),
+    "a Float64Array": new Float64Array(whole.slice().buffer),
+    "a buffer that claims to be something else": Object.defineProperty(
+      whole.slice().buffer,
+      Symbol.toStringTag,
+      { value: "Text" },
+    ),
+  };
+}
+
+for (const [name, source] of Object.entries(bufferSources())) {
+  Deno.test(`Channel: ${name} is sent whole`, async () => {
+    const [client, server] = await channels();
+    const writer = client.writable.getWriter();
+    const count = await client.write(source);
+    await writer.write(source);
+    const [received] = await Promise.all([
+      bytesOf(server.readable),
+      writer.close(),
+    ]);
+    const sent = [1, 2, 3, 4, 5, 6, 7, 8];
+    assertEquals([count, ...received], [8, ...sent, ...sent]);
+    await endAll(client, server);
+  });
+}
+
+const detached = new Uint8Array(8);
+detached.buffer.transfer();
+for (
+  const [name, chunk] of [
+    ["a text", "text"],
+    ["a number", 8],
+    ["null", null],
+    ["nothing", undefined],
+    ["an array", [1, 2, 3]],
+    ["a Blob", new Blob(["text"])],
+    ["an object that looks like bytes", { buffer: new ArrayBuffer(8) }],
+    ["one that claims to be", { [Symbol.toStringTag]: "ArrayBuffer" }],
+    ["one that inherits it", Object.create(Uint8Array.prototype)],
+    ["bytes that are elsewhere now", detached],
+  ] as const
+) {
+  Deno.test(`Channel: ${name} is no bytes, and fails it`, async () => {
+    for (const way of ["write", "writable"] as const) {
+      const [client, server] = await channels();
+      const reading = bytesOf(server.readable);
+      const writer = client.writable.getWriter();
+      const subject = way === "write" ? client : writer;
+      const error = await assertRejects(
+        () => subject.write(chunk),
+        TypeError,
+        "only bytes",
+      );
+      for (const failed of [client.closed, writer.closed]) {
+        assertEquals(await failed.catch((reason) => reason), error);
+      }
+      await assertFails(reading, "cut");
+    }
+  });
+}

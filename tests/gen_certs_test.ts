@@ -42,8 +42,8 @@ test("makes a set, and keeps it when run again", async (dir, read) => {
   assertEquals(second.code, 0);
   assertMatch(second.text, /valid until \d{4}-\d\d-\d\d, kept/);
   assertEquals(await Promise.all(files(dir).map(read)), before);
-  const forced = await run("certs", ["--out", dir, "--force"]);
-  assertEquals(forced.code, 0);
+  const renewed = await run("certs", ["--out", dir, "--renew"]);
+  assertEquals(renewed.code, 0);
   assertNotEquals(await read("cert.pem"), before[0]);
 });
 
@@ -67,7 +67,7 @@ test("the certificate says what it should", async (dir) => {
   assertEquals(again.code, 0);
   const more = await run("certs", ["--out", dir, "--host", "new.example"]);
   assertEquals(more.code, 2);
-  assertMatch(more.stderr, /not made out to new\.example: --force/);
+  assertMatch(more.stderr, /not made out to new\.example: --renew/);
 });
 
 test("--rsa makes an RSA key of 4096 bits", async (dir) => {
@@ -112,7 +112,7 @@ test("a certificate without its key is not replaced", async (dir, read) => {
   await Deno.remove(`${dir}/key.pem`);
   const { code, stderr } = await run("certs", ["--out", dir]);
   assertEquals(code, 2);
-  assertMatch(stderr, /There is \S+cert\.pem but no \S+key\.pem: --force/);
+  assertMatch(stderr, /There is \S+cert\.pem but no \S+key\.pem, .*: --renew/);
   assertEquals(await read("cert.pem"), before);
 });
 
@@ -131,7 +131,7 @@ test(
     for (const flag of ["--passphrase", "--rsa"]) {
       const { code, stderr } = await run("certs", ["--out", dir, flag]);
       assertEquals(code, 2);
-      assertMatch(stderr, /key\.pem is there and stays as it is: --force/);
+      assertMatch(stderr, /key\.pem is there and stays as it is: --renew/);
     }
     assertEquals(await read("key.pem"), before);
   },
@@ -201,7 +201,7 @@ test("a certificate made anew keeps its names", async (dir, read) => {
   assertEquals((await namesOf(dir)).split("\n")[1]?.trim(), made);
   const before = await read("cert.pem");
   const more = ["--host", "new.example", "--host", "2001:db8::7"];
-  const forced = await run("certs", ["--out", dir, "--force", ...more]);
+  const forced = await run("certs", ["--out", dir, "--renew", ...more]);
   assertEquals(forced.code, 0);
   assertMatch(forced.text, /every client needs the new \S+cert\.pem/);
   assertNotEquals(await read("cert.pem"), before);
@@ -212,7 +212,7 @@ test("a certificate made anew keeps its names", async (dir, read) => {
 });
 
 test("a first certificate asks nothing of the clients", async (dir) => {
-  const { text } = await run("certs", ["--out", dir, "--force"]);
+  const { text } = await run("certs", ["--out", dir, "--renew"]);
   assertEquals(text.includes("every client"), false);
 });
 
@@ -260,7 +260,7 @@ test("a name that is missing makes nothing, and says so", async (dir, read) => {
   const args = ["--host", "new.example", "--identity", "bob"];
   const { code, text, stderr } = await run("certs", ["--out", dir, ...args]);
   assertEquals([code, text], [2, ""]);
-  assertMatch(stderr, /new\.example: --force adds .*; without --host/);
+  assertMatch(stderr, /not made out to new\.example: --renew adds it/);
   assertEquals(await Promise.all(files(dir).map(read)), before);
 });
 
@@ -268,12 +268,13 @@ test("a pair that does not fit is not kept", async (dir, read) => {
   await run("certs", ["--out", dir, "--identity", "alice"]);
   const [cert, key, psk] = await Promise.all(files(dir).map(read));
   const other = await openssl("genpkey", "-algorithm", "ED25519");
-  const notKey = /key\.pem is not the key of \S+cert\.pem: --force replaces/;
-  const notCert = /cert\.pem is no certificate: --force replaces/;
+  const noKey = /key\.pem: it has no private key in it/;
+  const notKey = /key\.pem is not the key of \S+cert\.pem: --renew replaces/;
+  const notCert = /cert\.pem is no certificate: --renew replaces/;
   for (
     const [file, text, why] of [
-      ["key.pem", "", notKey],
-      ["key.pem", cert!, notKey],
+      ["key.pem", "", noKey],
+      ["key.pem", cert!, noKey],
       ["key.pem", other, notKey],
       ["cert.pem", "", notCert],
       ["cert.pem", key!, notCert],
@@ -303,7 +304,7 @@ test("--revoke goes with no other flag", async (dir, read) => {
       ["--host", "server.example"],
       ["--days", "9"],
       ["--csr"],
-      ["--force"],
+      ["--renew"],
     ]
   ) {
     const args = ["--out", dir, "--revoke", "alice", ...other];

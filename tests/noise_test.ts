@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CipherState, EMPTY } from "../lib/noise.ts";
 
 for (const [delta, length] of [[-1, 31], [0, 32], [1, 33]] as const) {
@@ -53,4 +53,22 @@ Deno.test("CipherState: after a rekey the old key opens nothing", async () => {
     Error,
   );
   assertEquals([...await fresh.decryptWithAd(EMPTY, sealed)], [7]);
+});
+
+Deno.test("CipherState: the nonces end before the one that REKEY uses", async () => {
+  const last = 2n ** 64n - 2n;
+  const make = () => CipherState.initializeKey(new Uint8Array(32), last);
+  const [sender, receiver] = [await make(), await make()];
+  const text = new Uint8Array([1]);
+  const sealed = await sender.encryptWithAd(EMPTY, text);
+  assertEquals(await receiver.decryptWithAd(EMPTY, sealed), text);
+  for (let i = 0; i < 2; i++) {
+    for (
+      const use of [
+        () => sender.encryptWithAd(EMPTY, text),
+        () => receiver.decryptWithAd(EMPTY, sealed),
+      ]
+    ) assertThrows(use, RangeError, "its nonces are used up");
+  }
+  assertEquals([sender.n, receiver.n], [last + 1n, last + 1n]);
 });

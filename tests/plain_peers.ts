@@ -183,6 +183,17 @@ export async function exchange(
   if (endsFirst === says) await fallSilent();
 }
 
+/** The two ends of a TCP connection. */
+export async function connectedPair(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
+  const hostname = "127.0.0.1";
+  using listener = Deno.listen({ port: 0, hostname });
+  const { port } = listener.addr;
+  return await Promise.all([
+    Deno.connect({ hostname, port }),
+    listener.accept(),
+  ]);
+}
+
 /** Connects to an address. */
 export async function connectTo(address: Address): Promise<Deno.Conn> {
   if ("path" in address) {

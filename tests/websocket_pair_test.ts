@@ -184,3 +184,11 @@ testUnless(
     assertEquals(reply, bytes(300_000));
   },
 );
+
+Deno.test("webSocketPair fails a write to a WebSocket that is closing", async () => {
+  const { socket, reader, writer } = pair();
+  socket.open();
+  socket.readyState = 2;
+  await fails(writer.write(bytes(3)), "cut");
+  reader.releaseLock();
+});

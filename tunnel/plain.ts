@@ -19,6 +19,9 @@ const CONNECT_TIMEOUT = 10_000;
 const FIRST_PAUSE = 5;
 const LONGEST_PAUSE = 200;
 
+/** A shortage is told again after so long, in milliseconds. */
+const NOTICE_INTERVAL = 60_000;
+
 /** What a caller takes: a descriptor to read, one to write, and its session. */
 const DESCRIPTORS = 3;
 
@@ -77,19 +80,35 @@ export interface PlainListener {
   close(): Promise<void>;
 }
 
+/** What {@linkcode listenPlain} takes. */
+export interface PlainListenOptions {
+  /** How many sessions are still to be made for other callers. */
+  sessions?: () => number;
+  /** Is told that callers wait for descriptors. */
+  onShortage?: () => void;
+}
+
 /**
  * Listens on an address. Out of descriptors, callers wait in the system's queue
  * and are accepted when there are some again: for themselves, for the session of
  * each, and for those that are still to be made.
  *
- * @param sessions How many sessions are still to be made for other callers.
  * @throws {PlainError} If the address cannot be had.
  */
 export async function listenPlain(
   address: Address,
-  sessions = () => 0,
+  { sessions = () => 0, onShortage }: PlainListenOptions = {},
 ): Promise<PlainListener> {
-  const room = () => areLeft(DESCRIPTORS + sessions());
+  let lastNotice = -Infinity;
+  const room = () => {
+    if (areLeft(DESCRIPTORS + sessions())) return true;
+    const now = performance.now();
+    if (now - lastNotice >= NOTICE_INTERVAL) {
+      lastNotice = now;
+      onShortage?.();
+    }
+    return false;
+  };
   try {
     return "path" in address
       ? await listenUnix(address.path, room)

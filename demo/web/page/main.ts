@@ -35,6 +35,10 @@ let psk = "";
 
 /** The connection, while there is one. */
 let transport: Transport | undefined;
+/** It, or the attempt. */
+let opening: Promise<Transport> | undefined;
+/** How often the lock has been turned. */
+let turns = 0;
 /** Resolves when the last connection is over, on both sides. */
 let isOver: Promise<unknown> = Promise.resolve();
 /** Is called when the server has said that it is. */
@@ -67,6 +71,7 @@ function showState(state: "connecting" | "open" | "closed"): void {
 }
 
 function start(): void {
+  if ((document.body.dataset.state ?? "closed") !== "closed") return;
   const served = new Promise<void>((resolve) => serverIsDone = resolve);
   isOver = Promise.all([converse(), served]);
 }
@@ -76,7 +81,7 @@ async function converse(): Promise<void> {
   showState("connecting");
   const sealed = isSealed();
   try {
-    transport = await connect(tab, sealed ? psk : null);
+    transport = await (opening = connect(tab, sealed ? psk : null));
     tell({ type: "connected", sealed });
     showState("open");
     await listen(transport, (text) => {
@@ -100,10 +105,9 @@ async function converse(): Promise<void> {
 /** Says the end, and waits for the server's. */
 async function finish(): Promise<void> {
   try {
-    await transport?.closeWrite();
+    await (await opening)?.closeWrite();
   } catch {
-    // It has been said, or the connection has failed.
-    transport?.close();
+    // It has been said before, or the connection has failed.
   }
   await isOver;
 }
@@ -218,10 +222,7 @@ function server(
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (!transport) {
-    if (document.body.dataset.state === "closed") start();
-    return;
-  }
+  if (!transport) return start();
   const text = input.value;
   if (text === "") return;
   input.select();
@@ -263,7 +264,9 @@ lock.addEventListener("click", async () => {
   lock.ariaChecked = `${sealed}`;
   document.body.dataset.lock = sealed ? "inner" : "none";
   if (armed()) arm(null);
+  const turn = ++turns;
   await finish();
+  if (turn !== turns) return;
   timeline.note(sealed ? "Inner lock on" : "Inner lock off: TLS alone");
   start();
 });

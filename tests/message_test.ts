@@ -1,0 +1,102 @@
+import { assertEquals } from "@std/assert";
+import { type Bytes, SHORT_LENGTH } from "../lib/aes_gcm.ts";
+import { MessageSeal } from "../lib/message.ts";
+import { CipherState, EMPTY } from "../lib/noise.ts";
+
+const raw = new Uint8Array(32).fill(7);
+
+/** AES-GCM by the number of its message, with no line of ours. */
+async function aes(
+  way: "encrypt" | "decrypt",
+  raw: Bytes,
+  n: bigint,
+  text: Bytes,
+) {
+  const key = await crypto.subtle.importKey("raw", raw, "AES-GCM", false, [
+    way,
+  ]);
+  const iv = new Uint8Array(12);
+  new DataView(iv.buffer).setBigUint64(4, n);
+  return new Uint8Array(
+    await crypto.subtle[way]({ name: "AES-GCM", iv }, key, text),
+  );
+}
+
+/** `REKEY(k)` of the Noise specification, section 4.2. */
+async function rekeyed(raw: Bytes): Promise<Bytes> {
+  const block = await aes("encrypt", raw, 2n ** 64n - 1n, new Uint8Array(32));
+  return block.slice(0, 32);
+}
+
+/** The last message under a key and its neighbours: their nonces and keys. */
+const [second, third] = [await rekeyed(raw), await rekeyed(await rekeyed(raw))];
+const BOUNDS = [
+  [65_534n, raw],
+  [65_535n, raw],
+  [65_536n, second],
+  [65_537n, second],
+] as const;
+const LATER_BOUNDS = [[131_071n, raw], [131_072n, second]] as const;
+
+for (const length of [1, SHORT_LENGTH + 1]) {
+  for (const isAwaited of [false, true]) {
+    const how = isAwaited ? "one by one" : "at once";
+    const name = `of ${length} bytes, ${how}`;
+
+    Deno.test(`MessageSeal: the 65 537th message is the first under the next key, ${name}`, async () => {
+      for (const bounds of [BOUNDS, LATER_BOUNDS]) {
+        const seal = await sealAt(bounds[0][0]);
+        const texts = bounds.map((_, i) => new Uint8Array(length).fill(i));
+        const buffer = new Uint8Array(length);
+        const frames: (Bytes | Promise<Bytes>)[] = [];
+        for (const text of texts) {
+          // The buffer serves for all: it is the caller's again at once.
+          buffer.set(text);
+          const frame = seal.seal(buffer);
+          frames.push(isAwaited ? await frame : frame);
+        }
+        const opened = bounds.map(async ([n, key], i) =>
+          await aes("decrypt", key, n, await frames[i]!)
+        );
+        assertEquals(await Promise.all(opened), texts);
+      }
+    });
+
+    Deno.test(`MessageSeal: it opens what was sealed so, ${name}`, async () => {
+      for (const bounds of [BOUNDS, LATER_BOUNDS]) {
+        const seal = await sealAt(bounds[0][0]);
+        const texts = bounds.map((_, i) => new Uint8Array(length).fill(i));
+        const frames = await Promise.all(
+          bounds.map(([n, key], i) => aes("encrypt", key, n, texts[i]!)),
+        );
+        const opened: (Bytes | Promise<Bytes>)[] = [];
+        for (const frame of frames) {
+          const plaintext = seal.open(frame);
+          frame.fill(0);
+          opened.push(isAwaited ? await plaintext : plaintext);
+        }
+        assertEquals(await Promise.all(opened), texts);
+      }
+    });
+  }
+}
+
+Deno.test("CipherState: of keys that are made at once the last one counts", async () => {
+  const cipher = await CipherState.initializeKey(raw);
+  cipher.rekey();
+  cipher.rekey();
+  // At whatever point the first of them may be.
+  const frames: (Bytes | Promise<Bytes>)[] = [];
+  for (let n = 0; n < 200; n++) {
+    frames.push(cipher.encryptWithAd(EMPTY, new Uint8Array([7])));
+    await undefined;
+  }
+  for (const [n, frame] of frames.entries()) {
+    const text = await aes("decrypt", third, BigInt(n), await frame);
+    assertEquals([...text], [7]);
+  }
+});
+
+async function sealAt(n: bigint): Promise<MessageSeal> {
+  return new MessageSeal(await CipherState.initializeKey(raw, n));
+}

@@ -130,7 +130,7 @@ async function readClientPair(
 }
 
 /** The identity that was asked for, or else `default`, or the only one. */
-function chooseIdentity(
+export function chooseIdentity(
   asked: string | undefined,
   psk: PskMap,
   file: string,

@@ -1,6 +1,6 @@
 /**
- * The demo: the real programs at work with throw-away keys; then a proxy that
- * holds the TLS key forges a frame, and a client tries another inner key.
+ * The demo: the real programs at work with throw-away keys; then a box in between
+ * that holds the TLS key forges a frame, and a client tries another inner key.
  *
  * ```sh
  * deno task demo
@@ -13,12 +13,21 @@
 
 import { TextLineStream } from "@std/streams";
 
-const LINES = ["hello", "straße", "the proxy cannot read this"];
+const LINES = ["hello", "straße", "no box reads this"];
 const TIME_LIMIT = 20_000;
 const CONFIG = `${import.meta.dirname}/../deno.json`;
 
-/** The frame that is forged: after the hello, the Noise message and the ping. */
-const FORGED_FRAME = 4;
+/**
+ * The frame that is forged, the first with data: hello, Noise message, ping and
+ * open come before it.
+ */
+const FORGED_FRAME = 5;
+
+/** What an ordinary terminal has. */
+const COLUMNS = 80;
+
+/** The width of the column that says who says something. */
+const WHO = 14;
 
 const paint = Deno.stdout.isTerminal() && !Deno.noColor;
 const bold = (text: string) => paint ? `\x1b[1m${text}\x1b[22m` : text;
@@ -69,23 +78,32 @@ async function show(dir: string, cleanUp: AsyncDisposableStack): Promise<void> {
   title("A conversation", "server.ts and client.ts --trace");
   await converse(client(port, psk!, "--trace"));
 
-  title("A forged frame", "a proxy with the server's TLS key flips one bit");
+  title("A forged frame", "a box with the server's TLS key flips one bit");
   {
     const tls = {
       cert: await Deno.readTextFile(cert!),
       key: await Deno.readTextFile(key!),
     };
-    await using proxy = new ForgingProxy(port, tls);
-    const victim = client(proxy.port, psk!, "pay", "10");
+    await using box = new ForgingBox(port, tls);
+    const victim = client(box.port, psk!, "pay", "10");
     await victim.done();
-    const { hello, before, after } = await proxy.seen;
-    say("proxy reads", hello);
-    say("proxy gets", `${before.toHex()}  ${dim("it cannot open this")}`);
-    say("proxy sends", after.toHex());
+    const { hello, lengths, before, after } = await box.seen;
+    const [, identity] = hello.split(" ");
+    say(
+      "box saw",
+      `that ${identity} talks, and when, in frames of ${
+        listed(lengths)
+      } bytes; ` +
+        "not what is said",
+    );
+    const [flipped, ...rest] = marked(before.toHex(), after.toHex());
+    say("box gets", before.toHex());
+    say("box sends", flipped!);
+    for (const line of rest) say("", line);
     const logged = await server.stderr.find(/ closed: .*protocol/);
     say("server logs", logged.replace(/^\S+ /, ""));
     say("client says", victim.stderr.lines.join(" "));
-    say("client's code", String(victim.code));
+    say("exit code", String(victim.code));
     expect("no byte of it reached the handler", / 0 bytes in,/.test(logged));
     expect(
       "the client printed nothing and failed",
@@ -99,7 +117,7 @@ async function show(dir: string, cleanUp: AsyncDisposableStack): Promise<void> {
   const refused = await server.stderr.find(/: refused \(/);
   say("server logs", refused.replace(/^\S+ /, ""));
   say("client says", stranger.stderr.lines.join(" "));
-  say("client's code", String(stranger.code));
+  say("exit code", String(stranger.code));
   expect("the server refused it", refused.includes("does not hold the key"));
   expect("the client's exit code is 3", stranger.code === 3);
 }
@@ -108,7 +126,7 @@ async function show(dir: string, cleanUp: AsyncDisposableStack): Promise<void> {
 async function converse(client: Program): Promise<void> {
   const width = Math.max(...LINES.map((line) => line.length));
   console.log(dim(
-    `  ${"typed".padEnd(width)}  ${"inside TLS, client to server".padEnd(41)}` +
+    `  ${"typed".padEnd(width)}  ${"inside TLS, client to server".padEnd(39)}` +
       `  came back`,
   ));
   const replies: string[] = [];
@@ -119,7 +137,7 @@ async function converse(client: Program): Promise<void> {
     const [, length = ""] = /data (\d+) bytes/.exec(frame) ?? [];
     const reply = await client.stdout.find(/./);
     replies.push(reply);
-    const inside = `${wire.padEnd(34)} ${length.padStart(3)} B`;
+    const inside = `${wire.padEnd(33)} ${length.padStart(3)} B`;
     console.log(`  ${line.padEnd(width)}  ${inside}  ${reply}`);
   }
   await client.done();
@@ -218,9 +236,10 @@ class Lines {
   }
 }
 
-/** What the proxy saw, and what it made of it. */
+/** What the box saw, and what it made of it. */
 interface Forgery {
   hello: string;
+  lengths: number[];
   before: Uint8Array;
   after: Uint8Array;
 }
@@ -229,7 +248,7 @@ interface Forgery {
  * Ends TLS with the server's own certificate and speaks TLS to the server. It
  * forwards every byte but one, for one connection.
  */
-class ForgingProxy implements AsyncDisposable {
+class ForgingBox implements AsyncDisposable {
   readonly port: number;
   readonly seen: Promise<Forgery>;
   readonly #listener: Deno.TlsListener;
@@ -255,7 +274,7 @@ class ForgingProxy implements AsyncDisposable {
     const back = this.#forwardReplies(server, client);
     await this.#forwardAndForge(client, server).catch(() => {});
     await back;
-    this.#seen.reject(new Error("the proxy saw no data frame"));
+    this.#seen.reject(new Error("the box saw no data frame"));
   }
 
   async #forwardReplies(from: Deno.TlsConn, to: Deno.TlsConn): Promise<void> {
@@ -272,15 +291,18 @@ class ForgingProxy implements AsyncDisposable {
 
   async #forwardAndForge(from: Deno.TlsConn, to: Deno.TlsConn): Promise<void> {
     let hello = "";
+    const lengths: number[] = [];
     for (let number = 1;; number++) {
       const header = await readExactly(from, 2);
       const length = new DataView(header.buffer).getUint16(0);
       const frame = await readExactly(from, length);
       const before = frame.slice();
+      lengths.push(length);
       if (number === 1) hello = new TextDecoder().decode(frame);
       if (number === FORGED_FRAME) {
         frame[0]! ^= 1;
-        this.#seen.resolve({ hello, before, after: frame.slice() });
+        const after = frame.slice();
+        this.#seen.resolve({ hello, lengths: [...lengths], before, after });
       }
       await writeAll(to, header);
       await writeAll(to, frame);
@@ -314,8 +336,49 @@ function title(what: string, how: string): void {
   console.log(`\n${bold(what)} ${dim(`(${how})`)}`);
 }
 
+/** Says something in lines that fit. */
 function say(who: string, what: string): void {
-  console.log(`  ${dim(who.padEnd(14))} ${what}`);
+  const width = COLUMNS - WHO - 3;
+  const fits = plain(what).length <= width;
+  const [first = "", ...others] = fits ? [what] : wrapped(what, width);
+  console.log(`  ${dim(who.padEnd(WHO))} ${first}`);
+  for (const line of others) console.log(" ".repeat(WHO + 3) + line);
+}
+
+/** A text in lines of so many characters at most, broken between words. */
+function wrapped(text: string, width: number): string[] {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && `${line} ${word}`.length > width) {
+      lines.push(line);
+      line = word;
+    } else line += line === "" ? word : ` ${word}`;
+  }
+  return [...lines, line];
+}
+
+/** A text without its colours. */
+function plain(text: string): string {
+  // deno-lint-ignore no-control-regex -- Colours are escape sequences.
+  return text.replaceAll(/\x1b\[\d+m/g, "");
+}
+
+/** What was made of a text, and a line that points at the difference. */
+function marked(before: string, after: string): string[] {
+  const at = [...after].findIndex((digit, i) => digit !== before[i]);
+  const [from, to] = [before, after].map((text) =>
+    parseInt(text[at]!, 16).toString(2).padStart(4, "0")
+  );
+  return [
+    after.slice(0, at) + red(bold(after[at]!)) + after.slice(at + 1),
+    " ".repeat(at) + red(`^ the flipped bit: ${from} became ${to}`),
+  ];
+}
+
+/** `48, 17 and 24`. */
+function listed(numbers: number[]): string {
+  return new Intl.ListFormat("en-GB").format(numbers.map(String));
 }
 
 function expect(what: string, isSo: boolean): void {

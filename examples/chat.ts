@@ -1,28 +1,28 @@
 /**
  * A chat of two terminals, which is over when both have said Ctrl-D:
  * ```sh
- * deno run -NR examples/chat.ts listen certs 5001
- * deno run -NR examples/chat.ts connect certs 5001
+ * deno run -NR examples/chat.ts listen --host 0.0.0.0
+ * deno run -NR examples/chat.ts connect --host server.example --identity alice
  * ```
  */
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { type Channel } from "@innerlock/innerlock";
 import { VisibleText } from "../cli/visible.ts";
-import { read, run, say } from "./run.ts";
+import { connectOptions, example, listenOptions, say } from "./run.ts";
 
-await run({
-  async listen(common, cert) {
-    const listener = listen({ ...common, cert, key: await read("key.pem") });
+await example("chat", {
+  async listen(args) {
+    const listener = listen(await listenOptions(args));
     say(`listening on port ${listener.addr.port}`);
     for await (const channel of listener) return await talk(channel);
   },
-  async connect(common, cert) {
-    await talk(await connect({ ...common, caCerts: [cert] }));
+  async connect(args) {
+    await talk(await connect(await connectOptions(args)));
   },
 });
 
 async function talk(channel: Channel) {
-  say("connected");
+  say(`connected, with the key of ${channel.identity}`);
   // What it rejects with is told by the other direction.
   Deno.stdin.readable.pipeTo(channel.writable).catch(() => {});
   const said = Deno.stdout.isTerminal()

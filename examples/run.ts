@@ -1,47 +1,79 @@
 /**
- * How an example begins, with a side's name, a folder and a port, and how it
- * ends: with the client's exit codes, 1 for a network or a peer that failed, 2
- * for wrong usage, 3 for a refusal.
+ * What the examples share: flags, files, and the programs' exit codes.
+ *
+ * @module
  */
-import { ChannelError } from "@innerlock/innerlock";
-import { stderr, stdout } from "../cli/output.ts";
 
-const [name = "", certs, port = "", ...args] = Deno.args;
+import type { ConnectOptions, ListenOptions } from "@innerlock/innerlock/deno";
+import { chooseIdentity } from "../cli/dial.ts";
+import { readCertificates, readPair, readPsk } from "../cli/files.ts";
+import { type Args, run, UsageError } from "../cli/main.ts";
+import { stderr } from "../cli/output.ts";
+import { readSettings } from "../cli/settings.ts";
 
-/** Reads a file of the folder that `deno task certs` made. */
-export const read = (file: string) => Deno.readTextFile(`${certs}/${file}`);
+const FLAGS = {
+  string: ["host", "port", "identity", "certs"],
+  default: { certs: "certs" },
+  takesWords: true,
+};
 
-/** Says what people should know, and goes on if nobody listens. */
-export const say = (text: string) => stderr.line(text);
+/** What a side does with its flags and words. */
+type Side = (args: Args, ...words: string[]) => Promise<void>;
 
-/** Is given what both sides say to the library, and the further arguments. */
-type Side = (
-  common: { port: number; psk: string },
-  cert: string,
-  ...args: string[]
-) => Promise<void>;
+/** Does what the first word names. */
+export async function example(
+  name: string,
+  sides: Record<string, Side>,
+): Promise<void> {
+  const names = Object.keys(sides);
+  const usage = `
+Usage: deno run -NRW examples/${name}.ts ${names.join("|")} [flags] [words...]
 
-export async function run(sides: Record<string, Side>): Promise<never> {
-  const side = sides[name];
-  let code = 0;
-  if (!side || !/^\d+$/.test(port)) {
-    say(`Usage: ${Object.keys(sides).join("|")} CERTS PORT ...`);
-    code = 2;
-  } else {
-    try {
-      const common = { port: Number(port), psk: await read("psk.txt") };
-      await side(common, await read("cert.pem"), ...args);
-    } catch (error) {
-      say((error as Error).message);
-      code = exitCodeOf(error);
-    }
-  }
-  await Promise.all([stdout.flush(), stderr.flush()]);
-  Deno.exit(code);
+  --host HOST      where to listen (127.0.0.1), or the server (the one that this
+                   machine has joined, or localhost)
+  --port PORT      its port (likewise, or 5001)
+  --identity NAME  whose key the client uses (likewise, or the only one)
+  --certs FOLDER   where 'deno task certs' has put its files (certs)
+`;
+  await run(name, usage, FLAGS, async (args) => {
+    const [side = "", ...words] = args.words;
+    if (Object.hasOwn(sides, side)) return await sides[side]!(args, ...words);
+    throw new UsageError(`The first word is ${names.join(" or ")}`);
+  });
 }
 
-function exitCodeOf(error: unknown): number {
-  if (error instanceof Deno.errors.NotFound) return 2;
-  const code = error instanceof ChannelError && error.code;
-  return code === "refused" || code === "untrusted" ? 3 : 1;
+/** What people should know; it goes on if nobody listens. */
+export function say(text: string): void {
+  stderr.line(text);
+}
+
+/** For the side that listens. */
+export async function listenOptions(args: Args): Promise<ListenOptions> {
+  const certs = args.text("certs")!;
+  return {
+    hostname: args.host("host") ?? "127.0.0.1",
+    port: portOf(args) ?? 5001,
+    psk: await readPsk(`${certs}/psk.txt`),
+    ...await readPair(`${certs}/cert.pem`, `${certs}/key.pem`, {}),
+  };
+}
+
+/** For the side that connects. */
+export async function connectOptions(args: Args): Promise<ConnectOptions> {
+  const certs = args.text("certs")!;
+  const joined = await readSettings(certs);
+  const psk = await readPsk(`${certs}/psk.txt`);
+  const asked = args.text("identity") ?? joined.identity;
+  return {
+    hostname: args.host("host") ?? joined.host ?? "localhost",
+    port: portOf(args) ?? joined.port ?? 5001,
+    identity: chooseIdentity(asked, psk, `${certs}/psk.txt`),
+    psk,
+    caCerts: [await readCertificates(`${certs}/cert.pem`)],
+  };
+}
+
+function portOf(args: Args): number | undefined {
+  if (args.text("port") === undefined) return undefined;
+  return args.integer("port", 0, 65_535);
 }

@@ -1,28 +1,33 @@
 /**
  * Sends a file, and asks the receiver for the hash of what it has written:
  * ```sh
- * deno run -NRW examples/send_file.ts receive certs 5001 copy.bin
- * deno run -NR examples/send_file.ts send certs 5001 original.bin
+ * deno run -NRW examples/send_file.ts receive --host 0.0.0.0 copy.bin
+ * deno run -NR examples/send_file.ts send --host server.example --identity alice \
+ *   original.bin
  * ```
  */
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { createHash } from "node:crypto";
 import { stdout } from "../cli/output.ts";
-import { read, run, say } from "./run.ts";
+import { connectOptions, example, listenOptions, say } from "./run.ts";
 
-await run({
-  async receive(common, cert, path = "copy.bin") {
-    const listener = listen({ ...common, cert, key: await read("key.pem") });
+await example("send_file", {
+  async receive(args, path = "copy.bin") {
+    const listener = listen(await listenOptions(args));
     say(`listening on port ${listener.addr.port}`);
     for await (await using channel of listener) {
       const hash = await copy(channel.readable, Deno.createSync(path).writable);
-      await new Blob([hash]).stream().pipeTo(channel.writable);
+      await channel.write(new TextEncoder().encode(hash));
+      await channel.closeWrite();
+      say(`${hash} received`);
       return;
     }
   },
-  async send(common, cert, path = "original.bin") {
-    await using channel = await connect({ ...common, caCerts: [cert] });
-    const hash = await copy(Deno.openSync(path).readable, channel.writable);
+  async send(args, path = "original.bin") {
+    const options = await connectOptions(args);
+    using file = await Deno.open(path);
+    await using channel = await connect(options);
+    const hash = await copy(file.readable, channel.writable);
     const written = await new Response(channel.readable).text();
     if (written !== hash) throw new Error(`The copy of ${path} differs`);
     stdout.line(`${hash} arrived`);

@@ -1,17 +1,49 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { MAY_RUN } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+
+const reason = lacksPermissions(...MAY_RUN);
+
+async function demo(env: Record<string, string> = {}) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["task", "--quiet", "demo"],
+    env: { ...env, NO_COLOR: "1" },
+  }).output();
+  const [text, said] = [stdout, stderr]
+    .map((bytes) => new TextDecoder().decode(bytes));
+  return { code, text: text!, stderr: said };
+}
 
 testUnless(
-  lacksPermissions(...MAY_RUN),
+  reason ?? lacksProgram(["openssl", "version"], "openssl"),
+  "demo: all is as expected, and fits a terminal",
+  async () => {
+    const { code, text, stderr } = await demo();
+    assertEquals([code, stderr], [0, ""], text);
+    for (const line of text.split("\n")) assert(line.length <= 80, line);
+    assertMatch(
+      text,
+      /^ {2}box saw +that default talks, and when, .*\n.*; not what is said$/m,
+    );
+    // The mark stands below the digit that differs.
+    const [, gets, sends, space] =
+      /^ {2}box gets (.*)\n {2}box sends(.*)\n( +)\^ the flipped bit/m
+        .exec(text)!;
+    const column = space!.length - "  box gets ".length;
+    assertEquals(
+      [...gets!].flatMap((digit, i) => digit === sends![i] ? [] : [i]),
+      [column],
+    );
+  },
+);
+
+testUnless(
+  reason,
   "demo: without openssl it says what to install",
   async () => {
     const nowhere = await Deno.makeTempDir({ prefix: "innerlock-test-" });
-    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["task", "--quiet", "demo"],
-      env: { PATH: nowhere, NO_COLOR: "1" },
-    }).output();
-    assertEquals([code, new TextDecoder().decode(stderr)], [
+    const { code, stderr } = await demo({ PATH: nowhere });
+    assertEquals([code, stderr], [
       1,
       "demo: gen_certs: Cannot find openssl: install it " +
       "(Debian: apt install openssl)\n",

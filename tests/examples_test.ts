@@ -6,9 +6,10 @@ import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
-function start(name: string, args: string[]): Deno.ChildProcess {
+function start(name: string, args: string[], cwd = "."): Deno.ChildProcess {
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "-NRW", "--no-prompt", `${ROOT}examples/${name}.ts`, ...args],
+    cwd,
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -16,12 +17,17 @@ function start(name: string, args: string[]): Deno.ChildProcess {
   }).spawn();
 }
 
+/** The flags that say so. */
+const at = (dir: string, port: number) => [
+  ...["--certs", dir, "--port", String(port)],
+];
+
 /** The port on which an example says that it listens. */
-async function portOf(child: Deno.ChildProcess): Promise<string> {
+async function portOf(child: Deno.ChildProcess): Promise<number> {
   const reader = child.stderr.getReader();
   const { value } = await reader.read();
   reader.releaseLock();
-  return /(\d+)\n$/.exec(new TextDecoder().decode(value))![1]!;
+  return Number(/(\d+)\n$/.exec(new TextDecoder().decode(value))?.[1]);
 }
 
 /** What an example prints, and its exit code, when it has ended. */
@@ -46,8 +52,8 @@ const test = (name: string, fn: (dir: string) => Promise<void>) =>
   );
 
 test("a chat", async (dir) => {
-  const one = start("chat", ["listen", dir, "0"]);
-  const other = start("chat", ["connect", dir, await portOf(one)]);
+  const one = start("chat", ["listen", ...at(dir, 0)]);
+  const other = start("chat", ["connect", ...at(dir, await portOf(one))]);
   const [hi, hello] = await Promise.all([
     said(one, "hello\n"),
     said(other, "hi\n"),
@@ -59,9 +65,13 @@ test("a chat", async (dir) => {
 test("a file and its hash", async (dir) => {
   const file = new Uint8Array(3_000_000).fill(7);
   await Deno.writeFile(`${dir}/file`, file);
-  const receiver = start("send_file", ["receive", dir, "0", `${dir}/copy`]);
+  const receiver = start("send_file", [
+    "receive",
+    ...at(dir, 0),
+    `${dir}/copy`,
+  ]);
   const port = await portOf(receiver);
-  const sender = start("send_file", ["send", dir, port, `${dir}/file`]);
+  const sender = start("send_file", ["send", ...at(dir, port), `${dir}/file`]);
   const [received, sent] = await Promise.all([said(receiver), said(sender)]);
   const hash = await crypto.subtle.digest("SHA-256", file);
   assertEquals(sent.text, `${new Uint8Array(hash).toHex()} arrived\n`);
@@ -79,42 +89,72 @@ async function listenHere(dir: string) {
 test("a file whose copy differs", async (dir) => {
   await Deno.writeTextFile(`${dir}/file`, "original");
   const listener = await listenHere(dir);
-  const port = String(listener.addr.port);
-  const sent = said(start("send_file", ["send", dir, port, `${dir}/file`]));
+  const { port } = listener.addr;
+  const sent = said(
+    start("send_file", ["send", ...at(dir, port), `${dir}/file`]),
+  );
   for await (await using channel of listener) {
     await new Response(channel.readable).text();
     await new Blob(["another hash"]).stream().pipeTo(channel.writable);
     break;
   }
-  const stderr = `The copy of ${dir}/file differs\n`;
+  const stderr = `send_file: The copy of ${dir}/file differs\n`;
   assertEquals(await sent, { code: 1, text: "", stderr });
 });
 
 test("a remote procedure call, in time and too late", async (dir) => {
-  const server = start("rpc", ["serve", dir, "0"]);
-  const call = ["call", dir, await portOf(server)];
+  const server = start("rpc", ["serve", ...at(dir, 0)]);
+  const call = ["call", ...at(dir, await portOf(server))];
   const late = said(start("rpc", [...call, "wait", "3600000"]));
   const sum = await said(start("rpc", [...call, "add", "1", "2"]));
-  assertEquals([sum.code, sum.text], [0, "3"]);
+  assertEquals([sum.code, sum.text], [0, "3\n"]);
   assertEquals(await late, {
     code: 1,
     text: "",
-    stderr: "The operation was aborted due to timeout\n",
+    stderr: "rpc: The operation was aborted due to timeout\n",
   });
   // The server has given it up too: nothing but the signal's end is waited for.
   const log = server.stderr.pipeThrough(new TextDecoderStream());
   let seen = "";
   for await (const chunk of log.values({ preventCancel: true })) {
-    if ((seen += chunk).includes("The operation was aborted")) break;
+    if (/The peer (closed|cut)/.test(seen += chunk)) break;
   }
   server.kill();
   await Promise.all([server.status, server.stdout.cancel(), log.cancel()]);
   await server.stdin.close();
 });
 
+test("a remote procedure that there is not, and an answer that is none", async (dir) => {
+  const server = start("rpc", ["serve", ...at(dir, 0)]);
+  const call = ["call", ...at(dir, await portOf(server))];
+  assertEquals(await said(start("rpc", [...call, "toString"])), {
+    code: 1,
+    text: "",
+    stderr: "rpc: There is no procedure toString\n",
+  });
+  server.kill();
+  await said(server);
+});
+
+test("a client that has joined needs no flags", async (dir) => {
+  const server = start("chat", ["listen", ...at(dir, 0)]);
+  const port = await portOf(server);
+  await Deno.mkdir(`${dir}/client/certs`, { recursive: true });
+  for (const file of ["cert.pem", "psk.txt"]) {
+    await Deno.copyFile(`${dir}/${file}`, `${dir}/client/certs/${file}`);
+  }
+  await Deno.writeTextFile(
+    `${dir}/client/certs/server.json`,
+    JSON.stringify({ host: "localhost", port, identity: "default" }),
+  );
+  const client = said(start("chat", ["connect"], `${dir}/client`), "hi\n");
+  assertEquals((await said(server)).text, "hi\n");
+  assertEquals((await client).code, 0);
+});
+
 test("they exit as the client does", async (dir) => {
   const listener = await listenHere(dir);
-  const port = String(listener.addr.port);
+  const { port } = listener.addr;
   const other = await makeCerts();
   await Deno.copyFile(`${dir}/cert.pem`, `${other}/cert.pem`);
   for (
@@ -126,10 +166,13 @@ test("they exit as the client does", async (dir) => {
   ) {
     const codes = await Promise.all([
       [],
-      [side, `${dir}/nowhere`, port],
-      [side, other, port],
+      ["nothing"],
+      [side, "--port", "x"],
+      [side, ...at(`${dir}/nowhere`, port)],
+      [side, ...at(dir, port), "--identity", "bob"],
+      [side, ...at(other, port), `${dir}/cert.pem`],
     ].map(async (args) => (await said(start(name, args))).code));
-    assertEquals(codes, [2, 2, 3], name);
+    assertEquals(codes, [2, 2, 2, 2, 2, 3], name);
   }
   listener.close();
   await Deno.remove(other, { recursive: true });

@@ -138,7 +138,7 @@ test(
   "examples: an error that cannot be written leaves the exit code",
   async (dir) => {
     const example = new URL("../examples/chat.ts", import.meta.url).pathname;
-    const args = ["connect", `${dir}/none`, "1"];
+    const args = ["connect", "--certs", `${dir}/none`];
     const deno = [Deno.execPath(), "run", "-NR", "--no-prompt", example];
     const child = startWith(DEV_FULL, [...deno, ...args]);
     await child.stdin.close();

@@ -192,7 +192,11 @@ async function stopTwice(program: TestEntrance | TestServer): Promise<void> {
   let hasEnded = false;
   const ended = program.exitCode().then(() => hasEnded = true);
   while (!hasEnded) {
-    program.signal("SIGTERM");
+    try {
+      program.signal("SIGTERM");
+    } catch {
+      // It has just ended.
+    }
     await Promise.race([
       ended,
       new Promise((resolve) => setTimeout(resolve, 20)),

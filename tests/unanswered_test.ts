@@ -195,7 +195,7 @@ testUnless(
       const flags = [...clientFlags(dir, server.port), "--identity", "default"];
       const { code, stderr } = await run("client", [...flags, ...args]);
       assertEquals(code, 3, stderr);
-      assert(stderr.includes("or holds another key for it"), stderr);
+      assert(stderr.includes("or has another key for it"), stderr);
     }
   }),
 );

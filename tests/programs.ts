@@ -1,5 +1,6 @@
 /** Runs the real programs as a user does. */
 
+import { writeAll } from "../lib/transport.ts";
 import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
 
@@ -343,9 +344,13 @@ export async function ask(address: Address, text: string): Promise<string> {
   const conn = "path" in address
     ? await Deno.connect({ transport: "unix", path: address.path })
     : await Deno.connect({ hostname: address.host, port: address.port });
-  await conn.write(new TextEncoder().encode(text));
-  await conn.closeWrite();
-  return await new Response(conn.readable).text();
+  const said = (async () => {
+    await writeAll(conn, new TextEncoder().encode(text));
+    await conn.closeWrite();
+  })();
+  const answer = await new Response(conn.readable).text();
+  await said;
+  return answer;
 }
 
 const PORTS = { first: 10_000, count: 22_000 };

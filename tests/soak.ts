@@ -1,13 +1,24 @@
 /**
- * `deno task soak [MINUTES]`: channels come, talk and go, some of them killed at
- * random, for as long as asked. Every byte is accounted for, on both sides, and
- * the server's memory and descriptors are flat at the end.
+ * `deno task soak [MINUTES]`: channels come, talk and go, by themselves and
+ * through a tunnel whose callers half-close, some of them killed at random, while
+ * keys and certificate are replaced, for as long as asked. Every byte is accounted
+ * for, on both sides, and the server's memory and descriptors are flat at the end.
  *
  * @module
  */
 
 import { connect } from "../lib/deno.ts";
-import { makeCerts, serverFlags, TestServer } from "./programs.ts";
+import { type Channel, ChannelError } from "../lib/mod.ts";
+import { KeyFile } from "../cli/key_file.ts";
+import { replaceFiles } from "../cli/replace.ts";
+import {
+  ask,
+  makeCerts,
+  run,
+  serverFlags,
+  TestEntrance,
+  TestServer,
+} from "./programs.ts";
 
 /** How many channels there are at a time. */
 const WORKERS = 32;
@@ -17,6 +28,12 @@ const MAX_LENGTH = 1 << 20;
 
 /** One channel in so many is killed while it talks. */
 const KILLED = 4;
+
+/** A caller of the tunnel in so many workers. */
+const CALLERS = 8;
+
+/** How often the keys are replaced, in milliseconds; the certificate each tenth. */
+const RELOAD_INTERVAL = 300;
 
 /** What the server's memory may grow by after the first half, in MiB. */
 const MAX_GROWTH = 64;
@@ -32,19 +49,22 @@ const ended = { count: 0, bytes: 0 };
 let killed = 0;
 
 const dir = await makeCerts();
-const cert = await Deno.readTextFile(`${dir}/cert.pem`);
 const psk = await Deno.readTextFile(`${dir}/psk.txt`);
 const server = await TestServer.start([
   ...serverFlags(dir),
   ...["--log-format", "json"],
 ]);
 const port = server.port;
+const tunnel = await TestEntrance.start(dir, port);
 
 const start = performance.now();
 const end = start + minutes * 60_000;
+const reloading = reload();
 await talkUntil(start + (end - start) / 2);
 const middle = await server.usage();
 await talkUntil(end);
+const reloads = await reloading;
+await tunnel.stop();
 const last = await server.usage();
 server.signal("SIGTERM");
 const code = await server.exitCode();
@@ -53,7 +73,7 @@ if (code !== 0) failures.push(`the server ended with ${code}`);
 if (last.memory - middle.memory > MAX_GROWTH) failures.push("memory grew");
 if (last.descriptors > middle.descriptors) failures.push("descriptors grew");
 console.log(
-  `${ended.count} channels ended, ${killed} were killed, ` +
+  `${ended.count} channels ended, ${killed} were killed, ${reloads} reloads, ` +
     `${(ended.bytes / 1e6).toFixed(0)} MB each way; the server had ` +
     `${middle.memory} MiB and ${middle.descriptors} descriptors half-way, ` +
     `${last.memory} and ${last.descriptors} at the end`,
@@ -63,16 +83,36 @@ for (const failure of failures) console.error(`soak: ${failure}`);
 Deno.exit(failures.length === 0 ? 0 : 1);
 
 async function talkUntil(time: number): Promise<void> {
-  const work = async () => {
-    while (performance.now() < time) await talk();
+  const work = async (_: unknown, number: number) => {
+    const one = number < CALLERS ? call : talk;
+    while (performance.now() < time) await one();
   };
   await Promise.all(Array.from({ length: WORKERS }, work));
+}
+
+/** Through the tunnel: half-closes when all is said, and reads to the end. */
+async function call(): Promise<void> {
+  const text = randomText();
+  const isKilled = Math.random() < 1 / KILLED;
+  const { host: hostname, port } = tunnel.address;
+  if (isKilled) {
+    using conn = await Deno.connect({ hostname, port });
+    killed++;
+    await conn.write(new TextEncoder().encode(text.slice(0, 1000)));
+    return;
+  }
+  const reply = await ask(tunnel.address, text);
+  if (reply !== text.toUpperCase()) throw new Error("The tunnel lost bytes");
+  ended.count++;
+  ended.bytes += text.length;
 }
 
 async function talk(): Promise<void> {
   const text = randomText();
   const isKilled = Math.random() < 1 / KILLED;
-  await using channel = await connect({ port, caCerts: [cert], psk });
+  const channel = await dial();
+  if (!channel) return;
+  await using _ = channel;
   const writing = new Blob([text]).stream().pipeTo(channel.writable);
   if (isKilled) {
     writing.catch(() => {});
@@ -85,6 +125,36 @@ async function talk(): Promise<void> {
   if (reply !== text.toUpperCase()) throw new Error("The reply is wrong");
   ended.count++;
   ended.bytes += text.length;
+}
+
+/** Undefined where a certificate is just being replaced: then nothing was said. */
+async function dial(): Promise<Channel | undefined> {
+  const cert = await Deno.readTextFile(`${dir}/cert.pem`);
+  try {
+    return await connect({ port, caCerts: [cert], psk });
+  } catch (error) {
+    const { ConnectionRefused, ConnectionReset } = Deno.errors;
+    const isReplaced = error instanceof ConnectionRefused ||
+      error instanceof ConnectionReset ||
+      error instanceof ChannelError &&
+        ["untrusted", "cut"].includes(error.code);
+    if (isReplaced) return undefined;
+    throw error;
+  }
+}
+
+/** Keys of others come and go, and certificates; how often. */
+async function reload(): Promise<number> {
+  const path = `${dir}/psk.txt`;
+  for (let count = 0;; count++) {
+    if (performance.now() > end) return count;
+    if (count % 10 === 9) await run("certs", ["--out", dir, "--renew"]);
+    const file = new KeyFile(path, await Deno.readTextFile(path));
+    file.setKey("somebody");
+    await replaceFiles([{ path, text: file.text, mode: 0o600 }]);
+    for (const program of [server, tunnel]) program.signal("SIGHUP");
+    await new Promise((resolve) => setTimeout(resolve, RELOAD_INTERVAL));
+  }
 }
 
 function randomText(): string {

@@ -10,6 +10,12 @@ import { type Channel, ChannelError } from "../lib/mod.ts";
 /** The first pause after a failure, in milliseconds; it doubles each time. */
 const FIRST_PAUSE = 100;
 
+/**
+ * So long it may take until a certificate that has been replaced is known on both
+ * sides, in milliseconds.
+ */
+const ROTATION_TIME = 2_000;
+
 /** The longest pause, in milliseconds: well within the patience of a caller. */
 const LONGEST_PAUSE = 2_000;
 
@@ -80,6 +86,7 @@ export class Reserve {
   #isAnnounced = false;
   /** What is wrong, while something is. */
   #trouble: string | undefined;
+  #troubleSince = 0;
   #pause = FIRST_PAUSE;
   #retry: Timer | undefined;
   #refill: Timer | undefined;
@@ -237,11 +244,15 @@ export class Reserve {
     if (this.#stop.signal.aborted) return;
     const { message } = error;
     if (this.#trouble !== message) {
+      this.#troubleSince = this.#clock.now();
       this.#options.report(`${message}; trying again`);
     }
     this.#trouble = message;
     this.#waitABit();
-    if (isFinal(error)) this.#refuseAll(new Unreachable(message));
+    const age = this.#clock.now() - this.#troubleSince;
+    if (isFinal(error) && age >= ROTATION_TIME) {
+      this.#refuseAll(new Unreachable(message));
+    }
   }
 
   #refuse(waiting: Waiting, reason: unknown): void {
@@ -282,7 +293,7 @@ export class Reserve {
 }
 
 /**
- * A certificate does not mend itself within seconds. But what looks like a
+ * A certificate that is not being replaced does not mend itself. But what looks like a
  * refusal may be a proxy whose servers are down, or a server that is full or
  * being replaced: each closes without a word, as one that does not know the key.
  */

@@ -41,9 +41,11 @@ const SOCKET = 0;
 /** Those that are open: the end of the process breaks them too. */
 const live = new Set<NodeReadConn>();
 
-globalThis.addEventListener("unload", () => {
-  for (const conn of live) conn.linger();
-});
+for (const event of ["unload", "error", "unhandledrejection"]) {
+  globalThis.addEventListener(event, () => {
+    for (const conn of live) conn.linger();
+  });
+}
 
 /**
  * Makes a connection resettable.

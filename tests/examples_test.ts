@@ -124,7 +124,7 @@ test("a remote procedure call, in time and too late", async (dir) => {
   await server.stdin.close();
 });
 
-test("a remote procedure that there is not, and an answer that is none", async (dir) => {
+test("a remote procedure that there is not", async (dir) => {
   const server = start("rpc", ["serve", ...at(dir, 0)]);
   const call = ["call", ...at(dir, await portOf(server))];
   assertEquals(await said(start("rpc", [...call, "toString"])), {

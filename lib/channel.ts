@@ -108,8 +108,8 @@ export async function initiateChannel(
   options: ClientOptions,
   signal?: AbortSignal,
 ): Promise<Channel> {
-  const { identity = "default", psk, standby = false } = options;
-  const channel = await shakeHands(
+  const { identity = "default", psk } = options;
+  return await shakeHands(
     transport,
     options,
     "client",
@@ -118,8 +118,6 @@ export async function initiateChannel(
       await initiate(transport, pskOf(identity, psk), identity, tracer),
     signal,
   );
-  if (!standby) await channel.open();
-  return channel;
 }
 
 /**
@@ -172,15 +170,17 @@ export async function respondChannel(
 
 async function shakeHands(
   transport: Transport,
-  options: ChannelOptions & { remoteAddr?: Addr },
+  options: ChannelOptions & { remoteAddr?: Addr; standby?: boolean },
   role: Role,
   handshake: (tracer: Tracer) => Promise<HandshakeResult>,
   signal?: AbortSignal,
 ): Promise<Channel> {
   return await orClose(transport, signal, async () => {
     const result = await handshake(new Tracer(options.trace));
-    const { idleTimeout } = options;
+    const { idleTimeout, standby = false } = options;
     const session = new Session(transport, result, role, idleTimeout);
+    // In the same turn, so that it shares the write of the client's ping.
+    if (role === "client" && !standby) session.open();
     return new Channel({ ...addrsOf(transport), ...options }, session, result);
   });
 }

@@ -60,6 +60,8 @@ export class Session {
   #isClosed = false;
   #failure: { reason: unknown } | undefined;
   #isPingQueued = false;
+  /** Of this side's connection, after both ends; it does not reject. */
+  #closing: Promise<void> | undefined;
   #closeTimer: Timer | undefined;
   #closeSilenceTimer: Timer | undefined;
 
@@ -146,7 +148,8 @@ export class Session {
     await this.#inTurn(() => this.#sender.sendControl(Type.end));
     await this.#sender.flush();
     this.#endSent = true;
-    await this.#closeIfEnded();
+    this.#closeIfEnded();
+    await this.#closing;
   }
 
   /** As `Deno.Conn.close`; what is not ended by then is cut. */
@@ -252,14 +255,18 @@ export class Session {
     );
   }
 
+  #closeIfEnded(): void {
+    if (!this.haveBothEnded || this.#isClosed) return;
+    this.#keepalive.stop();
+    this.#awaitClose();
+    this.#closing = this.#endConnection();
+  }
+
   /**
    * After both ends: close_notify, then the peer's. It may take its time: what we
    * sent may still be on its way, and closing before would lose it.
    */
-  async #closeIfEnded(): Promise<void> {
-    if (!this.haveBothEnded || this.#isClosed) return;
-    this.#keepalive.stop();
-    this.#awaitClose();
+  async #endConnection(): Promise<void> {
     try {
       await this.#sender.flush();
       await this.#transport.closeWrite();
@@ -269,12 +276,15 @@ export class Session {
   }
 
   /** The peer had ended its stream before the connection did. */
-  #connectionEnded(): void {
+  async #connectionEnded(): Promise<void> {
     if (!this.#endSent) {
-      this.#fail(
+      return this.#fail(
         new ChannelError("cut", "The peer closed before it had read all"),
       );
-    } else if (this.#finish()) this.#closed.resolve();
+    }
+    // What carries us may have a last word of its own, as a channel has.
+    await this.#closing;
+    if (this.#finish()) this.#closed.resolve();
   }
 
   /** If our end has gone, all that failed is a ping: what was read still counts. */

@@ -18,6 +18,8 @@ import {
   send,
 } from "./channels.ts";
 import { duplex, pieces, PSK } from "./duplex.ts";
+import { pipe, settled } from "./pipe.ts";
+import { readAll } from "./scripted.ts";
 import { told } from "./told.ts";
 
 for (
@@ -440,3 +442,145 @@ for (
     assertEquals(errors, failures);
   });
 }
+
+Deno.test("Channel: it reads and writes as a Deno.Conn does", async () => {
+  const [client, server] = await channels();
+  const sent = random(1_000_000);
+  const sending = (async () => {
+    assertEquals(await client.write(sent), sent.length);
+    assertEquals(await client.write(new Uint8Array(0)), 0);
+    await client.closeWrite();
+  })();
+  assertEquals(await readAll(server, 777), sent);
+  await sending;
+  // The end stays the end, and the other direction goes on.
+  assertEquals(await server.read(new Uint8Array(5)), null);
+  const waiting = client.read(new Uint8Array(5));
+  const second = client.read(new Uint8Array(5));
+  await assertRejects(() => second, TypeError, "another read is under way");
+  await server.write(new Uint8Array([1, 2, 3]));
+  assertEquals(await waiting, 3);
+  const ended = "this direction has ended";
+  await assertRejects(() => client.write(sent), TypeError, ended);
+  await assertRejects(() => client.closeWrite(), TypeError, ended);
+  await server.closeWrite();
+  assertEquals(await client.read(new Uint8Array(5)), null);
+  await Promise.all([client.closed, server.closed]);
+});
+
+Deno.test("Channel: close() before both ends is a cut", async () => {
+  for (const says of ["nothing", "its end"]) {
+    const [client, server] = await channels();
+    if (says === "its end") await client.closeWrite();
+    client.close();
+    await assertFails(client.closed, "aborted");
+    await assertFails(client.read(new Uint8Array(1)), "aborted");
+    await assertFails(client.write(new Uint8Array(1)), "aborted");
+    await assertFails(server.closed, "cut");
+    // Once more changes nothing.
+    client.close();
+    client.abort(new Error("too late"));
+    await assertFails(client.closed, "aborted");
+  }
+});
+
+Deno.test("Channel: close() after both ends loses nothing", async () => {
+  const heard = Promise.withResolvers<void>();
+  let ends = 0;
+  const trace = ({ direction, type }: FrameTrace) => {
+    if (direction === "received" && type === "end" && ++ends === 2) {
+      heard.resolve();
+    }
+  };
+  const [client, server] = await channels(duplex(), { trace });
+  const message = random(300_000);
+  await Promise.all([client.write(message), server.write(message)]);
+  await Promise.all([client.closeWrite(), server.closeWrite()]);
+  await heard.promise;
+  await settled();
+  client.close();
+  server.close();
+  // All that was said before is still to be read.
+  assertEquals(await readAll(server), message);
+  assertEquals(await readAll(client), message);
+  await Promise.all([client.closed, server.closed]);
+});
+
+Deno.test("Channel: a transport may take a part of each write", async () => {
+  const [near, far] = pipe();
+  const write = near.write.bind(near);
+  near.write = (p) => write(p.subarray(0, 1000));
+  const [client, server] = await channels([near, far]);
+  const message = random(200_000);
+  const ending = client.write(message).then(() => client.closeWrite());
+  assertEquals(await readAll(server), message);
+  await ending;
+  await server.closeWrite();
+  assertEquals(await readAll(client), new Uint8Array(0));
+  await Promise.all([client.closed, server.closed]);
+});
+
+Deno.test("Channel: over a channel, whole and half-closed", async () => {
+  const outer = await channels(pipe());
+  const [client, server] = await channels(outer);
+  const message = random(500_000);
+  const [received] = await Promise.all([
+    readAll(server),
+    client.write(message).then(() => client.closeWrite()),
+  ]);
+  assertEquals(received, message);
+  const [reply] = await Promise.all([
+    readAll(client),
+    server.write(message).then(() => server.closeWrite()),
+  ]);
+  assertEquals(reply, message);
+  // What carries it ends with it, and cleanly.
+  await Promise.all([client, server, ...outer].map(({ closed }) => closed));
+});
+
+Deno.test("Channel: over a channel, at whatever moment each side ends, both end cleanly", async () => {
+  for (let moment = 0; moment < 40; moment++) {
+    const outer = await channels(pipe());
+    const [client, server] = await channels(outer);
+    const ending = client.closeWrite();
+    for (let i = 0; i < moment; i++) await undefined;
+    await Promise.all([ending, server.closeWrite()]);
+    await Promise.all([client, server, ...outer].map(({ closed }) => closed));
+  }
+});
+
+Deno.test("Channel: over a channel, the last word of what carries it may take its time", async () => {
+  const [near, far] = pipe();
+  const outer = await channels([near, far]);
+  const [client, server] = await channels(outer);
+  await client.closeWrite();
+  assertEquals(await server.read(new Uint8Array(1)), null);
+  near.hold();
+  // The client hears both ends of the server before its own has left.
+  await server.closeWrite();
+  await settled();
+  near.release();
+  await Promise.all([client, server, ...outer].map(({ closed }) => closed));
+});
+
+Deno.test("Channel: over a channel that is cut, it is cut", async () => {
+  const [near, far] = await channels(pipe());
+  const [client, server] = await channels([near, far]);
+  await client.write(new Uint8Array(5));
+  assertEquals(await server.read(new Uint8Array(10)), 5);
+  const reason = new RangeError("enough");
+  near.abort(reason);
+  const error = await assertRejects(() => client.closed, ChannelError);
+  assertEquals([error.code, error.cause], ["cut", reason]);
+  await assertFails(server.read(new Uint8Array(10)), "cut");
+  await assertFails(far.closed, "cut");
+});
+
+Deno.test("Channel: one that is given up cuts what carries it", async () => {
+  const [near, far] = await channels(pipe());
+  const [client, server] = await channels([near, far]);
+  client.abort();
+  await assertFails(near.closed, "aborted");
+  await assertFails(far.closed, "cut");
+  await assertFails(server.closed, "cut");
+});

@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { encodeFrames } from "../lib/frame.ts";
+import { Type } from "../lib/message.ts";
 import {
   acceptChannel,
   ChannelError,
@@ -10,7 +11,7 @@ import { HandshakeState } from "../lib/noise.ts";
 import { toTransport } from "../lib/transport.ts";
 import { assertFails, endAll } from "./channels.ts";
 import { duplex, KEY, PSK, watchTimers } from "./duplex.ts";
-import { settled } from "./pipe.ts";
+import { pipe, settled } from "./pipe.ts";
 import { data, end, open, pong, rawClient, RawPeer } from "./raw_peer.ts";
 
 Deno.test("connectChannel: a wrong key is refused", async () => {
@@ -347,5 +348,26 @@ Deno.test("handshake: the line of one service opens no other", async () => {
       ),
       assertFails(acceptChannel(far, { psk }), "refused"),
     ]);
+  }
+});
+
+Deno.test("connectChannel: its ping and its open leave in one write, in standby the ping alone", async () => {
+  const handshake = 2 + "innerlock/1 default".length + 2 + 48;
+  const message = 2 + 1 + 16;
+  for (
+    const [standby, writes] of [
+      [false, [handshake, 2 * message]],
+      [true, [handshake, message]],
+    ] as const
+  ) {
+    const [near, far] = pipe();
+    const peer = new RawPeer(far);
+    const responding = peer.respond();
+    const client = await connectChannel(near, { psk: PSK, standby });
+    await responding;
+    await peer.hearUntil(Type.ping);
+    await settled();
+    assertEquals(near.writes, [...writes]);
+    client.abort();
   }
 });

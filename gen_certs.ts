@@ -94,6 +94,12 @@ function checkNames(args: Args): void {
   if (args.text("as") !== undefined) {
     throw new UsageError("--as goes with --join");
   }
+  if (args.text("invite") !== undefined) return;
+  const unused = ["port", "invite-file"]
+    .find((name) => args.texts(name).length > 0);
+  if (unused !== undefined) {
+    throw new UsageError(`--${unused} goes with --invite`);
+  }
 }
 
 /** Keeps what is there, and makes what is missing; what may be said of it. */

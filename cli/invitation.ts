@@ -54,7 +54,7 @@ export function formatInvitation(invitation: Invitation): string {
  */
 export function parseInvitation(line: string): Invitation {
   const text = line.replaceAll(/\s/g, "");
-  const [head = "", payload = "", sum = ""] = text.split(".");
+  const [head = "", payload = "", ...rest] = text.split(".");
   if (!head.startsWith(NAME)) {
     throw new UsageError(
       "This is no invitation: make one with 'deno task certs --invite NAME' " +
@@ -68,7 +68,9 @@ export function parseInvitation(line: string): Invitation {
         `${VERSION}: use the same release of innerlock on both machines`,
     );
   }
-  const invitation = sum === checksum(payload) ? decode(payload) : undefined;
+  const invitation = rest.join(".") === checksum(payload)
+    ? decode(payload)
+    : undefined;
   if (invitation) return invitation;
   throw new UsageError("This invitation is damaged: copy the whole line again");
 }

@@ -13,6 +13,7 @@ import {
   hasIssuer,
 } from "./certificates.ts";
 import { readCertificates, readIfThere, readPsk, whyNot } from "./files.ts";
+import { linesOf } from "../lib/psk.ts";
 import { formatInvitation, isWhole, parseInvitation } from "./invitation.ts";
 import { type Args, UsageError } from "./main.ts";
 import { stderr, stdout } from "./output.ts";
@@ -81,9 +82,10 @@ export async function join(args: Args, out: string): Promise<void> {
   );
   const name = args.text("as");
   const folder = folderOf(out, name);
-  if (await readIfThere(`${folder}/key.pem`) !== undefined) {
+  const sign = await serverSign(folder);
+  if (sign !== undefined) {
     throw new UsageError(
-      `${folder} is a server's, with its key.pem: give this one a name with ` +
+      `${folder} is a server's, with ${sign}: give this one a name with ` +
         "--as NAME, or another folder with --out DIR",
     );
   }
@@ -113,6 +115,15 @@ export async function join(args: Args, out: string): Promise<void> {
   const server = name === undefined ? "" : ` --server ${name}`;
   stdout.line(`joined ${host}:${port} as ${identity}, in ${folder}`);
   stdout.line(`try it: deno task client${server} --check`);
+}
+
+/** What shows that a folder is a server's, if it is. */
+async function serverSign(folder: string): Promise<string | undefined> {
+  const key = await readIfThere(`${folder}/key.pem`);
+  if (key !== undefined) return "its key.pem";
+  const psk = await readIfThere(`${folder}/psk.txt`) ?? "";
+  const several = linesOf(psk).filter(({ entry }) => entry).length > 1;
+  return several ? "the keys of several clients" : undefined;
 }
 
 async function readLine(file: string | undefined): Promise<string> {

@@ -98,6 +98,15 @@ test("wrong usage exits 2 and leaves nothing", async (dir) => {
   }
 });
 
+test("a flag that would do nothing is refused", async (dir) => {
+  for (const flag of ["--port=7", "--invite-file=x", "--as=x"]) {
+    const { code, stderr } = await run("certs", ["--out", dir, flag]);
+    assertEquals(code, 2);
+    assertMatch(stderr, /^gen_certs: --[\w-]+ goes with --(invite|join)\n$/);
+  }
+  assertEquals(files(dir), []);
+});
+
 test("without openssl one line says so", async (dir) => {
   const { code, stderr } = await run("certs", ["--out", dir], "", {
     PATH: "/nonexistent",
@@ -461,8 +470,10 @@ test("a certificate is valid from an hour ago", async (dir, read) => {
 });
 
 test("LD_LIBRARY_PATH and LD_PRELOAD are no matter", async (dir) => {
-  for (const name of ["LD_LIBRARY_PATH", "LD_PRELOAD"]) {
-    const env = { [name]: "" };
+  // As conda and CUDA set it; of the other, what is loaded anyway.
+  const variables = { LD_LIBRARY_PATH: dir, LD_PRELOAD: "libc.so.6" };
+  for (const [name, value] of Object.entries(variables)) {
+    const env = { [name]: value };
     const args = ["--out", `${dir}/${name}`];
     const { code, stderr } = await run("certs", args, "", env);
     assertEquals([code, stderr], [0, ""]);

@@ -42,6 +42,7 @@ Deno.test("KeyFile: what the parser sees is what can be taken out", () => {
   for (
     const text of [
       `# old\ralice:${A}\nbob:${B}\n`,
+      `bob:${B} # b\u2028b:c\nalice:${A}`,
       `bob:${B} # \ralice:${A}\n`,
       `\ufeffalice:${A}\r\nbob:${B}`,
       `\u0085#\nalice:${A}\n\u2028\nbob:${B}\n`.slice(1),

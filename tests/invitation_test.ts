@@ -1,0 +1,310 @@
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import {
+  formatInvitation,
+  isWhole,
+  parseInvitation,
+} from "../cli/invitation.ts";
+import { UsageError } from "../cli/main.ts";
+import {
+  command,
+  MAY_RUN,
+  type Result,
+  run,
+  serverFlags,
+  Terminal,
+  TestServer,
+} from "./programs.ts";
+import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+
+const INVITATION = {
+  host: "server.example",
+  port: 5001,
+  identity: "alice@db",
+  key: "0f".repeat(32),
+  cert: `-----BEGIN CERTIFICATE-----\n${"A".repeat(64)}\n`,
+};
+const LINE = formatInvitation(INVITATION);
+
+Deno.test("parseInvitation: what was said, also when a mailer has wrapped it", () => {
+  assertMatch(LINE, /^innerlock-1\.[\w-]+\.[0-9a-f]{8}$/);
+  const wrapped = LINE.replaceAll(/.{40}/g, "$&\r\n");
+  for (const line of [LINE, `  ${LINE}\n`, wrapped, `\n${wrapped}\n\n`]) {
+    assertEquals(parseInvitation(line), INVITATION);
+    assertEquals(isWhole(line), true);
+  }
+});
+
+Deno.test("parseInvitation: each character counts", () => {
+  for (let i = 0; i < LINE.length; i++) {
+    const other = LINE[i] === "0" ? "1" : "0";
+    const flipped = LINE.slice(0, i) + other + LINE.slice(i + 1);
+    assertThrows(() => parseInvitation(flipped), UsageError);
+    assertThrows(() => parseInvitation(LINE.slice(0, i)), UsageError);
+    assertThrows(() => parseInvitation(LINE.slice(i + 1)), UsageError);
+    assertEquals(isWhole(LINE.slice(0, i)), false);
+  }
+});
+
+Deno.test("parseInvitation: says what is wrong, and nothing of what is in it", () => {
+  const [, payload, sum] = LINE.split(".");
+  const said = (text: string) =>
+    formatInvitation(JSON.parse(text) as typeof INVITATION);
+  for (
+    const [line, why] of [
+      ["", "This is no invitation"],
+      ["hello", "This is no invitation"],
+      [`innerlock-2.${payload}.${sum}`, "is of version 2, and this program"],
+      [`innerlock-1.${payload}`, "is damaged: copy the whole line"],
+      [`innerlock-1.${payload}.${sum}.${sum}`, "is damaged"],
+      [LINE + LINE, "is damaged"],
+      [said("{}"), "is damaged"],
+      [said("null"), "is damaged"],
+      [said(JSON.stringify({ ...INVITATION, port: 0 })), "is damaged"],
+      [said(JSON.stringify({ ...INVITATION, host: "a b" })), "is damaged"],
+      [said(JSON.stringify({ ...INVITATION, identity: "" })), "is damaged"],
+      [said(JSON.stringify({ ...INVITATION, key: "0f" })), "is damaged"],
+    ] as const
+  ) {
+    const error = assertThrows(() => parseInvitation(line), UsageError, why);
+    assertEquals(error.message.includes("0f0f"), false);
+  }
+});
+
+const reason = lacksPermissions(...MAY_RUN);
+
+/** A test with a folder for a server, with its certificate, and one for a client. */
+function test(
+  name: string,
+  fn: (folders: { server: string; client: string }) => Promise<void>,
+  otherwise?: string,
+): void {
+  testUnless(reason ?? otherwise, `invitation: ${name}`, async () => {
+    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+    const folders = { server: `${dir}/server`, client: `${dir}/client` };
+    try {
+      await Deno.mkdir(folders.client);
+      await succeeds(run("certs", ["--out", folders.server]));
+      await fn(folders);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}
+
+async function succeeds(result: Promise<Result>): Promise<Result> {
+  const { code, stderr } = await result;
+  assertEquals([code, code === 0 ? "" : stderr], [0, ""]);
+  return await result;
+}
+
+async function fails(result: Promise<Result>, why: RegExp): Promise<void> {
+  const { code, text, stderr } = await result;
+  assertEquals([code, text, stderr.split("\n").length], [2, "", 2], stderr);
+  assertMatch(stderr, why);
+}
+
+/** Runs a program in a client's folder. */
+const at = (
+  cwd: string,
+  task: "certs" | "client",
+  args: string[],
+  input = "",
+) => run(task, args, input, {}, cwd);
+
+const ONE_LINE = /^innerlock-1\.[\w-]+\.[0-9a-f]{8}\n$/;
+const mode = (path: string) => (Deno.statSync(path).mode! & 0o777).toString(8);
+
+test("one line joins a running server, and no flag is needed then", async ({ server, client }) => {
+  await using running = await TestServer.start(serverFlags(server));
+  const port = ["--port", String(running.port)];
+  const invited = await succeeds(
+    run("certs", ["--out", server, "--invite", "alice", ...port]),
+  );
+  assertMatch(invited.text, ONE_LINE);
+  assertMatch(invited.stderr, /psk\.txt: made a key for alice\n/);
+  assertMatch(
+    invited.stderr,
+    new RegExp(`alice at localhost:${running.port}; .* can speak as alice`),
+  );
+  await running.logged("certificate and keys read again");
+  const joined = await succeeds(
+    at(client, "certs", ["--join"], invited.text),
+  );
+  assertMatch(
+    joined.text,
+    new RegExp(`joined localhost:${running.port} as alice`),
+  );
+  const files = ["", "/cert.pem", "/psk.txt", "/server.json"];
+  assertEquals(files.map((name) => mode(`${client}/certs${name}`)), [
+    "700",
+    "600",
+    "600",
+    "600",
+  ]);
+  const said = await succeeds(at(client, "client", ["hello"]));
+  assertEquals(said.text, "HELLO\n");
+  // A key of one service alone, and no other, opens no other.
+  const again = await succeeds(
+    run("certs", ["--out", server, "--invite", "bob@db", ...port]),
+  );
+  await running.logged("certificate and keys read again");
+  const as = ["--join", "--as", "db"];
+  await succeeds(at(client, "certs", as, again.text));
+  const refused = await at(client, "client", ["--server", "db", "hello"]);
+  assertEquals([refused.code, refused.text], [1, ""]);
+  assertEquals((await succeeds(at(client, "client", ["x"]))).text, "X\n");
+});
+
+test("two servers side by side, by files, and one again", async ({ server, client }) => {
+  const file = `${client}/line`;
+  const invite = (identity: string, ...more: string[]) =>
+    succeeds(run("certs", [
+      ...["--out", server, "--invite", identity, "--invite-file", file],
+      ...more,
+    ]));
+  const join = (...args: string[]) =>
+    succeeds(at(client, "certs", ["--join", "--invite-file", file, ...args]));
+  const settings = async (folder: string) =>
+    JSON.parse(await Deno.readTextFile(`${client}/certs${folder}/server.json`));
+  const invited = await invite("alice");
+  assertEquals([invited.text, mode(file)], ["", "600"]);
+  assertMatch(await Deno.readTextFile(file), ONE_LINE);
+  await join();
+  await invite("bob", "--port", "7");
+  await join("--as", "office");
+  assertEquals([await settings(""), await settings("/office")], [
+    { host: "localhost", port: 5001, identity: "alice" },
+    { host: "localhost", port: 7, identity: "bob" },
+  ]);
+  await invite("carol", "--port", "8", "--host", "127.0.0.1");
+  await join("--as", "office");
+  assertEquals(await settings("/office"), {
+    host: "127.0.0.1",
+    port: 8,
+    identity: "carol",
+  });
+  const psk = await Deno.readTextFile(`${client}/certs/office/psk.txt`);
+  assertMatch(psk, /^carol:[0-9a-f]{64}\n$/);
+  const { code, stderr } = await at(client, "client", [
+    ...["--server", "office", "--port", "1", "hello"],
+  ]);
+  assertEquals(code, 1);
+  assertMatch(stderr, /Cannot connect to 127\.0\.0\.1:1: /);
+});
+
+test("nothing is joined in a server's folder, or by a bad line", async ({ server, client }) => {
+  const flags = ["--out", server, "--invite", "alice"];
+  const { text } = await succeeds(run("certs", flags));
+  const join = ["--join", "--out"];
+  const own = run("certs", [...join, server], text);
+  await fails(own, /is a server's, with its key\.pem: .*--as NAME/);
+  await Deno.remove(`${server}/key.pem`);
+  const keys = run("certs", [...join, server], text);
+  await fails(keys, /is a server's, with the keys of several clients: /);
+  for (
+    const [input, why] of [
+      ["", /This is no invitation: /],
+      [text.slice(0, -5), /This invitation is damaged: /],
+      [text.replace("-1.", "-9."), /is of version 9, and this program knows 1/],
+    ] as const
+  ) await fails(at(client, "certs", ["--join"], input), why);
+  const missing = ["--join", "--invite-file", "none"];
+  await fails(at(client, "certs", missing), /Cannot read none: there is no/);
+  const slash = ["--join", "--as", "../x"];
+  await fails(at(client, "certs", slash, text), /A server's name has letters/);
+  const both = ["--join", "--invite", "bob"];
+  await fails(at(client, "certs", both, text), /--join does not go with --inv/);
+  assertEquals(Array.from(Deno.readDirSync(client)), []);
+});
+
+test("a host that cannot be found, or trusted, is told", async ({ server, client }) => {
+  const invite = ["--renew", "--invite", "alice", "--host", "no.such.invalid"];
+  const { text } = await succeeds(run("certs", ["--out", server, ...invite]));
+  await succeeds(at(client, "certs", ["--join"], text));
+  const { code, stderr } = await at(client, "client", ["hello"]);
+  assertEquals(code, 1);
+  assertMatch(
+    stderr,
+    /no\.such\.invalid:5001: (there is no such name|the name server does not)/,
+  );
+});
+
+test("a CA's certificate goes with its chain or not at all", async ({ server }) => {
+  const openssl = async (...args: string[]) => {
+    const { success } = await new Deno.Command("openssl", {
+      args,
+      cwd: server,
+      stderr: "null",
+    }).output();
+    assertEquals(success, true);
+  };
+  const self = ["-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=CA"];
+  await openssl("req", ...self, "-keyout", "ca.key", "-out", "ca.pem");
+  await succeeds(run("certs", ["--out", server, "--csr"]));
+  await openssl(
+    ...["x509", "-req", "-in", "cert.csr", "-CA", "ca.pem", "-CAkey", "ca.key"],
+    ...["-CAcreateserial", "-copy_extensions", "copy", "-out", "cert.pem"],
+  );
+  const flags = ["--out", server, "--invite", "alice"];
+  const lacks = /cert\.pem lacks the certificate of its CA, .*: append it/;
+  await fails(run("certs", flags), lacks);
+  const ca = await Deno.readTextFile(`${server}/ca.pem`);
+  await Deno.writeTextFile(`${server}/cert.pem`, ca, { append: true });
+  const { text } = await succeeds(run("certs", flags));
+  assertEquals(parseInvitation(text).cert.match(/BEGIN CERT/g)?.length, 2);
+});
+
+const noTerminal = lacksProgram(["script", "--version"], "script");
+
+test(
+  "at a terminal it is pasted, however long, and not shown",
+  async ({ client }) => {
+    const cert = (await Deno.readTextFile(`${client}/../server/cert.pem`))
+      .repeat(6);
+    const line = formatInvitation({ ...INVITATION, cert });
+    assertEquals(line.length > 4096, true);
+    for (
+      const [name, pasted] of [
+        ["whole", line],
+        ["wrapped", line.replaceAll(/.{76}/g, "$&\r")],
+        ["CR LF", line.replaceAll(/.{76}/g, "$&\r\n")],
+      ] as const
+    ) {
+      const flags = ["--join", "--out", `${client}/${name}`];
+      await using terminal = new Terminal("certs", flags);
+      await terminal.expect("it is not shown: ");
+      await terminal.type(pasted + "\r");
+      const shown = await terminal.expect("joined ");
+      assertEquals(shown.trim(), "joined", name);
+      assertEquals((await terminal.end()).code, 0);
+    }
+  },
+  noTerminal,
+);
+
+test(
+  "at a terminal an empty line, Ctrl-D and Ctrl-C end it",
+  async ({ client }) => {
+    for (
+      const [keys, code, why] of [
+        ["\r", 2, "This is no invitation"],
+        [`${LINE.slice(0, 90)}\r\r`, 2, "This invitation is damaged"],
+        [`${LINE}x\x7f\x04`, 2, "Cannot use the invitation"],
+        ["abc\x03", 130, "after"],
+      ] as const
+    ) {
+      await using terminal = new Terminal("shell");
+      const flags = ["--join", "--out", `${client}/certs`];
+      const words = command("certs", flags).join(" ");
+      await terminal.type(`${words}; echo after $?; stty | grep echo; exit\n`);
+      await terminal.expect("it is not shown: ");
+      await terminal.type(keys);
+      await terminal.expect(why);
+      // The shell's terminal is as it was: it shows what is typed.
+      const { rest } = await terminal.end();
+      assertMatch(`after${rest}`, new RegExp(`after ${code}`));
+      assertEquals(/-echo\b|-icanon/.test(rest), false, rest);
+    }
+  },
+  noTerminal,
+);

@@ -23,7 +23,7 @@ import { stdout } from "./cli/output.ts";
 import { whyNot } from "./cli/system_errors.ts";
 import { Refusals } from "./cli/refusals.ts";
 import { keepOnly, socketPaths } from "./cli/permissions.ts";
-import { addressOf, reasonOf, Sessions } from "./cli/sessions.ts";
+import { addressOf, Clients, reasonOf } from "./cli/clients.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { count, mayFinish, stopped } from "./cli/words.ts";
 import { withAdvice } from "./cli/tls_advice.ts";
@@ -124,7 +124,7 @@ async function main(args: Args): Promise<number> {
   keepOnly("read", [...files, ...sockets]);
   keepOnly("write", sockets);
   const metrics = new Metrics();
-  const sessions = new Sessions(log, metrics);
+  const clients = new Clients(log, metrics);
   const refusals = new Refusals(log);
   const credentials = new Credentials(
     files,
@@ -164,10 +164,10 @@ async function main(args: Args): Promise<number> {
   stopSignal().then(() => {
     listener.shutdown();
     stopAt = performance.now() + grace;
-    const live = count(sessions.live.size, "client");
+    const live = count(clients.live.size, "client");
     log(
       "stopping",
-      sessions.live.size > 0 ? mayFinish(live, grace) : "stopping",
+      clients.live.size > 0 ? mayFinish(live, grace) : "stopping",
     );
     // Nor may handshakes take longer.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
@@ -189,12 +189,12 @@ async function main(args: Args): Promise<number> {
   stdout.line(`listening on ${addressOf(listener.addr)}`);
   for (const [service, to] of backends) announceBackend(service, to, log);
   for await (const channel of listener) {
-    sessions.serve(channel, services.get(channel.service)!);
+    clients.serve(channel, services.get(channel.service)!);
   }
   const hasFailed = stopAt === undefined;
   if (hasFailed) log("stopping", "stopping: the port could not be kept");
   const left = (stopAt ?? performance.now() + grace) - performance.now();
-  const cut = await sessions.live.drain(Math.max(0, left));
+  const cut = await clients.live.drain(Math.max(0, left));
   refusals.tellRepeated();
   log("stopped", stopped(cut, "client"), { cut });
   return cut === 0 && !hasFailed ? Exit.done : Exit.failed;

@@ -7,7 +7,7 @@
 
 import { metrics } from "@opentelemetry/api";
 import type { Channel } from "../lib/mod.ts";
-import type { Reason } from "./sessions.ts";
+import type { Reason } from "./clients.ts";
 
 /** Counts channels, bytes and handshakes. */
 export class Metrics {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { addressOf, type Reason } from "./sessions.ts";
+import { addressOf, type Reason } from "./clients.ts";
 import type { Log } from "./log.ts";
 
 /** For so long what repeats itself is counted, in milliseconds. */

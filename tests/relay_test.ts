@@ -2,7 +2,7 @@
 
 import { assertEquals, assertRejects } from "@std/assert";
 import { Metrics } from "../cli/metrics.ts";
-import { Sessions } from "../cli/sessions.ts";
+import { Clients } from "../cli/clients.ts";
 import { forward } from "../handlers/forward.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { PlainError } from "../tunnel/plain.ts";
@@ -233,16 +233,16 @@ test("forward: a server that stops resets the backend", async () => {
   using listener = Deno.listen({ port: 0, hostname });
   const [channel, peer] = await channels(pipe());
   const reasons: unknown[] = [];
-  const sessions = new Sessions(
+  const clients = new Clients(
     (_event, _message, fields) => reasons.push(fields?.reason),
     new Metrics(),
   );
   const handler = forward({ host: hostname, port: listener.addr.port });
-  sessions.serve(Object.assign(channel, { remoteAddr }), handler);
+  clients.serve(Object.assign(channel, { remoteAddr }), handler);
   const backend = await listener.accept();
   await backend.closeWrite();
   await heardEnd(peer);
-  assertEquals(await sessions.live.drain(0), 1);
+  assertEquals(await clients.live.drain(0), 1);
   assertEquals(reasons, [undefined, "aborted"]);
   assertEquals((await hear(backend)).end, "ConnectionReset");
   backend.close();

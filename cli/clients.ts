@@ -1,5 +1,5 @@
 /**
- * The sessions of a server: each is served, logged and counted.
+ * The clients of a server: each is served, logged and counted.
  *
  * @module
  */
@@ -19,7 +19,7 @@ import type { Metrics } from "./metrics.ts";
 import { count } from "./words.ts";
 
 /**
- * Why a session ended, or never began: `backend` is the doing of what is
+ * Why a client left, or was never let in: `backend` is the doing of what is
  * forwarded to, `failed` of another handler.
  */
 export type Reason = "end" | ChannelErrorCode | "backend" | "failed";
@@ -36,14 +36,14 @@ export function addressOf({ hostname, port }: Deno.NetAddr): string {
 }
 
 /** Serves channels side by side. */
-export class Sessions {
+export class Clients {
   /** Those that have not ended. */
   readonly live = new Live();
 
   readonly #log: Log;
   readonly #metrics: Metrics;
 
-  /** Each session is told to both. */
+  /** Each client is told to both. */
   constructor(log: Log, metrics: Metrics) {
     this.#log = log;
     this.#metrics = metrics;

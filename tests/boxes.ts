@@ -1,0 +1,425 @@
+/**
+ * The boxes of docs/BOXES.md: each started with the lines that stand there, of
+ * which only ports, addresses and paths are replaced.
+ */
+
+import { freePort } from "./programs.ts";
+import { lacksProgram } from "./requirements.ts";
+
+const PAGE = new URL("../docs/BOXES.md", import.meta.url);
+
+/** What stands on the page under a heading. */
+interface Section {
+  /** The box's configuration, or its command line. */
+  box: string;
+  /** The server's and the client's arguments. */
+  server: string[];
+  client: string[];
+}
+
+/** @param heading Without its `###`. */
+export async function readSection(heading: string): Promise<Section> {
+  const page = await Deno.readTextFile(PAGE);
+  const [, text] = page.split(`\n### ${heading}\n`);
+  if (text === undefined) throw new Error(`BOXES.md has no ${heading}`);
+  const [own] = text.split(/\n##+ /);
+  const [box, programs] = Array.from(
+    own!.matchAll(/^```\w+\n([^]*?)^```$/gm),
+    ([_, block]) => block!,
+  );
+  const argsOf = (task: string) =>
+    new RegExp(`^deno task ${task} (.*)$`, "m").exec(programs!)![1]!
+      .split(" ");
+  return { box: box!, server: argsOf("server"), client: argsOf("client") };
+}
+
+/** Where a box listens, what it sends clients on to, and its folder. */
+export interface Place {
+  dir: string;
+  port: number;
+  to: number;
+}
+
+/** What it takes to start a box. */
+interface Recipe {
+  /** Another box that stands before it and ends TLS. */
+  front?: "nginx";
+  /** Whether the program is there. */
+  program: string[];
+  /** On the page: the port where the box listens. */
+  port: string;
+  /**
+   * The command line, which may need files first.
+   *
+   * @param lines The page's, filled in.
+   */
+  command(lines: string, place: Place): Promise<string[]>;
+  /** Where the box writes what it has decrypted, if it does. */
+  seen?: string;
+  /** What the box speaks to the server; `through` if it ends no TLS. */
+  behind: "plain" | "tls" | "through";
+}
+
+/** What Debian's nginx.conf has around a site, or a stream. */
+const nginx = (part: "http" | "stream"): Recipe => ({
+  program: ["nginx", "-v"],
+  port: "443",
+  behind: "plain",
+  async command(lines, { dir }) {
+    const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+      .map((name) => `${name}_temp_path ${dir}/${name};`).join(" ");
+    const file = await write(
+      `${dir}/nginx-${part}.conf`,
+      `include /etc/nginx/modules-enabled/*.conf;
+      daemon off; master_process off; pid ${dir}/nginx-${part}.pid;
+      error_log stderr; events {}
+      ${part} { ${part === "http" ? `access_log off; ${temporary}` : ""}
+      ${lines} }`,
+    );
+    return ["nginx", "-e", "stderr", "-c", file];
+  },
+});
+
+const haproxy: Recipe = {
+  program: ["haproxy", "-v"],
+  port: "443",
+  behind: "plain",
+  async command(lines, { dir }) {
+    const defaults = "defaults\n timeout connect 5s\n timeout client 50s\n " +
+      "timeout server 50s\n";
+    const file = await write(`${dir}/haproxy.cfg`, defaults + lines);
+    return ["haproxy", "-f", file];
+  },
+};
+
+const squid: Recipe = {
+  program: ["squid", "-v"],
+  port: "3128",
+  behind: "through",
+  async command(lines, { dir }) {
+    const own = `${dir}/squid`;
+    const certgen = "/usr/lib/squid/security_file_certgen";
+    await run([certgen, "-c", "-s", `${dir}/ssl_db`, "-M", "4MB"]);
+    const file = await write(
+      `${own}.conf`,
+      `${lines}
+      http_access deny all
+      pid_filename none
+      cache_log ${own}.log
+      access_log none
+      coredump_dir ${dir}
+      netdb_filename none
+      pinger_enable off
+      shutdown_lifetime 0 seconds`,
+    );
+    // By its name it shares memory with others.
+    const name = `box${crypto.randomUUID().slice(0, 8)}`;
+    const squid = ["squid", "-N", "-n", name, "-f", file];
+    if (Deno.uid() !== 0) return squid;
+    // It would give root up too late to be able to tidy up.
+    await run(["chmod", "755", dir]);
+    await run(["chown", "-R", "proxy", dir]);
+    const user = ["--reuid=proxy", "--regid=proxy", "--init-groups"];
+    return ["setpriv", ...user, ...squid];
+  },
+};
+
+const mitmproxy: Recipe = {
+  program: ["mitmdump", "--version"],
+  port: "8080",
+  behind: "tls",
+  seen: "seen",
+  command: (lines, { dir }) =>
+    Promise.resolve([
+      ...lines.trim().split(" "),
+      ...["--listen-host", "127.0.0.1", "--set", `confdir=${dir}`, "-q"],
+    ]),
+};
+
+const RECIPES = {
+  "nginx": nginx("http"),
+  "caddy": {
+    program: ["caddy", "version"],
+    port: "443",
+    behind: "plain",
+    async command(lines, { dir }) {
+      const options = "{\n admin off\n auto_https off\n " +
+        "default_bind 127.0.0.1\n}\n";
+      const file = await write(`${dir}/Caddyfile`, options + lines);
+      const env = ["env", `XDG_DATA_HOME=${dir}`, `XDG_CONFIG_HOME=${dir}`];
+      return [
+        ...env,
+        "caddy",
+        "run",
+        "--adapter",
+        "caddyfile",
+        "--config",
+        file,
+      ];
+    },
+  },
+  "HAProxy, mode http": haproxy,
+  "Varnish": {
+    front: "nginx",
+    program: ["varnishd", "-V"],
+    port: "443",
+    behind: "plain",
+    async command(lines, { dir, port }) {
+      const file = await write(`${dir}/default.vcl`, lines);
+      // It reads it as a user of its own.
+      await Deno.chmod(dir, 0o755);
+      const where = ["-a", `127.0.0.1:${port}`, "-n", `${dir}/varnish`];
+      return ["varnishd", "-F", "-s", "malloc,16m", "-f", file, ...where];
+    },
+  },
+  "nginx, stream": nginx("stream"),
+  "HAProxy, mode tcp": haproxy,
+  "sslsplit": {
+    program: ["sslsplit", "-V"],
+    port: "443",
+    behind: "tls",
+    seen: "seen",
+    // It drops root otherwise, and reads its key before.
+    command: (lines, { dir }) =>
+      Promise.resolve(
+        lines.trim().split(" ").flatMap((word, i) =>
+          i === 1 && Deno.uid() === 0 ? ["-u", "root", "-j", dir, word] : [word]
+        ),
+      ),
+  },
+  "mitmproxy, in reverse": { ...mitmproxy, port: "443" },
+  "squid": squid,
+  "squid, with a password": squid,
+  "squid that looks into TLS": { ...squid, behind: "tls" },
+  "mitmproxy": mitmproxy,
+  "tinyproxy": {
+    program: ["tinyproxy", "-v"],
+    port: "8888",
+    behind: "through",
+    async command(lines, { dir }) {
+      const rest = "Listen 127.0.0.1\nLogLevel Error\n";
+      const file = await write(`${dir}/tinyproxy.conf`, lines + rest);
+      return ["tinyproxy", "-d", "-c", file];
+    },
+  },
+  "privoxy": {
+    program: ["privoxy", "--version"],
+    port: "8118",
+    behind: "through",
+    async command(lines, { dir }) {
+      const file = await write(`${dir}/privoxy.conf`, lines);
+      return ["privoxy", "--no-daemon", file];
+    },
+  },
+} satisfies Record<string, Recipe>;
+
+/** A box's heading on the page. */
+export type BoxName = keyof typeof RECIPES;
+
+export const BOX_NAMES = Object.keys(RECIPES) as BoxName[];
+
+const recipeOf = (name: BoxName): Recipe => RECIPES[name];
+
+/** Why a box cannot be started here. */
+export function lacksBox(name: BoxName): string | undefined {
+  const { program, front } = recipeOf(name);
+  return lacksProgram(program, program[0]!) ?? (front && lacksBox(front));
+}
+
+/** Who may pass a proxy that asks. */
+export const CREDENTIALS = { username: "alice", password: "secret" };
+
+/** A box that runs. */
+export class Box implements AsyncDisposable {
+  /** Where it listens. */
+  readonly port: number;
+  readonly behind: Recipe["behind"];
+  /** What the client is told besides its key file. */
+  clientArgs: string[];
+  readonly #dir: string;
+  readonly #seen: string | undefined;
+  readonly #child: Deno.ChildProcess;
+  readonly #front: Box | undefined;
+
+  private constructor(
+    { behind, seen }: Recipe,
+    { dir, port }: Place,
+    clientArgs: string[],
+    child: Deno.ChildProcess,
+    front?: Box,
+  ) {
+    this.port = front?.port ?? port;
+    this.behind = behind;
+    const ca = clientArgs.includes("--ca") ? [] : ["--ca", `${dir}/cert.pem`];
+    this.clientArgs = [...clientArgs, ...ca];
+    this.#dir = dir;
+    this.#seen = seen && `${dir}/${seen}`;
+    this.#child = child;
+    this.#front = front;
+  }
+
+  /**
+   * Starts one, and waits until it listens.
+   *
+   * @param certs A folder of `gen_certs.ts`.
+   * @param to Where it sends clients.
+   * @param edit Changes the page's lines.
+   */
+  static async start(
+    name: BoxName,
+    certs: string,
+    to: number,
+    edit: (lines: string) => string = (lines) => lines,
+  ): Promise<Box> {
+    const recipe = recipeOf(name);
+    const place = { dir: await makeFolder(certs), port: freePort(), to };
+    const { box, client } = await readSection(name);
+    const words = await recipe.command(edit(fill(box, recipe, place)), place);
+    const [program, ...args] = words;
+    const child = new Deno.Command(program!, {
+      args,
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    const said = new Response(child.stderr).text();
+    await listens(place.port, child).catch(async () => {
+      throw new Error(`${words.join(" ")} does not start: ${await said}`);
+    });
+    const front = recipe.front &&
+      await Box.start(recipe.front, certs, place.port);
+    const reached = { ...place, port: front?.port ?? place.port };
+    return new Box(
+      recipe,
+      place,
+      client.map((word) => fill(word, recipe, reached)),
+      child,
+      front,
+    );
+  }
+
+  /** What it speaks to the server; `through` if it ends no TLS. */
+  static behind(name: BoxName): Recipe["behind"] {
+    return recipeOf(name).behind;
+  }
+
+  /** Ends it. */
+  async stop(): Promise<void> {
+    await this.#front?.stop();
+    try {
+      this.#child.kill();
+    } catch {
+      // It has ended.
+    }
+    await this.#child.status;
+  }
+
+  /** What it says of what it has decrypted, once it has ended. */
+  async seen(): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    return this.#seen === undefined
+      ? undefined
+      : await Deno.readFile(this.#seen);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await Deno.remove(this.#dir, { recursive: true });
+    await this.#front?.[Symbol.asyncDispose]();
+  }
+}
+
+/** The server's arguments that the page has, for one that carries to a port. */
+export async function serverArgs(
+  name: BoxName,
+  certs: string,
+  backend: number,
+): Promise<string[]> {
+  const { server } = await readSection(name);
+  const files = server.includes("--no-tls")
+    ? []
+    : ["--cert", `${certs}/cert.pem`, "--key", `${certs}/key.pem`];
+  const own = server.map((word) =>
+    ({
+      "0.0.0.0": "127.0.0.1",
+      "443": "0",
+      "localhost:5432": `127.0.0.1:${backend}`,
+    })[word] ?? word
+  );
+  const port = server.includes("--port") ? [] : ["--port", "0"];
+  return [...own, ...port, ...files, "--psk", `${certs}/psk.txt`];
+}
+
+/** The page's text with the places of this run. */
+function fill(text: string, recipe: Recipe, { dir, port, to }: Place): string {
+  const ports: Record<string, number> = {
+    443: to,
+    5001: to,
+    5432: 0,
+    [recipe.port]: port,
+  };
+  return text
+    .replaceAll(/\/etc\/innerlock\/|~\/\.mitmproxy\//g, `${dir}/`)
+    .replaceAll("https://server.example", `https://localhost:${port}`)
+    .replaceAll("server.example", "localhost")
+    .replaceAll("proxy.example", "127.0.0.1")
+    .replaceAll(/(?<=listen |http_port )(?=\d+)|(?<=bind )(?=:)/g, LOCAL)
+    .replaceAll(/\b\d{3,4}\b/g, (digits) => `${ports[digits] ?? digits}`)
+    .replaceAll("127.0.0.1::", "127.0.0.1:");
+}
+
+const LOCAL = "127.0.0.1:";
+
+/** A folder with all that the page finds in /etc/innerlock. */
+async function makeFolder(certs: string): Promise<string> {
+  const dir = await Deno.makeTempDir({ prefix: "innerlock-box-" });
+  const read = (name: string) => Deno.readTextFile(`${certs}/${name}`);
+  const cert = await read("cert.pem");
+  await write(`${dir}/cert.pem`, cert);
+  await write(`${dir}/box.pem`, cert + await read("key.pem"));
+  await write(`${dir}/password`, CREDENTIALS.password);
+  await Deno.chmod(`${dir}/password`, 0o600);
+  const hash = await run(["openssl", "passwd", "-apr1", CREDENTIALS.password]);
+  await write(`${dir}/passwd`, `${CREDENTIALS.username}:${hash}`);
+  await run([
+    ...["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"],
+    ...["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=A box's CA"],
+    ...["-keyout", `${dir}/ca.key`, "-out", `${dir}/ca.pem`],
+  ]);
+  return dir;
+}
+
+async function write(path: string, text: string): Promise<string> {
+  await Deno.writeTextFile(path, text);
+  return path;
+}
+
+async function run([program, ...args]: string[]): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command(program!, { args })
+    .output();
+  const text = new TextDecoder();
+  if (success) return text.decode(stdout);
+  throw new Error(`${program} ${args.join(" ")}: ${text.decode(stderr)}`);
+}
+
+/** Waits until a program listens: most give no other sign. */
+async function listens(
+  port: number,
+  child: Deno.ChildProcess,
+): Promise<void> {
+  let hasEnded = false;
+  child.status.then(() => hasEnded = true);
+  const deadline = performance.now() + 20_000;
+  while (true) {
+    try {
+      (await Deno.connect({ hostname: "127.0.0.1", port })).close();
+      return;
+    } catch (error) {
+      if (hasEnded) throw error;
+      if (performance.now() > deadline) {
+        child.kill("SIGKILL");
+        throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}

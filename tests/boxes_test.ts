@@ -1,6 +1,6 @@
 /** Sessions through the boxes of docs/BOXES.md, and what those can read of them. */
 
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { connectThroughProxy } from "../lib/proxy.ts";
 import { connectWebSocket } from "../lib/rfc6455.ts";
 import type { Transport } from "../lib/transport.ts";
@@ -230,3 +230,55 @@ for (const name of ["mitmproxy", "mitmproxy, in reverse"] as const) {
     });
   });
 }
+
+/** A backend that sends each byte back. */
+function echo(): Deno.TcpListener {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  (async () => {
+    for await (const conn of listener) {
+      conn.readable.pipeTo(conn.writable).catch(() => {});
+    }
+  })();
+  return listener;
+}
+
+const IMPATIENT = (lines: string) =>
+  lines.replace("proxy_http_version", "proxy_read_timeout 3s;\n$&");
+
+test(
+  "nginx: pings keep a quiet channel beyond proxy_read_timeout",
+  ["nginx"],
+  async (certs) => {
+    using backend = echo();
+    const clientArgs = (args: string[]) => [
+      ...args,
+      ...["--idle-timeout", "1", "--trace"],
+    ];
+    const changes = { clientArgs, edit: IMPATIENT };
+    await using way = await open("nginx", certs, backend.addr.port, changes);
+    using conn = await enter(way);
+    const byte = new Uint8Array(1);
+    const there = async () => {
+      await conn.write(byte);
+      assertEquals(await conn.read(byte), 1);
+    };
+    await there();
+    // Two each second, given and taken: more than twice nginx's patience.
+    for (let n = 0; n < 16; n++) await way.entrance.logged(" pong ");
+    await there();
+  },
+);
+
+test("nginx: without pings it cuts a quiet channel, and that is a reset", [
+  "nginx",
+], async (certs) => {
+  using backend = echo();
+  const clientArgs = (args: string[]) => [...args, "--idle-timeout", "0"];
+  const changes = { clientArgs, edit: IMPATIENT };
+  await using way = await open("nginx", certs, backend.addr.port, changes);
+  using conn = await enter(way);
+  const byte = new Uint8Array(1);
+  await conn.write(byte);
+  assertEquals(await conn.read(byte), 1);
+  await assertRejects(() => conn.read(byte), Deno.errors.ConnectionReset);
+});

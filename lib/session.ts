@@ -134,10 +134,12 @@ export class Session {
   /** As `Deno.Conn.write`, but it takes all. */
   async write(p: Uint8Array): Promise<number> {
     this.#refuseAfterEnd();
-    await this.#inTurn(() => {
+    const turn = this.#inTurn(() => {
       this.#bytesSent += p.length;
       return this.#sender.send(p);
     });
+    // A million small writes need not wait a million times.
+    if (turn) await turn;
     return p.length;
   }
 
@@ -145,7 +147,10 @@ export class Session {
   async closeWrite(): Promise<void> {
     this.#refuseAfterEnd();
     this.#isEnding = true;
-    await this.#inTurn(() => this.#sender.sendControl(Type.end));
+    await this.#inTurn(() => {
+      this.#sender.sendControl(Type.end);
+      return undefined;
+    });
     await this.#sender.flush();
     this.#endSent = true;
     this.#closeIfEnded();
@@ -176,10 +181,16 @@ export class Session {
   }
 
   /** After what was asked for before, and not before the stream has begun. */
-  async #inTurn(work: () => Promise<void> | void): Promise<void> {
+  #inTurn(
+    work: () => Promise<void> | undefined,
+  ): Promise<void> | undefined {
     this.open();
     const mine = this.#turn ? this.#turn.then(work) : work();
-    if (!mine) return;
+    return mine && this.#hold(mine);
+  }
+
+  /** Lets the next wait for this. */
+  async #hold(mine: Promise<void>): Promise<void> {
     this.#turn = mine;
     await mine;
     if (this.#turn === mine) this.#turn = undefined;

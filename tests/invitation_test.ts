@@ -152,6 +152,16 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
   await succeeds(at(client, "certs", as, again.text));
   const refused = await at(client, "client", ["--server", "db", "hello"]);
   assertEquals([refused.code, refused.text], [1, ""]);
+  // The only identity is used where nothing says which.
+  await Deno.rename(`${client}/certs/server.json`, `${client}/server.json`);
+  assertEquals(
+    (await succeeds(at(client, "client", [...port, "x"]))).text,
+    "X\n",
+  );
+  // The one that joined is used where there are more.
+  await Deno.rename(`${client}/server.json`, `${client}/certs/server.json`);
+  const more = `default:${"0f".repeat(32)}\n`;
+  await Deno.writeTextFile(`${client}/certs/psk.txt`, more, { append: true });
   assertEquals((await succeeds(at(client, "client", ["x"]))).text, "X\n");
 });
 

@@ -42,8 +42,8 @@ function readAnswer(isWhole: (text: string) => boolean): string {
   for (let byte; (byte = readByte()) !== undefined; last = byte) {
     if (byte === CTRL_D) break;
     if (byte === CTRL_C) {
-      Deno.stdin.setRaw(false);
-      write("\n");
+      write("\r\n");
+      // It leaves the terminal as it was.
       Deno.exit(INTERRUPT_EXIT);
     }
     if (byte === LF && last === CR) continue;

@@ -6,12 +6,15 @@ import {
 } from "../cli/invitation.ts";
 import { UsageError } from "../cli/main.ts";
 import {
+  ask,
   command,
   MAY_RUN,
   type Result,
   run,
   serverFlags,
+  start,
   Terminal,
+  TestEntrance,
   TestServer,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
@@ -143,6 +146,11 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
   ]);
   const said = await succeeds(at(client, "client", ["hello"]));
   assertEquals(said.text, "HELLO\n");
+  {
+    const listen = start("client", ["--listen", "0"], {}, client);
+    await using entrance = await TestEntrance.of(listen);
+    assertEquals(await ask(entrance.address, "carried"), "CARRIED");
+  }
   // A key of one service alone, and no other, opens no other.
   const again = await succeeds(
     run("certs", ["--out", server, "--invite", "bob@db", ...port]),
@@ -152,6 +160,16 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
   await succeeds(at(client, "certs", as, again.text));
   const refused = await at(client, "client", ["--server", "db", "hello"]);
   assertEquals([refused.code, refused.text], [1, ""]);
+  // The only identity is used where nothing says which.
+  await Deno.rename(`${client}/certs/server.json`, `${client}/server.json`);
+  assertEquals(
+    (await succeeds(at(client, "client", [...port, "x"]))).text,
+    "X\n",
+  );
+  // The one that joined is used where there are more.
+  await Deno.rename(`${client}/server.json`, `${client}/certs/server.json`);
+  const more = `default:${"0f".repeat(32)}\n`;
+  await Deno.writeTextFile(`${client}/certs/psk.txt`, more, { append: true });
   assertEquals((await succeeds(at(client, "client", ["x"]))).text, "X\n");
 });
 

@@ -5,6 +5,7 @@
 
 import { freePort } from "./programs.ts";
 import { lacksProgram } from "./requirements.ts";
+import { run, Service } from "./services.ts";
 
 const PAGE = new URL("../docs/BOXES.md", import.meta.url);
 
@@ -238,14 +239,14 @@ export class Box implements AsyncDisposable {
   clientArgs: string[];
   readonly #dir: string;
   readonly #seen: string | undefined;
-  readonly #child: Deno.ChildProcess;
+  readonly #service: Service;
   readonly #front: Box | undefined;
 
   private constructor(
     { behind, seen }: Recipe,
     { dir, port }: Place,
     clientArgs: string[],
-    child: Deno.ChildProcess,
+    service: Service,
     front?: Box,
   ) {
     this.port = front?.port ?? port;
@@ -254,7 +255,7 @@ export class Box implements AsyncDisposable {
     this.clientArgs = [...clientArgs, ...ca];
     this.#dir = dir;
     this.#seen = seen && `${dir}/${seen}`;
-    this.#child = child;
+    this.#service = service;
     this.#front = front;
   }
 
@@ -274,18 +275,10 @@ export class Box implements AsyncDisposable {
     const recipe = recipeOf(name);
     const place = { dir: await makeFolder(certs), port: freePort(), to };
     const { box, client } = await readSection(name);
-    const words = await recipe.command(edit(fill(box, recipe, place)), place);
-    const [program, ...args] = words;
-    const child = new Deno.Command(program!, {
-      args,
-      stdin: "null",
-      stdout: "null",
-      stderr: "piped",
-    }).spawn();
-    const said = new Response(child.stderr).text();
-    await listens(place.port, child).catch(async () => {
-      throw new Error(`${words.join(" ")} does not start: ${await said}`);
-    });
+    const service = await Service.start(
+      await recipe.command(edit(fill(box, recipe, place)), place),
+      { host: "127.0.0.1", port: place.port },
+    );
     const front = recipe.front &&
       await Box.start(recipe.front, certs, place.port);
     const reached = { ...place, port: front?.port ?? place.port };
@@ -293,7 +286,7 @@ export class Box implements AsyncDisposable {
       recipe,
       place,
       client.map((word) => fill(word, recipe, reached)),
-      child,
+      service,
       front,
     );
   }
@@ -306,12 +299,7 @@ export class Box implements AsyncDisposable {
   /** Ends it. */
   async stop(): Promise<void> {
     await this.#front?.stop();
-    try {
-      this.#child.kill();
-    } catch {
-      // It has ended.
-    }
-    await this.#child.status;
+    await this.#service.stop();
   }
 
   /** What it says of what it has decrypted, once it has ended. */
@@ -391,35 +379,4 @@ async function makeFolder(certs: string): Promise<string> {
 async function write(path: string, text: string): Promise<string> {
   await Deno.writeTextFile(path, text);
   return path;
-}
-
-async function run([program, ...args]: string[]): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(program!, { args })
-    .output();
-  const text = new TextDecoder();
-  if (success) return text.decode(stdout);
-  throw new Error(`${program} ${args.join(" ")}: ${text.decode(stderr)}`);
-}
-
-/** Waits until a program listens: most give no other sign. */
-async function listens(
-  port: number,
-  child: Deno.ChildProcess,
-): Promise<void> {
-  let hasEnded = false;
-  child.status.then(() => hasEnded = true);
-  const deadline = performance.now() + 20_000;
-  while (true) {
-    try {
-      (await Deno.connect({ hostname: "127.0.0.1", port })).close();
-      return;
-    } catch (error) {
-      if (hasEnded) throw error;
-      if (performance.now() > deadline) {
-        child.kill("SIGKILL");
-        throw error;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  }
 }

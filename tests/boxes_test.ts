@@ -1,6 +1,8 @@
 /** Sessions through the boxes of docs/BOXES.md, and what those can read of them. */
 
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { connect } from "../lib/deno.ts";
+import { ChannelError } from "../lib/mod.ts";
 import { connectThroughProxy } from "../lib/proxy.ts";
 import { connectWebSocket } from "../lib/rfc6455.ts";
 import type { Transport } from "../lib/transport.ts";
@@ -14,14 +16,23 @@ import {
   serverArgs,
 } from "./boxes.ts";
 import {
+  freePort,
   MAY_RUN,
+  run as runProgram,
   start,
   TestEntrance,
   TestServer,
   withCerts,
 } from "./programs.ts";
 import { found, OuterAlone, Recorder, tracesOf } from "./recorder.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import {
+  freePlace,
+  HAS_POSTGRES,
+  postgresArgs,
+  run,
+  startPostgres,
+} from "./services.ts";
 import type { Bytes } from "./scripted.ts";
 
 const mayRun = lacksPermissions(...MAY_RUN);
@@ -31,10 +42,11 @@ function test(
   name: string,
   boxes: BoxName[],
   fn: (certs: string) => Promise<void>,
+  lacking = mayRun,
 ): void {
   const reason = boxes.reduce<string | undefined>(
     (reason, box) => reason ?? lacksBox(box),
-    mayRun,
+    mayRun ?? lacking,
   );
   testUnless(reason, `boxes: ${name}`, withCerts(fn));
 }
@@ -215,15 +227,40 @@ Deno.test("boxes: a search finds a secret in hex, and in base64 at any place", (
 
 for (const name of BOX_NAMES) {
   test(name, [name], async (certs) => {
-    await prove(name, certs);
+    const log = await prove(name, certs);
+    if (Box.behind(name) === "plain") assertRealAddress(log);
   });
 }
+
+/** The client's own, not that of the box. */
+function assertRealAddress(log: string): void {
+  assertMatch(log, /Z 127\.0\.0\.1(:\d+)? default connected/);
+  assert(!log.includes(`${Recorder.ADDRESS}:`), log);
+}
+
+test(
+  "HAProxy, version 1 of the PROXY protocol",
+  ["HAProxy, mode tcp"],
+  async (certs) => {
+    assertRealAddress(
+      await prove("HAProxy, mode tcp", certs, {
+        edit: (lines) => lines.replace("send-proxy-v2", "send-proxy"),
+      }),
+    );
+  },
+);
+
+test("nginx, stream, without a list", ["nginx, stream"], async (certs) => {
+  await prove("nginx, stream", certs, {
+    edit: (lines) => lines.replace(/ssl_alpn.*;/, ""),
+  });
+});
 
 for (const name of ["mitmproxy", "mitmproxy, in reverse"] as const) {
   test(`${name}, frames as they are`, [name], async (certs) => {
     await prove(name, certs, {
       clientArgs: (args) => [
-        ...args.filter((arg) => arg !== "--websocket"),
+        ...without("--websocket")(args),
         // It does not always pass on that a connection has ended.
         ...["--grace", "0"],
       ],
@@ -231,54 +268,145 @@ for (const name of ["mitmproxy", "mitmproxy, in reverse"] as const) {
   });
 }
 
-/** A backend that sends each byte back. */
-function echo(): Deno.TcpListener {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  (async () => {
-    for await (const conn of listener) {
-      conn.readable.pipeTo(conn.writable).catch(() => {});
-    }
-  })();
-  return listener;
+const without = (flag: string) => (args: string[]) =>
+  args.filter((arg) => arg !== flag);
+
+/** Through `connect`, which leaves out what `client` adds. */
+async function dial({ box }: Way, certs: string, idleTimeout: number) {
+  return await connect({
+    port: box.port,
+    caCerts: [await Deno.readTextFile(`${certs}/cert.pem`)],
+    psk: await Deno.readTextFile(`${certs}/psk.txt`),
+    websocket: true,
+    idleTimeout,
+  });
 }
 
-const IMPATIENT = (lines: string) =>
-  lines.replace("proxy_http_version", "proxy_read_timeout 3s;\n$&");
+test("nginx ends what is silent for its time, and pings keep a channel", [
+  "nginx",
+], async (certs) => {
+  await using http = backend();
+  // 130 s at nginx's own 60 s and --idle-timeout 25, at a twentieth of the time.
+  await using way = await open("nginx", certs, http.addr.port, {
+    edit: (lines) =>
+      lines.replace("proxy_http_version", "proxy_read_timeout 3s; $&"),
+  });
+  const quiet = await dial(way, certs, 1250);
+  for (let i = 0; i < 2; i++) {
+    const silent = await dial(way, certs, 0);
+    const error = await assertRejects(() => silent.closed, ChannelError);
+    assertEquals(error.code, "cut");
+  }
+  await session(quiet, newSecret());
+});
+
+const PG_BOXES: BoxName[] = ["nginx", "squid that looks into TLS"];
+
+test("PostgreSQL, by way of nginx and of squid", PG_BOXES, async (certs) => {
+  const place = freePlace();
+  await using _ = await startPostgres(certs, place);
+  await Promise.all(PG_BOXES.map(async (name) => {
+    const secret = newSecret();
+    await using way = await open(name, certs, place.port);
+    const table = `t${name.length}`;
+    const answer = await run([
+      ...["psql", ...postgresArgs(way.entrance.address), "-qAt"],
+      ...["-c", `create table ${table} (a text)`],
+      ...["-c", `insert into ${table} values ('${secret}')`],
+      ...["-c", `select upper(a) from ${table}`],
+    ]);
+    assertEquals(answer, `${secret.toUpperCase()}\n`);
+    await way.entrance.stop();
+    await way.box.stop();
+    const dump = await way.recorder.seen();
+    assertEquals(found("innerlock/1 default", dump).length > 0, true);
+    for (
+      const text of [secret, secret.toUpperCase(), `create table ${table}`]
+    ) {
+      assertEquals(found(text, dump), []);
+    }
+  }));
+}, lacksProgram(HAS_POSTGRES, "postgresql-15"));
+
+/** What the client says, and its exit code. */
+async function words(certs: string, args: string[]): Promise<string> {
+  const own = ["--psk", `${certs}/psk.txt`, "--handshake-timeout", "2"];
+  const listen = args.indexOf("--listen");
+  const rest = args.toSpliced(listen, 2);
+  const { code, stderr } = await runProgram("client", [
+    ...rest,
+    ...own,
+    "hello",
+  ]);
+  return `${code} ${stderr}`;
+}
+
+/** With nobody behind it, whom HAProxy would try again for longer than we wait. */
+const startAlone = (name: BoxName, certs: string) =>
+  Box.start(
+    name,
+    certs,
+    freePort(),
+    (lines) => lines.replace(/^backend .*$/m, "$&\n    retries 0"),
+  );
+
+const HTTP_BOXES: BoxName[] = [
+  "nginx",
+  "caddy",
+  "HAProxy, mode http",
+  "squid that looks into TLS",
+];
 
 test(
-  "nginx: pings keep a quiet channel beyond proxy_read_timeout",
-  ["nginx"],
+  "what a client says at boxes that speak HTTP",
+  HTTP_BOXES,
   async (certs) => {
-    using backend = echo();
-    const clientArgs = (args: string[]) => [
-      ...args,
-      ...["--idle-timeout", "1", "--trace"],
-    ];
-    const changes = { clientArgs, edit: IMPATIENT };
-    await using way = await open("nginx", certs, backend.addr.port, changes);
-    using conn = await enter(way);
-    const byte = new Uint8Array(1);
-    const there = async () => {
-      await conn.write(byte);
-      assertEquals(await conn.read(byte), 1);
-    };
-    await there();
-    // Two each second, given and taken: more than twice nginx's patience.
-    for (let n = 0; n < 16; n++) await way.entrance.logged(" pong ");
-    await there();
+    await Promise.all(HTTP_BOXES.map(async (name) => {
+      await using box = await startAlone(name, certs);
+      const raw = await words(certs, without("--websocket")(box.clientArgs));
+      assertMatch(raw, /^1 client: .*(HTTP\/1\.\d 400|nothing of innerlock)/);
+      assertMatch(raw, /; through a box that speaks HTTP, use --websocket\n$/);
+      assert(!raw.includes("another key"), raw);
+      const upgraded = await words(certs, box.clientArgs);
+      assertMatch(upgraded, /^1 client: .*HTTP\/1\.\d 50[23] .*does not reach/);
+    }));
   },
 );
 
-test("nginx: without pings it cuts a quiet channel, and that is a reset", [
-  "nginx",
-], async (certs) => {
-  using backend = echo();
-  const clientArgs = (args: string[]) => [...args, "--idle-timeout", "0"];
-  const changes = { clientArgs, edit: IMPATIENT };
-  await using way = await open("nginx", certs, backend.addr.port, changes);
-  using conn = await enter(way);
-  const byte = new Uint8Array(1);
-  await conn.write(byte);
-  assertEquals(await conn.read(byte), 1);
-  await assertRejects(() => conn.read(byte), Deno.errors.ConnectionReset);
-});
+const TCP_BOXES: BoxName[] = ["nginx, stream", "HAProxy, mode tcp"];
+
+test(
+  "what a client says at boxes that reach nobody",
+  TCP_BOXES,
+  async (certs) => {
+    await Promise.all(TCP_BOXES.map(async (name) => {
+      await using box = await startAlone(name, certs);
+      const line = await words(certs, box.clientArgs);
+      assertMatch(
+        line,
+        /^1 client: .* closed the connection without an answer/,
+      );
+      assert(!line.includes("another key"), line);
+    }));
+  },
+);
+
+test(
+  "a wrong key is called one behind a box that speaks HTTP",
+  ["nginx"],
+  async (certs) => {
+    await using http = backend();
+    await using way = await open("nginx", certs, http.addr.port);
+    const other = `${certs}/other.txt`;
+    await Deno.writeTextFile(other, `default:${"0e".repeat(32)}\n`, {
+      mode: 0o600,
+    });
+    const args = [...way.box.clientArgs, "--psk", other];
+    const { code, stderr } = await runProgram(
+      "client",
+      args.toSpliced(args.indexOf("--listen"), 2),
+    );
+    assertEquals(code, 3);
+    assertMatch(stderr, /another key/);
+  },
+);

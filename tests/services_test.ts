@@ -2,7 +2,6 @@
 
 import { assertEquals, assertMatch } from "@std/assert";
 import {
-  freePort,
   MAY_RUN,
   serverFlags,
   TestEntrance,
@@ -10,14 +9,17 @@ import {
   withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import {
+  freePlace,
+  HAS_POSTGRES,
+  type Place,
+  postgresArgs,
+  run,
+  Service,
+  startPostgres,
+} from "./services.ts";
 
 const mayRun = lacksPermissions(...MAY_RUN);
-const POSTGRES = "/usr/lib/postgresql/15/bin";
-
-interface Place {
-  host: string;
-  port: number;
-}
 
 /** A test that needs a program; `fn` is given a folder of its own. */
 function test(
@@ -44,58 +46,6 @@ async function compare<T>(
   assertEquals(await work(entrance.address), await work(direct));
 }
 
-async function run(command: string[]): Promise<string> {
-  const [name, ...args] = command;
-  const { success, stdout, stderr } = await new Deno.Command(name!, {
-    args,
-    stdin: "null",
-  }).output();
-  const decoder = new TextDecoder();
-  if (success) return decoder.decode(stdout);
-  throw new Error(`${command.join(" ")}: ${decoder.decode(stderr)}`);
-}
-
-/** A service in the foreground, killed at the end. */
-class Service implements AsyncDisposable {
-  readonly #child: Deno.ChildProcess;
-
-  private constructor(child: Deno.ChildProcess) {
-    this.#child = child;
-  }
-
-  /** Waits until it listens: it gives no other sign. */
-  static async start(command: string[], { host, port }: Place) {
-    const [name, ...args] = command;
-    const service = new Service(
-      new Deno.Command(name!, {
-        args,
-        stdin: "null",
-        stdout: "null",
-        stderr: "null",
-      }).spawn(),
-    );
-    const deadline = performance.now() + 20_000;
-    while (true) {
-      try {
-        (await Deno.connect({ hostname: host, port })).close();
-        return service;
-      } catch (error) {
-        if (performance.now() > deadline) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill("SIGINT");
-    await this.#child.status;
-  }
-}
-
-function freePlace(): Place {
-  return { host: "127.0.0.1", port: freePort() };
-}
-
 /** The SHA-256 of what a command prints. */
 async function hashOf(command: string): Promise<string> {
   return await run(["bash", "-o", "pipefail", "-c", `${command} | sha256sum`]);
@@ -103,31 +53,17 @@ async function hashOf(command: string): Promise<string> {
 
 test(
   "PostgreSQL: pgbench, and a dump of 100 MB",
-  ["which", `${POSTGRES}/postgres`],
+  HAS_POSTGRES,
   async (dir) => {
     const place = freePlace();
-    const data = `${dir}/data`;
-    // PostgreSQL does not run as root.
-    const postgres = ["--reuid=postgres", "--regid=postgres", "--init-groups"];
-    const asPostgres = Deno.uid() === 0 ? ["setpriv", ...postgres, "--"] : [];
-    await run(["chmod", "755", dir]);
-    await run(["mkdir", data]);
-    if (asPostgres.length > 0) await run(["chown", "postgres", data]);
-    const init = ["-A", "trust", "-U", "postgres", "--no-sync"];
-    await run([...asPostgres, `${POSTGRES}/initdb`, "-D", data, ...init]);
-    await using _ = await Service.start([
-      ...[...asPostgres, `${POSTGRES}/postgres`, "-D", data, "-k", data],
-      ...["-h", place.host, "-p", String(place.port), "-F"],
-    ], place);
-    const at = ({ host, port }: Place) => ["-h", host, "-p", `${port}`];
-    const user = ["-U", "postgres", "-d", "postgres"];
-    await run(["pgbench", ...at(place), ...user, "-i", "-q", "-s", "11"]);
+    await using _ = await startPostgres(dir, place);
+    await run(["pgbench", ...postgresArgs(place), "-i", "-q", "-s", "11"]);
     const backend = `127.0.0.1:${place.port}`;
     await compare(dir, backend, place, async (place) => {
       const bench = ["-S", "-c", "4", "-j", "2", "-t", "100"];
-      const report = await run(["pgbench", ...at(place), ...user, ...bench]);
+      const report = await run(["pgbench", ...postgresArgs(place), ...bench]);
       assertMatch(report, /actually processed: 400\/400/);
-      const dump = ["pg_dump", ...at(place), ...user].join(" ");
+      const dump = ["pg_dump", ...postgresArgs(place)].join(" ");
       // A line of it is random.
       return await hashOf(`${dump} | sed '/restrict/d'`);
     });

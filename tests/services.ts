@@ -1,0 +1,114 @@
+/** Programs that listen on a port of this machine. */
+
+import { freePort } from "./programs.ts";
+
+/** Where one listens. */
+export interface Place {
+  host: string;
+  port: number;
+}
+
+export function freePlace(): Place {
+  return { host: "127.0.0.1", port: freePort() };
+}
+
+/** What a program prints, which must end well. */
+export async function run(command: string[]): Promise<string> {
+  const [name, ...args] = command;
+  const { success, stdout, stderr } = await new Deno.Command(name!, {
+    args,
+    stdin: "null",
+  }).output();
+  const decoder = new TextDecoder();
+  if (success) return decoder.decode(stdout);
+  throw new Error(`${command.join(" ")}: ${decoder.decode(stderr)}`);
+}
+
+/** A program in the foreground, told to end at the end. */
+export class Service implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #said: Promise<string>;
+  readonly #signal: Deno.Signal;
+  #hasEnded = false;
+
+  private constructor([name, ...args]: string[], signal: Deno.Signal) {
+    this.#child = new Deno.Command(name!, {
+      args,
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    this.#said = new Response(this.#child.stderr).text();
+    this.#signal = signal;
+    this.#child.status.then(() => this.#hasEnded = true);
+  }
+
+  /**
+   * Waits until it listens: most give no other sign.
+   *
+   * @param signal Tells it to end.
+   */
+  static async start(
+    command: string[],
+    { host, port }: Place,
+    signal: Deno.Signal = "SIGTERM",
+  ): Promise<Service> {
+    const service = new Service(command, signal);
+    const deadline = performance.now() + 20_000;
+    while (true) {
+      try {
+        (await Deno.connect({ hostname: host, port })).close();
+        return service;
+      } catch {
+        if (service.#hasEnded || performance.now() > deadline) {
+          await service.stop();
+          const said = await service.#said;
+          throw new Error(`${command.join(" ")} does not start: ${said}`);
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#hasEnded) this.#child.kill(this.#signal);
+    await this.#child.status;
+    await this.#said;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+const POSTGRES = "/usr/lib/postgresql/15/bin";
+
+/** What tells whether PostgreSQL is installed. */
+export const HAS_POSTGRES = ["which", `${POSTGRES}/postgres`];
+
+/** What `psql` and its like are told to connect as. */
+export const postgresArgs = ({ host, port }: Place) => [
+  ...["-h", host, "-p", `${port}`, "-U", "postgres", "-d", "postgres"],
+];
+
+/** A new and empty PostgreSQL, with its data in a folder. */
+export async function startPostgres(
+  dir: string,
+  place: Place,
+): Promise<Service> {
+  const data = `${dir}/data`;
+  // It does not run as root.
+  const user = ["--reuid=postgres", "--regid=postgres", "--init-groups"];
+  const asPostgres = Deno.uid() === 0 ? ["setpriv", ...user, "--"] : [];
+  await run(["chmod", "755", dir]);
+  await run(["mkdir", data]);
+  if (asPostgres.length > 0) await run(["chown", "postgres", data]);
+  const init = ["-A", "trust", "-U", "postgres", "--no-sync"];
+  await run([...asPostgres, `${POSTGRES}/initdb`, "-D", data, ...init]);
+  const command = [
+    ...[...asPostgres, `${POSTGRES}/postgres`, "-D", data, "-k", data],
+    ...["-h", place.host, "-p", String(place.port), "-F"],
+  ];
+  // SIGTERM would wait for its clients.
+  return await Service.start(command, place, "SIGINT");
+}

@@ -98,7 +98,7 @@ addRow(
   "/s",
   small.together,
   small.oneByOne,
-  { aim: ">= 50", bound: ">= 20" },
+  { aim: ">= 50", bound: ">= 10" },
 );
 
 const handshakes = await inTurn("handshakes", rounds, {
@@ -106,7 +106,7 @@ const handshakes = await inTurn("handshakes", rounds, {
   plain: () => plainHandshakes(there, 200, 8),
 });
 addRow("handshakes", "/s", handshakes.inner, handshakes.plain, {
-  aim: ">= 0.5",
+  aim: ">= 0.75",
   bound: ">= 0.25",
 });
 
@@ -117,7 +117,7 @@ if (!isCheck) {
     plain: () => measure("idleTls", count),
   });
   addRow(`${count} idle, both ends`, "MiB", idle.inner, idle.plain, {
-    aim: "<= 1.5",
+    aim: "<= 1.05",
   });
   progress("10 GB to a slow reader");
   const slow = await measure("slowReader", 10_000);
@@ -126,7 +126,7 @@ if (!isCheck) {
   ], { aim: "<= 1" });
   const collected = await measure("slowIterator", 10_000);
   addRow("10 GB to a slow reader, `for await`", "MiB", [collected], [64], {
-    aim: "<= 1",
+    aim: "<= 1.2",
   });
   progress("");
 }

@@ -98,7 +98,7 @@ addRow(
   "/s",
   small.together,
   small.oneByOne,
-  { aim: ">= 50", bound: ">= 10" },
+  { aim: ">= 50", bound: ">= 20" },
 );
 
 const handshakes = await inTurn("handshakes", rounds, {

@@ -489,13 +489,13 @@ class ChannelListener implements Listener {
     signal: AbortSignal,
   ): Promise<{ transport: Transport; remoteAddr: Deno.NetAddr }> {
     const { isProxy = () => false, proxyProtocol = false } = this.#options;
-    return await orClose(conn, signal, async () => {
+    const carrier = orClose(conn, signal, async () => {
       let remoteAddr = conn.remoteAddr as Deno.NetAddr;
       if (proxyProtocol && isProxy(remoteAddr.hostname)) {
         remoteAddr = await readProxyHeader(conn) ?? remoteAddr;
       }
-      const { carrier, transport } = await sniff(conn);
-      if (carrier === "frames") return { transport, remoteAddr };
+      const { carrier: kind, transport } = await sniff(conn);
+      if (kind === "frames") return { transport, remoteAddr };
       const socket = await acceptWebSocket(transport, { signal });
       const forwarded = socket.headers.get("x-forwarded-for");
       const hostname = clientAddress(remoteAddr.hostname, forwarded, isProxy);
@@ -504,6 +504,11 @@ class ChannelListener implements Listener {
         remoteAddr = { ...remoteAddr, hostname, port: 0 };
       }
       return { transport: socket.transport, remoteAddr };
+    });
+    return await carrier.catch((cause) => {
+      if (cause instanceof ChannelError) throw cause;
+      const message = "The client left before it had said what it speaks";
+      throw new ChannelError("cut", message, { cause });
     });
   }
 

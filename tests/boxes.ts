@@ -61,20 +61,24 @@ interface Recipe {
   behind: "plain" | "tls" | "through";
 }
 
+/** What nginx would write to where only root may. */
+export const nginxPaths = (dir: string) =>
+  "access_log off; " +
+  ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    .map((name) => `${name}_temp_path ${dir}/${name};`).join(" ");
+
 /** What Debian's nginx.conf has around a site, or a stream. */
 const nginx = (part: "http" | "stream"): Recipe => ({
   program: ["nginx", "-v"],
   port: "443",
   behind: "plain",
   async command(lines, { dir }) {
-    const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-      .map((name) => `${name}_temp_path ${dir}/${name};`).join(" ");
     const file = await write(
       `${dir}/nginx-${part}.conf`,
       `include /etc/nginx/modules-enabled/*.conf;
       daemon off; master_process off; pid ${dir}/nginx-${part}.pid;
       error_log stderr; events {}
-      ${part} { ${part === "http" ? `access_log off; ${temporary}` : ""}
+      ${part} { ${part === "http" ? nginxPaths(dir) : ""}
       ${lines} }`,
     );
     return ["nginx", "-e", "stderr", "-c", file];

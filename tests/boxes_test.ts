@@ -13,9 +13,11 @@ import {
   type BoxName,
   CREDENTIALS,
   lacksBox,
+  nginxPaths,
   serverArgs,
 } from "./boxes.ts";
 import {
+  clientFlags,
   freePort,
   MAY_RUN,
   run as runProgram,
@@ -31,6 +33,7 @@ import {
   HAS_POSTGRES,
   postgresArgs,
   run,
+  Service,
   startPostgres,
 } from "./services.ts";
 import type { Bytes } from "./scripted.ts";
@@ -408,5 +411,54 @@ test(
     );
     assertEquals(code, 3);
     assertMatch(stderr, /another key/);
+  },
+);
+
+test(
+  "deploy/nginx.conf deals clients out, and leaves a server out that is gone",
+  ["nginx"],
+  async (certs) => {
+    const [port, first, second] = [freePort(), freePort(), freePort()];
+    const page = await Deno.readTextFile(
+      new URL("../deploy/nginx.conf", import.meta.url),
+    );
+    const file = `${certs}/nginx.conf`;
+    await Deno.writeTextFile(
+      file,
+      page.replaceAll("/etc/innerlock/", `${certs}/`)
+        .replace("/run/nginx.pid", `${certs}/nginx.pid`)
+        .replace("/var/log/nginx/error.log", "stderr")
+        .replace("listen 443", `listen 127.0.0.1:${port}`)
+        .replace("127.0.0.1:5001", `127.0.0.1:${first}`)
+        .replace("127.0.0.1:5002", `127.0.0.1:${second}`)
+        .replace("http {", `http { ${nginxPaths(certs)}`),
+    );
+    await run(["nginx", "-t", "-q", "-c", file]);
+    const command = ["nginx", "-c", file, "-g", "daemon off;"];
+    const flags = ["--no-tls", "--psk", `${certs}/psk.txt`];
+    const proxies = ["--proxies", "127.0.0.1"];
+    const servers = await Promise.all(
+      [first, second].map((port) =>
+        TestServer.start([...flags, ...proxies], port)
+      ),
+    );
+    const place = { host: "127.0.0.1", port };
+    await using _ = await Service.start(command, place);
+    const say = async () => {
+      const args = [...clientFlags(certs, port), "--websocket", "--", "hello"];
+      const { text, stderr } = await runProgram("client", args);
+      assertEquals([text, stderr], ["HELLO\n", ""]);
+    };
+    await Promise.all([say(), say(), say(), say()]);
+    assertMatch(await servers[0]!.stop(), /127\.0\.0\.1\S* default connected/);
+    await say();
+    assertMatch(await servers[1]!.stop(), /127\.0\.0\.1\S* default connected/);
+    const http = Deno.createHttpClient({
+      caCerts: [await Deno.readTextFile(`${certs}/cert.pem`)],
+    });
+    using client = http;
+    const elsewhere = await fetch(`https://localhost:${port}/`, { client });
+    await elsewhere.body?.cancel();
+    assertEquals(elsewhere.status, 404);
   },
 );

@@ -1,4 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { once } from "node:events";
+import { connect as connectNode } from "node:net";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import {
   connect,
@@ -333,6 +335,26 @@ test("a client that offers another ALPN protocol only is let in", async () => {
   await conn.handshake();
   await say(await connectChannel(conn, { psk: PSK }), "through a proxy");
 });
+
+for (const said of ["", "\0", "GET / HT", "PROXY TCP4 "]) {
+  test(`a client that breaks off after ${JSON.stringify(said)} is cut`, async () => {
+    const told = Promise.withResolvers<HandshakeReport>();
+    const proxyProtocol = said.startsWith("PROXY");
+    await using echo = new Echo({
+      tls: false,
+      proxyProtocol,
+      isProxy: () => true,
+      onHandshake: told.resolve,
+    });
+    const { hostname: host, port } = echo.listener.addr;
+    const socket = connectNode({ host, port });
+    await once(socket, "connect");
+    await new Promise<unknown>((resolve) => socket.write(said, resolve));
+    socket.resetAndDestroy();
+    const { error } = await told.promise;
+    assertEquals((error as ChannelError).code, "cut", `${error}`);
+  });
+}
 
 test("shutdown: a reload under way opens nothing any more", async () => {
   const echo = new Echo();

@@ -116,9 +116,13 @@ async function main(folder: string): Promise<void> {
   for (const path of ["LICENSE", "README.md", "npm/innerlock.mjs"]) {
     files[basename(path)] = await Deno.readTextFile(ROOT + path);
   }
+  for (const { name } of Deno.readDirSync(`${ROOT}deploy`)) {
+    files[`deploy/${name}`] = await Deno.readTextFile(`${ROOT}deploy/${name}`);
+  }
   const dir = await Deno.makeTempDir({ prefix: "innerlock-pack-" });
   try {
     await Deno.mkdir(`${dir}/demo`);
+    await Deno.mkdir(`${dir}/deploy`);
     for (const [path, text] of Object.entries(files)) {
       await Deno.writeTextFile(`${dir}/${path}`, text);
     }

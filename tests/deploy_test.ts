@@ -6,6 +6,9 @@ import { listenPlain, type PlainListener } from "../tunnel/plain.ts";
 import {
   ask,
   clientFlags,
+  command,
+  environment,
+  freePort,
   MAY_RUN,
   run,
   spawn,
@@ -31,8 +34,7 @@ function test(
 
 async function read(unit: Unit): Promise<string> {
   const file = `../deploy/innerlock-${unit}@.service`;
-  const text = await Deno.readTextFile(new URL(file, import.meta.url));
-  return text.replaceAll("/usr/local/bin/deno", Deno.execPath());
+  return await Deno.readTextFile(new URL(file, import.meta.url));
 }
 
 /** Has systemd look at a unit; what it says. */
@@ -66,37 +68,90 @@ test("systemd finds little that the units could still give up", async (dir) => {
   for (const unit of UNITS) await analyze(dir, unit, "security", ...limit);
 }, systemd);
 
+/** What a unit says for a key, each time, as a shell reads it. */
+function lines(unit: string, key: string, places: Places): string[] {
+  return Array.from(
+    unit.matchAll(new RegExp(`^${key}=\\+?(.*)$`, "gm")),
+    ([, line]) =>
+      line!.replaceAll("/etc/innerlock/%i", places.etc)
+        .replaceAll("/usr/local/bin/innerlock", places.innerlock)
+        .replaceAll("%%", "%").replaceAll("$$", "$"),
+  );
+}
+
+/** Where a unit finds what is elsewhere on a machine that runs systemd. */
+interface Places {
+  /** /etc/innerlock/NAME */
+  etc: string;
+  /** The service's folder in /run. */
+  runtime: string;
+  /** The command. */
+  innerlock: string;
+}
+
 /**
  * Runs what a unit says before its program and then the program, as systemd
- * would but for the sandbox. `dir` is /etc/innerlock/NAME.
+ * would but for the sandbox. What `systemd-notify` is told comes to the log.
  */
+function startUnit(
+  unit: string,
+  places: Places,
+  env: Record<string, string>,
+): Deno.ChildProcess {
+  const [prepare] = lines(unit, "ExecStartPre", places);
+  const [start] = lines(unit, "ExecStart", places);
+  const notify = 'systemd-notify() { echo "systemd-notify $*" >&2; }; ' +
+    "export -f systemd-notify";
+  const script =
+    `cd '${places.runtime}' && ${prepare} && ${notify} && exec ${start}`;
+  return spawn(["bash", "-c", script], env);
+}
+
+/** The same with the program as it is here, and `dir` as the folder of keys. */
 async function runUnit(
   unit: Unit,
   dir: string,
   flags: string[],
 ): Promise<Deno.ChildProcess> {
+  const etc = await Deno.makeTempDir({ dir });
+  await Deno.symlink(dir, `${etc}/certs`);
   const runtime = await Deno.makeTempDir({ dir });
-  const text = await read(unit);
-  const value = (key: string) =>
-    new RegExp(`^${key}=\\+?(.*)$`, "m").exec(text)![1]!
-      .replaceAll("/etc/innerlock/%i", dir)
-      .replaceAll("%t/innerlock-%i", runtime)
-      .replaceAll("%%", "%");
-  const { DENO_DIR: _, ...env } = Object.fromEntries(
-    value("Environment").split(" ").map((pair) => pair.split("=")),
-  );
+  const [program, ...args] = command(unit, []);
+  const run = `${etc}/innerlock`;
+  const words = [program, ...args].map((word) => `'${word}'`).join(" ");
+  await Deno.writeTextFile(run, `#!/bin/sh\nshift\nexec ${words} "$@"\n`, {
+    mode: 0o700,
+  });
+  const places = { etc, runtime, innerlock: run };
   const ARGS = flags.join(" ");
-  // A shell reads these lines as systemd does.
-  const lines = `${value("ExecStartPre")} && exec ${value("ExecStart")}`;
-  return spawn(["sh", "-c", lines], { ...env, ARGS });
+  return startUnit(await read(unit), places, { ...environment(unit), ARGS });
 }
 
-test("the server's unit: upper case", async (dir) => {
+test("the server's unit: it is ready when it listens", async (dir) => {
   const flags = ["--port", "0", "--reuse-port"];
   await using server = await TestServer.of(await runUnit("server", dir, flags));
-  const args = [...clientFlags(dir, server.port), "straße"];
+  const { port } = server;
+  await server.logged(
+    `systemd-notify --ready --status=listening on 127.0.0.1:${port}\n`,
+  );
+  const args = [...clientFlags(dir, port), "straße"];
   const { text, stderr } = await run("client", args);
   assertEquals([text, stderr], ["STRASSE\n", ""]);
+});
+
+test("the server's unit: exit codes and signals are the program's", async (dir) => {
+  const wrong = await runUnit("server", dir, ["--port", "none"]);
+  await wrong.stdin.close();
+  const { code, stderr } = await wrong.output();
+  assertEquals(code, 2);
+  assertEquals(new TextDecoder().decode(stderr).includes("--ready"), false);
+  const flags = ["--port", "0"];
+  await using server = await TestServer.of(await runUnit("server", dir, flags));
+  server.signal("SIGHUP");
+  await server.logged("read again");
+  server.signal("SIGTERM");
+  await server.logged("stopped");
+  assertEquals(await server.exitCode(), 0);
 });
 
 const PLACES = {
@@ -115,7 +170,7 @@ for (const [name, place] of Object.entries(PLACES)) {
       await runUnit("server", dir, forward),
     );
     const near = place(dir, "near");
-    const flags = ["--port", String(server.port), "--system-ca"];
+    const flags = ["--port", String(server.port)];
     await using entrance = await TestEntrance.of(
       await runUnit("client", dir, [...flags, "--listen", near]),
     );
@@ -137,3 +192,161 @@ async function echo(listener: PlainListener): Promise<void> {
     caller.close();
   }
 }
+
+const README = new URL("../deploy/README.md", import.meta.url);
+const CONFIG = new URL("../deno.json", import.meta.url).pathname;
+
+/** The README's commands in order: where they are typed, and what. */
+async function blocks(): Promise<{ where: string; text: string }[]> {
+  const text = await Deno.readTextFile(README);
+  return Array.from(
+    text.matchAll(/^```sh\n# (.*)\n([^]*?)^```$/gm),
+    ([, where, text]) => ({ where: where!, text: text! }),
+  );
+}
+
+/** What only prints what it was asked to do. */
+const STUBS = ["apt-get", "systemctl", "journalctl"];
+
+/**
+ * The machines that the README is about, as folders: a server and a client that
+ * have one /usr/local and one systemd, which does what it is asked to afterwards.
+ */
+class Machines {
+  readonly #server = freePort();
+  readonly entrance = { host: "127.0.0.1", port: freePort() };
+  #invitation = "";
+  readonly #running = new Map<string, TestServer | TestEntrance>();
+
+  constructor(readonly dir: string, readonly backend: number) {
+    for (const name of ["bin", "system", "usr", "server", "client"]) {
+      Deno.mkdirSync(`${dir}/${name}`);
+    }
+    for (const stub of STUBS) {
+      const script = '#!/bin/sh\necho "${0##*/} $*" >&2\n';
+      Deno.writeTextFileSync(`${dir}/bin/${stub}`, script, { mode: 0o700 });
+    }
+  }
+
+  /** Types a block, and has systemd do what the block asked of it. */
+  async type(where: string, text: string): Promise<void> {
+    const machine = where.endsWith("client") ? "client" : "server";
+    const { dir } = this;
+    const port = machine === "client" ? this.entrance.port : this.backend;
+    const script = text
+      .replace("deno task", `'${Deno.execPath()}' task --config '${CONFIG}'`)
+      .replaceAll("/etc/systemd/system", `${dir}/system`)
+      .replaceAll("/etc/innerlock", `${dir}/${machine}`)
+      .replaceAll("/usr/local", `${dir}/usr`)
+      .replaceAll("server.example", "localhost")
+      .replaceAll("0.0.0.0", `127.0.0.1 --port ${this.#server}`)
+      .replaceAll(/--invite \S+/g, `$& --port ${this.#server}`)
+      .replaceAll("5432", String(port));
+    const child = spawn(["bash", "-ec", `cd '${dir}'\n${script}`], {
+      PATH: `${dir}/bin:${dir}/usr/bin:${await path()}`,
+      INIT_CWD: dir,
+    });
+    const [{ code, ...output }] = await Promise.all([
+      child.output(),
+      new Blob([this.#invitation]).stream().pipeTo(child.stdin).catch(() => {}),
+    ]);
+    const decoder = new TextDecoder();
+    const [stdout, stderr] = [output.stdout, output.stderr]
+      .map((bytes) => decoder.decode(bytes));
+    assertEquals(code, 0, `${text}${stdout}${stderr}`);
+    this.#invitation = /^innerlock-1\..*\n/m.exec(stdout!)?.[0] ?? "";
+    for (const [, words] of stderr!.matchAll(/^systemctl (.*)$/gm)) {
+      await this.#control(words!);
+    }
+  }
+
+  async #control(words: string): Promise<void> {
+    if (words === "daemon-reload") return;
+    const [, verb, unit] =
+      /^(enable --now|reload|restart) innerlock-(server|client)@db$/
+        .exec(words)!;
+    const etc = `${this.dir}/${unit}/db`;
+    const runtime = `${this.dir}/${unit}/run`;
+    const places = { etc, runtime, innerlock: `${this.dir}/usr/bin/innerlock` };
+    const file = `${this.dir}/system/innerlock-${unit}@.service`;
+    const text = await Deno.readTextFile(file);
+    const running = this.#running.get(unit!);
+    if (verb === "reload") {
+      const [copy] = lines(text, "ExecReload", places);
+      const script = `cd '${runtime}' && ${copy}`;
+      const child = spawn(["sh", "-c", script]);
+      await child.stdin.close();
+      assertEquals((await child.output()).code, 0);
+      running!.signal("SIGHUP");
+      return await running!.logged("read again");
+    }
+    if (running) await end(running);
+    await Deno.mkdir(runtime, { recursive: true });
+    const variables = (await Deno.readTextFile(`${etc}/env`)).matchAll(
+      /^(\w+)=(.*)$/gm,
+    );
+    const env = Array.from(variables, ([, name, value]) => [name, value]);
+    const child = startUnit(text, places, Object.fromEntries(env));
+    const program = unit === "server" ? TestServer : TestEntrance;
+    this.#running.set(unit!, await program.of(child));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(Array.from(this.#running.values(), end));
+  }
+}
+
+/** Asks first: where the command has a child, that would outlive it. */
+async function end(program: TestServer | TestEntrance): Promise<void> {
+  program.signal("SIGTERM");
+  await program.exitCode();
+  await program[Symbol.asyncDispose]();
+}
+
+/** Where commands are. */
+async function path(): Promise<string> {
+  const sh = new Deno.Command("sh", { args: ["-c", 'printf %s "$PATH"'] });
+  return new TextDecoder().decode((await sh.output()).stdout);
+}
+
+const npm = mayRun ?? lacksProgram(["npm", "--version"], "npm");
+
+test("the README's commands lead to a tunnel, and keep it", async (dir) => {
+  const backend = await listenPlain({ host: "127.0.0.1", port: 0 });
+  const echoing = echo(backend);
+  {
+    const { port } = backend.address as { port: number };
+    await Deno.mkdir(`${dir}/machines`);
+    await using machines = new Machines(`${dir}/machines`, port);
+    let isRunning = false;
+    for (const { where, text } of await blocks()) {
+      // Its programs are HAProxy's and nginx's own.
+      if (where === "on the box") continue;
+      await machines.type(where, text);
+      isRunning ||= text.includes("enable --now innerlock-client@db");
+      // A client that has joined a renewed server waits for both reloads.
+      const isBetween = text.includes("reload innerlock-server@db") &&
+        !text.includes("certs");
+      if (!isRunning || isBetween) continue;
+      assertEquals(await ask(machines.entrance, text), text);
+    }
+    assertEquals(isRunning, true);
+  }
+  await backend.close();
+  await echoing;
+}, npm);
+
+test("the README and the alerts name the metrics that there are", async () => {
+  const there = (path: string) =>
+    Deno.readTextFile(new URL(`../${path}`, import.meta.url));
+  const source = await there("cli/metrics.ts");
+  const names = source.match(/(?<=")innerlock\.[\w.]+(?=")/g)!;
+  const readme = await there("deploy/README.md");
+  const rows = readme.matchAll(/^\| `(innerlock\.[\w.]+)`\s+\| `(\w+)/gm);
+  const table = new Map(Array.from(rows, ([, ours, theirs]) => [ours, theirs]));
+  assertEquals([...table.keys()].sort(), [...names].sort());
+  const rules = await there("deploy/prometheus-rules.yaml");
+  for (const name of rules.match(/innerlock_\w+/g)!) {
+    assertEquals([...table.values()].includes(name), true, name);
+  }
+});

@@ -29,7 +29,7 @@ function permissions(task: Task): string[] {
 }
 
 /** The variables that a program's task sets. */
-function environment(task: Task): Record<string, string> {
+export function environment(task: Task): Record<string, string> {
   const assignments = lastCommand(task).matchAll(
     /(\w+)=(\S+) (?=.*deno run)/g,
   );

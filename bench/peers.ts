@@ -5,7 +5,7 @@
  * @module
  */
 
-import { writeAll } from "../lib/transport.ts";
+import { Backend, dial, oneWay, receive, roundTrip } from "./calls.ts";
 import {
   inTurn,
   median,
@@ -15,9 +15,7 @@ import {
 } from "./measure.ts";
 import { type Name, NAMES, startTunnel, type Tunnel } from "./tunnels.ts";
 
-const MB = 1e6;
 const ROUNDS = 7;
-const CHUNK = crypto.getRandomValues(new Uint8Array(65_536));
 const CHUNKS = 4800;
 const CONNECTIONS = 50;
 const ROUND_TRIPS = 1000;
@@ -26,6 +24,8 @@ interface Measurement {
   what: string;
   unit: string;
   measure: (port: number) => Promise<number>;
+  /** What the backend does meanwhile, if it does not echo. */
+  job?: Backend["job"];
   /** What is aimed at, ours divided by theirs. */
   aims: Partial<Record<string, string>>;
 }
@@ -34,7 +34,7 @@ const MEASUREMENTS: Measurement[] = [
   {
     what: "64 bytes there and back",
     unit: "µs",
-    measure: roundTrip,
+    measure: (port) => roundTrip(port, ROUND_TRIPS),
     aims: { relay: "<= 1.5", spiped: "<= 1.7" },
   },
   {
@@ -52,26 +52,20 @@ const MEASUREMENTS: Measurement[] = [
   {
     what: "one way",
     unit: "MB/s",
-    measure: oneWay,
+    measure: (port) => oneWay(port, CHUNKS),
+    job: { count: CHUNKS },
     aims: { socat: ">= 1.0", spiped: ">= 1.6" },
   },
 ];
 
-/** What the backend does just now. */
-let job: "echo" | "count" = "echo";
-
-const backend = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-(async () => {
-  for await (const conn of backend) serve(conn).catch(() => {});
-})();
-
-const tunnels = await startAll(backend.addr.port);
+const backend = new Backend();
+const tunnels = await startAll(backend.port);
 // No tunnel at all: what the callers and the backend take themselves.
-const ports = { ...portsOf(tunnels), direct: backend.addr.port };
+const ports = { ...portsOf(tunnels), direct: backend.port };
 try {
   for (const measurement of MEASUREMENTS) {
-    job = measurement.measure === oneWay ? "count" : "echo";
-    const { what, measure } = measurement;
+    const { what, measure, job = "echo" } = measurement;
+    backend.job = job;
     printTable(
       measurement,
       await inTurn(
@@ -127,35 +121,6 @@ function printTable(
   }
 }
 
-async function serve(conn: Deno.TcpConn): Promise<void> {
-  conn.setNoDelay(true);
-  const buffer = new Uint8Array(CHUNK.length);
-  let count = 0;
-  for (let n; (n = await conn.read(buffer)) !== null;) {
-    count += n;
-    if (job === "echo") await writeAll(conn, buffer.subarray(0, n));
-    // Not told by an end: not every tunnel carries that of one direction.
-    else if (count === CHUNKS * CHUNK.length) await conn.write(buffer);
-  }
-  conn.close();
-}
-
-async function dial(port: number): Promise<Deno.TcpConn> {
-  const conn = await Deno.connect({ hostname: "127.0.0.1", port });
-  conn.setNoDelay(true);
-  return conn;
-}
-
-/** All into the tunnel, until the backend has it. MB/s. */
-async function oneWay(port: number): Promise<number> {
-  using conn = await dial(port);
-  const ms = await milliseconds(async () => {
-    for (let i = 0; i < CHUNKS; i++) await writeAll(conn, CHUNK);
-    await receive(conn, 1);
-  });
-  return CHUNKS * CHUNK.length / MB / ms * 1000;
-}
-
 /**
  * New connections, a byte there and back, so many milliseconds apart: the median
  * of them. Milliseconds.
@@ -167,35 +132,10 @@ async function setUp(port: number, gap: number): Promise<number> {
     times.push(
       await milliseconds(async () => {
         using conn = await dial(port);
-        await conn.write(CHUNK.subarray(0, 1));
+        await conn.write(new Uint8Array(1));
         await receive(conn, 1);
       }),
     );
   }
   return median(times);
-}
-
-/** 64 bytes there and back, one after another. Microseconds. */
-async function roundTrip(port: number): Promise<number> {
-  using conn = await dial(port);
-  const small = CHUNK.subarray(0, 64);
-  const turn = async () => {
-    await conn.write(small);
-    await receive(conn, small.length);
-  };
-  await turn();
-  const ms = await milliseconds(async () => {
-    for (let i = 0; i < ROUND_TRIPS; i++) await turn();
-  });
-  return ms / ROUND_TRIPS * 1000;
-}
-
-/** Reads at least so many bytes. */
-async function receive(conn: Deno.TcpConn, length: number): Promise<void> {
-  const buffer = new Uint8Array(CHUNK.length);
-  for (let got = 0; got < length;) {
-    const n = await conn.read(buffer);
-    if (n === null) throw new Error("The tunnel was cut");
-    got += n;
-  }
 }

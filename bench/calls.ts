@@ -1,0 +1,85 @@
+/** Calls through a tunnel, and the backend that they reach. */
+
+import { writeAll } from "../lib/transport.ts";
+import { milliseconds } from "./measure.ts";
+
+const MB = 1e6;
+const CHUNK = crypto.getRandomValues(new Uint8Array(65_536));
+
+/** Sends back what comes, or says when so many chunks have come. */
+export class Backend {
+  /** What it does just now. */
+  job: "echo" | { count: number } = "echo";
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+
+  constructor() {
+    (async () => {
+      for await (const conn of this.#listener) {
+        this.#serve(conn).catch(() => {});
+      }
+    })();
+  }
+
+  get port(): number {
+    return this.#listener.addr.port;
+  }
+
+  async #serve(conn: Deno.TcpConn): Promise<void> {
+    conn.setNoDelay(true);
+    const buffer = new Uint8Array(CHUNK.length);
+    let count = 0;
+    for (let n; (n = await conn.read(buffer)) !== null;) {
+      count += n;
+      const { job } = this;
+      if (job === "echo") await writeAll(conn, buffer.subarray(0, n));
+      // Not told by an end: not every tunnel carries that of one direction.
+      else if (count === job.count * CHUNK.length) await conn.write(buffer);
+    }
+    conn.close();
+  }
+}
+
+/** As a caller does. */
+export async function dial(port: number): Promise<Deno.TcpConn> {
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  conn.setNoDelay(true);
+  return conn;
+}
+
+/** So many chunks of 64 KiB into the tunnel, until the backend has them. MB/s. */
+export async function oneWay(port: number, chunks: number): Promise<number> {
+  using conn = await dial(port);
+  const ms = await milliseconds(async () => {
+    for (let i = 0; i < chunks; i++) await writeAll(conn, CHUNK);
+    await receive(conn, 1);
+  });
+  return chunks * CHUNK.length / MB / ms * 1000;
+}
+
+/** 64 bytes there and back, so many times. Microseconds each. */
+export async function roundTrip(port: number, times: number): Promise<number> {
+  using conn = await dial(port);
+  const small = CHUNK.subarray(0, 64);
+  const turn = async () => {
+    await conn.write(small);
+    await receive(conn, small.length);
+  };
+  await turn();
+  const ms = await milliseconds(async () => {
+    for (let i = 0; i < times; i++) await turn();
+  });
+  return ms / times * 1000;
+}
+
+/** Reads at least so many bytes. */
+export async function receive(
+  conn: Deno.TcpConn,
+  length: number,
+): Promise<void> {
+  const buffer = new Uint8Array(CHUNK.length);
+  for (let got = 0; got < length;) {
+    const n = await conn.read(buffer);
+    if (n === null) throw new Error("The tunnel was cut");
+    got += n;
+  }
+}

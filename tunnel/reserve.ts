@@ -83,6 +83,8 @@ export class Reserve {
   /** How many have been ready at least, since the last review. */
   #spare = 0;
   #dials = 0;
+  /** How many sessions in a row the server has ended at once. */
+  #youngDeaths = 0;
   #isAnnounced = false;
   /** What is wrong, while something is. */
   #trouble: string | undefined;
@@ -226,14 +228,20 @@ export class Reserve {
       const index = this.#ready.indexOf(channel);
       if (index < 0) return;
       this.#ready.splice(index, 1);
-      // A server that is being replaced, or that does not have the service.
-      if (isYoung) this.#failed(new Error(this.#options.diedYoung));
+      if (isYoung) this.#diedYoung();
       this.#fill();
     });
   }
 
+  /** Once, the server may be stopping; again, it does not have the service. */
+  #diedYoung(): void {
+    if (++this.#youngDeaths === 1) this.#waitABit();
+    else this.#failed(new Error(this.#options.diedYoung));
+  }
+
   /** The server keeps a session. */
   #settled(): void {
+    this.#youngDeaths = 0;
     this.#recovered();
     this.#pause = FIRST_PAUSE;
     if (!this.#isAnnounced) this.#options.ready?.();

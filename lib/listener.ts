@@ -74,8 +74,10 @@ export interface ListenOptions
   /** Lets several processes share the port (`--unstable-net`). */
   reusePort?: boolean;
   /**
-   * How many channels there may be at a time. When there are so many, others
-   * wait: a few that have proved their key, and the rest in the system's queue.
+   * How many channels there may be at a time. Those that their clients keep in
+   * standby count, and the oldest of them makes room for whoever proves a key.
+   * Where there is none, others wait: a few that have proved their key, and the
+   * rest in the system's queue.
    *
    * @default {10000}
    */
@@ -90,7 +92,8 @@ export interface ListenOptions
   maxHandshakes?: number;
   /**
    * Whether there is a service that a client asks for, as `alice@db` does. One
-   * that asks for another is cut once it has proved its key.
+   * that asks for another is cut once it has proved its key, as is one for which
+   * this throws; the handshake's report says why.
    *
    * @default Every service is there.
    */
@@ -211,8 +214,10 @@ class ChannelListener implements Listener {
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
-  /** Those of them whose stream has not begun, oldest first. */
-  readonly #standby = new Set<Channel>();
+  /** Those of them whose stream has not begun, and their numbers, oldest first. */
+  readonly #standby = new Map<Channel, number>();
+  /** How many clients have proved a key: the number of the next one. */
+  #proofs = 0;
   /** Those of them that wait to be taken. */
   readonly #ready: Channel[] = [];
   readonly #finished = Promise.withResolvers<void>();
@@ -312,7 +317,7 @@ class ChannelListener implements Listener {
   #stopAccepting(): void {
     this.#isClosed = true;
     closeQuietly(this.#listener);
-    for (const channel of this.#standby) channel.close();
+    for (const channel of this.#standby.keys()) channel.close();
     this.#changed();
   }
 
@@ -369,10 +374,8 @@ class ChannelListener implements Listener {
 
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
-      if (!this.#admission.hasRoom(this.#channels.size)) {
-        // One that its client keeps for later is the first to go.
-        const [idle] = this.#standby;
-        idle?.close();
+      // Those in standby make room for whoever proves a key, and not before.
+      if (!this.#admission.hasRoom(this.#channels.size - this.#standby.size)) {
         await this.#change.promise;
         continue;
       }
@@ -439,6 +442,7 @@ class ChannelListener implements Listener {
     signal: AbortSignal,
   ): Promise<void> {
     let psks = this.#psks;
+    const proofs = this.#proofs;
     const channel = await withDeadline(
       { ...this.#options, signal },
       async (signal) => {
@@ -458,7 +462,15 @@ class ChannelListener implements Listener {
       },
       (late) => late.abort(),
     );
-    this.#keep(channel, findPsk(channel.identity, psks)!);
+    const psk = findPsk(channel.identity, psks)!;
+    try {
+      this.#check(channel, psk);
+    } catch (error) {
+      channel.abort(error);
+      throw error;
+    }
+    this.#makeRoom(proofs);
+    this.#keep(channel, psk);
   }
 
   /**
@@ -488,22 +500,36 @@ class ChannelListener implements Listener {
     });
   }
 
+  /** Throws if a client may not come in though it has proved this key. */
+  #check(channel: Channel, psk: Uint8Array): void {
+    if (this.#isDropped) throw closed();
+    if (!this.#isInForce(channel, psk)) throw revoked(channel);
+    const { hasService = () => true } = this.#options;
+    if (!hasService(channel.service)) throw noService(channel);
+  }
+
+  /**
+   * Where there are too many channels, the oldest in standby goes for one that
+   * has come later. What was proved since then is no standby yet: its open may be
+   * right behind its proof.
+   *
+   * @param before How many proofs there were when it came.
+   */
+  #makeRoom(before: number): void {
+    for (const [channel, proof] of this.#standby) {
+      if (this.#admission.hasRoom(this.#channels.size) || proof >= before) {
+        break;
+      }
+      this.#channels.delete(channel);
+      this.#standby.delete(channel);
+      channel.close();
+    }
+  }
+
   /** A client has proved this key: from here on its channel counts. */
   #keep(channel: Channel, psk: Uint8Array): void {
-    if (this.#isDropped) return channel.abort(closed());
-    if (!this.#isInForce(channel, psk)) {
-      const error = revoked(channel);
-      channel.abort(error);
-      throw error;
-    }
-    const { hasService = () => true } = this.#options;
-    if (!hasService(channel.service)) {
-      const error = noService(channel);
-      channel.abort(error);
-      throw error;
-    }
     this.#channels.set(channel, psk);
-    this.#standby.add(channel);
+    this.#standby.set(channel, this.#proofs++);
     // Its first words may just be on their way.
     const timer = this.#isClosed
       ? setTimeout(() => channel.close(), LAST_WORDS_TIME)

@@ -31,8 +31,8 @@ const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
 const LONGEST_PAUSE = 100;
 
 /**
- * A client that has just proved its key has so long to begin its stream, in ms,
- * before it is taken for one that keeps it in standby.
+ * After a shutdown a client that has just proved its key has so long to begin its
+ * stream, in milliseconds.
  */
 const OPENING_TIME = 1000;
 
@@ -83,8 +83,10 @@ export interface ListenOptions
   /** Lets several processes share the port (`--unstable-net`). */
   reusePort?: boolean;
   /**
-   * How many channels there may be at a time. When there are so many, others
-   * wait: a few that have proved their key, and the rest in the system's queue.
+   * How many channels there may be at a time. Those that their clients keep in
+   * standby count, and the oldest of them makes room for whoever proves a key.
+   * Where there is none, others wait: a few that have proved their key, and the
+   * rest in the system's queue.
    *
    * @default {10000}
    */
@@ -99,7 +101,8 @@ export interface ListenOptions
   maxHandshakes?: number;
   /**
    * Whether there is a service that a client asks for, as `alice@db` does. One
-   * that asks for another is cut once it has proved its key.
+   * that asks for another is cut once it has proved its key, as is one for which
+   * this throws; the handshake's report says why.
    *
    * @default Every service is there.
    */
@@ -220,8 +223,10 @@ class ChannelListener implements Listener {
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
-  /** Those of them whose stream has not begun, and since when, oldest first. */
+  /** Those of them whose stream has not begun, and their numbers, oldest first. */
   readonly #standby = new Map<Channel, number>();
+  /** How many clients have proved a key: the number of the next one. */
+  #proofs = 0;
   /** Those of them that wait to be taken. */
   readonly #ready: Channel[] = [];
   readonly #finished = Promise.withResolvers<void>();
@@ -381,8 +386,9 @@ class ChannelListener implements Listener {
 
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
-      if (!this.#admission.hasRoom(this.#channels.size)) {
-        await this.#roomInStandby();
+      // Those in standby make room for whoever proves a key, and not before.
+      if (!this.#admission.hasRoom(this.#channels.size - this.#standby.size)) {
+        await this.#change.promise;
         continue;
       }
       // Whoever asked for it is told if it fails.
@@ -398,16 +404,6 @@ class ChannelListener implements Listener {
         await this.#changeWithin(LONGEST_PAUSE);
       }
     }
-  }
-
-  /** One that its client keeps for later is the first to go. */
-  async #roomInStandby(): Promise<void> {
-    const [oldest] = this.#standby;
-    if (!oldest) return await this.#change.promise;
-    const [channel, since] = oldest;
-    const rest = since + OPENING_TIME - performance.now();
-    if (rest <= 0) channel.close();
-    await this.#changeWithin(Math.max(0, rest));
   }
 
   #changed(): void {
@@ -458,6 +454,7 @@ class ChannelListener implements Listener {
     signal: AbortSignal,
   ): Promise<void> {
     let psks = this.#psks;
+    const proofs = this.#proofs;
     const channel = await withDeadline(
       { ...this.#options, signal },
       async (signal) => {
@@ -477,7 +474,15 @@ class ChannelListener implements Listener {
       },
       (late) => late.abort(),
     );
-    this.#keep(channel, findPsk(channel.identity, psks)!);
+    const psk = findPsk(channel.identity, psks)!;
+    try {
+      this.#check(channel, psk);
+    } catch (error) {
+      channel.abort(error);
+      throw error;
+    }
+    this.#makeRoom(proofs);
+    this.#keep(channel, psk);
   }
 
   /**
@@ -512,22 +517,36 @@ class ChannelListener implements Listener {
     });
   }
 
+  /** Throws if a client may not come in though it has proved this key. */
+  #check(channel: Channel, psk: Uint8Array): void {
+    if (this.#isDropped) throw closed();
+    if (!this.#isInForce(channel, psk)) throw revoked(channel);
+    const { hasService = () => true } = this.#options;
+    if (!hasService(channel.service)) throw noService(channel);
+  }
+
+  /**
+   * Where there are too many channels, the oldest in standby goes for one that
+   * has come later. What was proved since then is no standby yet: its open may be
+   * right behind its proof.
+   *
+   * @param before How many proofs there were when it came.
+   */
+  #makeRoom(before: number): void {
+    for (const [channel, proof] of this.#standby) {
+      if (this.#admission.hasRoom(this.#channels.size) || proof >= before) {
+        break;
+      }
+      this.#channels.delete(channel);
+      this.#standby.delete(channel);
+      channel.close();
+    }
+  }
+
   /** A client has proved this key: from here on its channel counts. */
   #keep(channel: Channel, psk: Uint8Array): void {
-    if (this.#isDropped) return channel.abort(closed());
-    if (!this.#isInForce(channel, psk)) {
-      const error = revoked(channel);
-      channel.abort(error);
-      throw error;
-    }
-    const { hasService = () => true } = this.#options;
-    if (!hasService(channel.service)) {
-      const error = noService(channel);
-      channel.abort(error);
-      throw error;
-    }
     this.#channels.set(channel, psk);
-    this.#standby.set(channel, performance.now());
+    this.#standby.set(channel, this.#proofs++);
     // Its first words may just be on their way.
     const timer = this.#isClosed
       ? setTimeout(() => channel.close(), OPENING_TIME)

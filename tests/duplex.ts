@@ -43,22 +43,34 @@ export function duplex(
   ];
 }
 
-/** Sees each timer's time, and holds those of one time for the test to fire. */
+/** Sees each timer's time, and holds those of one time until the test fires them. */
 export function watchTimers(holds?: number) {
-  const { setTimeout } = globalThis;
+  const { setTimeout, clearTimeout } = globalThis;
   const times: number[] = [];
-  const held: (() => void)[] = [];
+  const held = new Map<unknown, () => void>();
   globalThis.setTimeout = ((callback: () => void, time: number) => {
     times.push(time);
     if (time !== holds) return setTimeout(callback, time);
-    held.push(callback);
-    return 0;
+    const timer = {};
+    held.set(timer, callback);
+    return timer;
   }) as typeof setTimeout;
+  globalThis.clearTimeout = (timer) => {
+    if (!held.delete(timer)) clearTimeout(timer);
+  };
   return {
     times,
-    held,
-    [Symbol.dispose]: () => {
-      globalThis.setTimeout = setTimeout;
+    /** How many are held that have not been cleared. */
+    get count(): number {
+      return held.size;
     },
+    fire(): void {
+      for (const [timer, callback] of held) {
+        held.delete(timer);
+        callback();
+      }
+    },
+    [Symbol.dispose]: () =>
+      Object.assign(globalThis, { setTimeout, clearTimeout }),
   };
 }

@@ -613,3 +613,233 @@ test("idleTimeout, trace: are those of its channels", async () => {
     assertEquals(seen.has(what), true, what);
   }
 });
+
+/** Clients of a listener without TLS, and what the listener reports. */
+function standby(options: Partial<ListenOptions> = {}) {
+  const reports: (string | undefined)[] = [];
+  let reported = Promise.withResolvers<void>();
+  const listener = listen({
+    port: 0,
+    tls: false,
+    psk: PSK,
+    onHandshake: ({ error }) => {
+      reports.push(error === undefined ? undefined : codeOf(error));
+      reported.resolve();
+      reported = Promise.withResolvers();
+    },
+    ...options,
+  });
+  const dial = async (identity = "default", standby = true) => {
+    const { promise } = reported;
+    const conn = await Deno.connect({ ...listener.addr, transport: "tcp" });
+    const client = await connectChannel(conn, { psk: PSK, identity, standby });
+    // The server is where the client is.
+    await promise;
+    return client;
+  };
+  return { listener, dial, reports };
+}
+
+const codeOf = (error: unknown) =>
+  error instanceof ChannelError ? error.code : String(error);
+
+async function codeOfClosed({ closed }: Channel): Promise<string> {
+  return codeOf(await assertRejects(() => closed, Error));
+}
+
+test("standby: a client is handed out when it opens", async () => {
+  const { listener, dial, reports } = standby();
+  const [first, second] = [await dial("alice"), await dial()];
+  // Its proof is what is reported.
+  assertEquals(reports, [undefined, undefined]);
+  await second.open();
+  const channel = await listener.accept();
+  assertEquals(channel.identity, "default");
+  await first.open();
+  const other = await listener.accept();
+  assertEquals(other.identity, "alice");
+  listener.close();
+  for (const live of [channel, other]) live.abort();
+  await Promise.all([first, second].map(codeOfClosed));
+});
+
+test("standby: a shutdown closes those that have not opened, and no others", async () => {
+  const { listener, dial } = standby();
+  const [idle, live] = [await dial(), await dial("alice", false)];
+  const channel = await listener.accept();
+  let isDown = false;
+  const down = listener.shutdown().then(() => isDown = true);
+  assertEquals(await codeOfClosed(idle), "cut");
+  await assertRejects(() => listener.accept(), Deno.errors.BadResource);
+  assertEquals(isDown, false);
+  const echoing = channel.readable.pipeTo(channel.writable);
+  await say(live, "still here");
+  await echoing;
+  await down;
+});
+
+test("standby: who proves a key after the shutdown may say its first words for a second", async () => {
+  for (const opens of [true, false]) {
+    using timers = watchTimers(1000);
+    const { listener, dial } = standby({
+      trace: ({ direction, type }) => {
+        if (direction === "received" && type === "hello") listener.shutdown();
+      },
+    });
+    const client = await dial();
+    assertEquals(timers.count, 1);
+    if (opens) {
+      await client.open();
+      const channel = await listener.accept();
+      assertEquals(timers.count, 0);
+      const echoing = channel.readable.pipeTo(channel.writable);
+      await say(client, "just in time");
+      await echoing;
+    } else {
+      timers.fire();
+      assertEquals(await codeOfClosed(client), "cut");
+    }
+    await listener.shutdown();
+  }
+});
+
+test("standby: close() drops those that have not opened", async () => {
+  const { listener, dial } = standby();
+  const idle = await dial();
+  listener.close();
+  assertEquals(await codeOfClosed(idle), "cut");
+  await assertRejects(() => listener.accept(), Deno.errors.BadResource);
+});
+
+test("standby: it counts, and the oldest makes room for who proves a key", async () => {
+  const limits: string[] = [];
+  const { listener, dial } = standby({
+    maxConnections: 3,
+    onLimit: (limit) => limits.push(limit),
+  });
+  const live = await dial("default", false);
+  const channel = await listener.accept();
+  const idle = [await dial(), await dial()];
+  assertEquals(limits, []);
+  idle.push(await dial());
+  assertEquals(await codeOfClosed(idle[0]!), "cut");
+  assertEquals(limits, ["connections"]);
+  // One that wants to talk at once is served as well.
+  const talking = await dial("alice", false);
+  assertEquals(await codeOfClosed(idle[1]!), "cut");
+  const other = await listener.accept();
+  assertEquals(other.identity, "alice");
+  // The newest may still open.
+  await idle[2]!.open();
+  const third = await listener.accept();
+  listener.close();
+  for (const live of [channel, other, third]) live.abort();
+  await Promise.all([live, talking, idle[2]!].map(codeOfClosed));
+});
+
+test("standby: who proves nothing takes no place", async () => {
+  const { listener, dial, reports } = standby({
+    maxConnections: 2,
+    maxHandshakes: 1,
+  });
+  const idle = [await dial(), await dial()];
+  const strangers: Deno.TcpConn[] = [];
+  for (let i = 0; i < 5; i++) {
+    const conn = await Deno.connect({ ...listener.addr, transport: "tcp" });
+    strangers.push(conn);
+    await conn.write(new Uint8Array([0]));
+  }
+  // Each has made room for the next by now.
+  for (const conn of strangers.slice(0, 4)) {
+    assertEquals(await conn.read(new Uint8Array(1)).catch(() => null), null);
+  }
+  assertEquals(reports.filter((code) => code === "limit").length, 4);
+  for (const client of idle) {
+    await client.open();
+    (await listener.accept()).abort();
+    await codeOfClosed(client);
+  }
+  listener.close();
+  for (const conn of strangers) conn.close();
+});
+
+test("standby: nobody goes for one that came before its proof", async () => {
+  const { listener, dial } = standby({ maxConnections: 1 });
+  const conn = await Deno.connect({ ...listener.addr, transport: "tcp" });
+  const idle = await dial();
+  const early = await connectChannel(conn, { psk: PSK, identity: "alice" });
+  // Though there are two now, the one in standby is in nobody's way.
+  const first = await listener.accept();
+  assertEquals(first.identity, "alice");
+  await idle.open();
+  first.abort();
+  const second = await listener.accept();
+  assertEquals(second.identity, "default");
+  listener.close();
+  second.abort();
+  await Promise.all([early, idle].map(codeOfClosed));
+});
+
+test("standby: one whose key is revoked is cut", async () => {
+  const { listener, dial } = standby();
+  const [idle, other] = [await dial("alice"), await dial()];
+  await listener.reload({ psk: `default:${KEY}` });
+  assertEquals(await codeOfClosed(idle), "cut");
+  await other.open();
+  assertEquals((await listener.accept()).identity, "default");
+  listener.close();
+  other.abort();
+});
+
+test("hasService: a service that is not there is cut after the proof", async () => {
+  const asked: (string | undefined)[] = [];
+  const { listener, dial, reports } = standby({
+    hasService: (service) => {
+      asked.push(service);
+      if (service === "broken") throw new RangeError("It has failed");
+      return service === undefined || service === "db";
+    },
+  });
+  const clients = new Map<string, Channel>();
+  for (const service of ["", "@db", "@web", "@", "@broken"]) {
+    clients.set(service, await dial(`alice${service}`));
+  }
+  assertEquals(asked, [undefined, "db", "web", "", "broken"]);
+  assertEquals(reports, [
+    undefined,
+    undefined,
+    "service",
+    "service",
+    "RangeError: It has failed",
+  ]);
+  for (const service of ["@web", "@", "@broken"]) {
+    assertEquals(await codeOfClosed(clients.get(service)!), "cut");
+  }
+  for (const [service, name] of [["", undefined], ["@db", "db"]] as const) {
+    await clients.get(service)!.open();
+    const channel = await listener.accept();
+    assertEquals(channel.service, name);
+    channel.abort();
+    await codeOfClosed(clients.get(service)!);
+  }
+  // Nothing is left of those that were cut.
+  await listener.shutdown();
+});
+
+test("hasService: whoever lacks the key does not learn which there are", async () => {
+  let isAsked = false;
+  const { listener, reports } = standby({ hasService: () => isAsked = true });
+  const told = [];
+  for (const service of ["db", "web"]) {
+    const identity = `alice@${service}`;
+    const conn = await Deno.connect({ ...listener.addr, transport: "tcp" });
+    const error = await assertRejects(
+      () => connectChannel(conn, { psk: `alice:${"ee".repeat(32)}`, identity }),
+      ChannelError,
+    );
+    told.push([error.code, error.message.replace(service, "SERVICE")]);
+  }
+  assertEquals(told[0], told[1]);
+  await listener.shutdown();
+  assertEquals([isAsked, reports], [false, ["refused", "refused"]]);
+});

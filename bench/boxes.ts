@@ -7,8 +7,8 @@
 
 import {
   Box,
-  BOX_NAMES,
   type BoxName,
+  headings,
   lacksBox,
   serverArgs,
 } from "../tests/boxes.ts";
@@ -41,7 +41,8 @@ const exit = stack.use(
   ]),
 );
 const straight = await enter(clientFlags(certs, exit.port));
-const wanted = Deno.args.length > 0 ? Deno.args : BOX_NAMES;
+const names =
+  (Deno.args.length > 0 ? Deno.args : await headings()) as BoxName[];
 
 console.log("| way | round trip, µs | × | one way, MB/s | × |");
 console.log("| --- | --- | --- | --- | --- |");
@@ -49,8 +50,7 @@ for (const [name, args] of Object.entries(STRAIGHT)) {
   const flags = [...clientFlags(certs, exit.port), ...args];
   await compare(name, await enter(flags));
 }
-for (const name of BOX_NAMES) {
-  if (!wanted.includes(name)) continue;
+for (const name of names) {
   const reason = lacksBox(name);
   if (reason) console.log(`| ${name}: ${reason} |`);
   else await throughBox(name);

@@ -15,7 +15,10 @@ import { acceptChannel } from "../lib/mod.ts";
 const [cert, key, psk] = process.argv.slice(2)
   .map((path) => readFileSync(path, "utf8"));
 
-const server = createServer({ cert, key }, async (socket) => {
+// Tells a client that no box in between has ended TLS.
+const ALPNProtocols = ["innerlock/1", "http/1.1"];
+
+const server = createServer({ cert, key, ALPNProtocols }, async (socket) => {
   socket.setNoDelay(true);
   try {
     const channel = await acceptChannel(Duplex.toWeb(socket), { psk });

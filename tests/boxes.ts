@@ -34,6 +34,12 @@ export async function readSection(heading: string): Promise<Section> {
   return { box: box!, server: argsOf("server"), client: argsOf("client") };
 }
 
+/** The headings of all boxes on the page. */
+export async function headings(): Promise<string[]> {
+  const page = await Deno.readTextFile(PAGE);
+  return Array.from(page.matchAll(/^### (.*)$/gm), ([_, name]) => name!);
+}
+
 /** Where a box listens, what it sends clients on to, and its folder. */
 export interface Place {
   dir: string;
@@ -221,8 +227,6 @@ const RECIPES = {
 /** A box's heading on the page. */
 export type BoxName = keyof typeof RECIPES;
 
-export const BOX_NAMES = Object.keys(RECIPES) as BoxName[];
-
 const recipeOf = (name: BoxName): Recipe => RECIPES[name];
 
 /** Why a box cannot be started here. */
@@ -236,31 +240,32 @@ export const CREDENTIALS = { username: "alice", password: "secret" };
 
 /** A box that runs. */
 export class Box implements AsyncDisposable {
-  /** Where it listens. */
-  readonly port: number;
-  readonly behind: Recipe["behind"];
   /** What the client is told besides its key file. */
   clientArgs: string[];
-  readonly #dir: string;
+  readonly behind: Recipe["behind"];
+  readonly #place: Place;
   readonly #seen: string | undefined;
   readonly #service: Service;
   readonly #front: Box | undefined;
+  readonly #parts: AsyncDisposableStack;
 
   private constructor(
     { behind, seen }: Recipe,
-    { dir, port }: Place,
+    place: Place,
     clientArgs: string[],
     service: Service,
-    front?: Box,
+    front: Box | undefined,
+    parts: AsyncDisposableStack,
   ) {
-    this.port = front?.port ?? port;
-    this.behind = behind;
+    const { dir } = place;
     const ca = clientArgs.includes("--ca") ? [] : ["--ca", `${dir}/cert.pem`];
     this.clientArgs = [...clientArgs, ...ca];
-    this.#dir = dir;
+    this.behind = behind;
+    this.#place = place;
     this.#seen = seen && `${dir}/${seen}`;
     this.#service = service;
     this.#front = front;
+    this.#parts = parts;
   }
 
   /**
@@ -277,27 +282,36 @@ export class Box implements AsyncDisposable {
     edit: (lines: string) => string = (lines) => lines,
   ): Promise<Box> {
     const recipe = recipeOf(name);
-    const place = { dir: await makeFolder(certs), port: freePort(), to };
+    await using parts = new AsyncDisposableStack();
+    const dir = parts.adopt(
+      await makeFolder(certs),
+      (dir) => Deno.remove(dir, { recursive: true }),
+    );
+    const place = { dir, port: freePort(), to };
     const { box, client } = await readSection(name);
-    const service = await Service.start(
-      await recipe.command(edit(fill(box, recipe, place)), place),
-      { host: "127.0.0.1", port: place.port },
-    );
-    const front = recipe.front &&
-      await Box.start(recipe.front, certs, place.port);
-    const reached = { ...place, port: front?.port ?? place.port };
-    return new Box(
-      recipe,
+    const command = await recipe.command(
+      edit(fill(box, recipe, place)),
       place,
-      client.map((word) => fill(word, recipe, reached)),
-      service,
-      front,
     );
+    const { port } = place;
+    const host = "127.0.0.1";
+    const service = parts.use(await Service.start(command, { host, port }));
+    const front = recipe.front && await Box.start(recipe.front, certs, port);
+    if (front) parts.use(front);
+    const args = client.map((word) =>
+      fill(word, recipe, { ...place, port: front?.port ?? port })
+    );
+    return new Box(recipe, place, args, service, front, parts.move());
   }
 
   /** What it speaks to the server; `through` if it ends no TLS. */
   static behind(name: BoxName): Recipe["behind"] {
     return recipeOf(name).behind;
+  }
+
+  /** Where a client comes in. */
+  get port(): number {
+    return this.#front?.port ?? this.#place.port;
   }
 
   /** Ends it. */
@@ -314,9 +328,7 @@ export class Box implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop();
-    await Deno.remove(this.#dir, { recursive: true });
-    await this.#front?.[Symbol.asyncDispose]();
+    await this.#parts.disposeAsync();
   }
 }
 

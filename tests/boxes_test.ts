@@ -9,9 +9,9 @@ import type { Transport } from "../lib/transport.ts";
 import { writeAll } from "../lib/transport.ts";
 import {
   Box,
-  BOX_NAMES,
   type BoxName,
   CREDENTIALS,
+  headings,
   lacksBox,
   nginxPaths,
   serverArgs,
@@ -228,12 +228,56 @@ Deno.test("boxes: a search finds a secret in hex, and in base64 at any place", (
   assertEquals(tracesOf(secret).length, 6);
 });
 
-for (const name of BOX_NAMES) {
-  test(name, [name], async (certs) => {
-    const log = await prove(name, certs);
-    if (Box.behind(name) === "plain") assertRealAddress(log);
-  });
+/** Boxes of a kind, at the same time: most of it is waiting for programs. */
+const KINDS: Record<string, [name: BoxName, changes?: Changes][]> = {
+  "reverse proxies": [
+    ["nginx"],
+    ["caddy"],
+    ["HAProxy, mode http"],
+    ["Varnish"],
+  ],
+  "boxes that look no further": [
+    ["nginx, stream"],
+    ["nginx, stream", { edit: (lines) => lines.replace(/ssl_alpn.*;/, "") }],
+    ["HAProxy, mode tcp"],
+    ["HAProxy, mode tcp", { edit: (lines) => lines.replace("-v2", "") }],
+    ["sslsplit"],
+  ],
+  "forward proxies": [
+    ["squid"],
+    ["squid, with a password"],
+    ["tinyproxy"],
+    ["privoxy"],
+  ],
+  "boxes that look into TLS": [
+    ["squid that looks into TLS"],
+    ["mitmproxy"],
+    ["mitmproxy", { clientArgs: asFrames }],
+    ["mitmproxy, in reverse"],
+    ["mitmproxy, in reverse", { clientArgs: asFrames }],
+  ],
+};
+
+for (const [kind, cases] of Object.entries(KINDS)) {
+  const missing = cases.flatMap(([name]) => lacksBox(name) ?? []);
+  const here = cases.filter(([name]) => !lacksBox(name));
+  const name = [kind, ...new Set(missing)].join(", ");
+  test(name, here.map(([name]) => name), async (certs) => {
+    await each(here, async ([name, changes]) => {
+      const log = await prove(name, certs, changes);
+      if (Box.behind(name) === "plain") assertRealAddress(log);
+    });
+  }, here.length === 0 ? missing[0] : undefined);
 }
+
+testUnless(
+  lacksPermissions("read"),
+  "boxes: all of the page are tried",
+  async () => {
+    const tried = Object.values(KINDS).flat().map(([name]) => name);
+    assertEquals(new Set<string>(tried), new Set(await headings()));
+  },
+);
 
 /** The client's own, not that of the box. */
 function assertRealAddress(log: string): void {
@@ -241,34 +285,22 @@ function assertRealAddress(log: string): void {
   assert(!log.includes(`${Recorder.ADDRESS}:`), log);
 }
 
-test(
-  "HAProxy, version 1 of the PROXY protocol",
-  ["HAProxy, mode tcp"],
-  async (certs) => {
-    assertRealAddress(
-      await prove("HAProxy, mode tcp", certs, {
-        edit: (lines) => lines.replace("send-proxy-v2", "send-proxy"),
-      }),
-    );
-  },
-);
+/** Does it for all at once, and waits for all. */
+async function each<T>(
+  cases: T[],
+  work: (one: T) => Promise<void>,
+): Promise<void> {
+  const results = await Promise.allSettled(cases.map(work));
+  for (const [i, result] of results.entries()) {
+    if (result.status === "fulfilled") continue;
+    throw new Error(`${cases[i]} fails`, { cause: result.reason });
+  }
+}
 
-test("nginx, stream, without a list", ["nginx, stream"], async (certs) => {
-  await prove("nginx, stream", certs, {
-    edit: (lines) => lines.replace(/ssl_alpn.*;/, ""),
-  });
-});
-
-for (const name of ["mitmproxy", "mitmproxy, in reverse"] as const) {
-  test(`${name}, frames as they are`, [name], async (certs) => {
-    await prove(name, certs, {
-      clientArgs: (args) => [
-        ...without("--websocket")(args),
-        // It does not always pass on that a connection has ended.
-        ...["--grace", "0"],
-      ],
-    });
-  });
+/** Frames as they are, where the page has a WebSocket. */
+function asFrames(args: string[]): string[] {
+  // mitmproxy does not always pass on that a connection has ended.
+  return [...without("--websocket")(args), "--grace", "0"];
 }
 
 const without = (flag: string) => (args: string[]) =>
@@ -308,7 +340,7 @@ const PG_BOXES: BoxName[] = ["nginx", "squid that looks into TLS"];
 test("PostgreSQL, by way of nginx and of squid", PG_BOXES, async (certs) => {
   const place = freePlace();
   await using _ = await startPostgres(certs, place);
-  await Promise.all(PG_BOXES.map(async (name) => {
+  await each(PG_BOXES, async (name) => {
     const secret = newSecret();
     await using way = await open(name, certs, place.port);
     const table = `t${name.length}`;
@@ -328,7 +360,7 @@ test("PostgreSQL, by way of nginx and of squid", PG_BOXES, async (certs) => {
     ) {
       assertEquals(found(text, dump), []);
     }
-  }));
+  });
 }, lacksProgram(HAS_POSTGRES, "postgresql-15"));
 
 /** What the client says, and its exit code. */
@@ -364,7 +396,7 @@ test(
   "what a client says at boxes that speak HTTP",
   HTTP_BOXES,
   async (certs) => {
-    await Promise.all(HTTP_BOXES.map(async (name) => {
+    await each(HTTP_BOXES, async (name) => {
       await using box = await startAlone(name, certs);
       const raw = await words(certs, without("--websocket")(box.clientArgs));
       assertMatch(raw, /^1 client: .*(HTTP\/1\.\d 400|nothing of innerlock)/);
@@ -372,7 +404,7 @@ test(
       assert(!raw.includes("another key"), raw);
       const upgraded = await words(certs, box.clientArgs);
       assertMatch(upgraded, /^1 client: .*HTTP\/1\.\d 50[23] .*does not reach/);
-    }));
+    });
   },
 );
 
@@ -382,7 +414,7 @@ test(
   "what a client says at boxes that reach nobody",
   TCP_BOXES,
   async (certs) => {
-    await Promise.all(TCP_BOXES.map(async (name) => {
+    await each(TCP_BOXES, async (name) => {
       await using box = await startAlone(name, certs);
       const line = await words(certs, box.clientArgs);
       assertMatch(
@@ -390,7 +422,7 @@ test(
         /^1 client: .* closed the connection without an answer/,
       );
       assert(!line.includes("another key"), line);
-    }));
+    });
   },
 );
 

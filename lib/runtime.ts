@@ -73,3 +73,11 @@ export function plain(
 ): Uint8Array<ArrayBuffer> {
   return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
 }
+
+const { setImmediate = (callback: () => void) => setTimeout(callback) } =
+  globalThis as { setImmediate?: (callback: () => void) => unknown };
+
+/** Waits until all that runs now has run, and the system has been looked at. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

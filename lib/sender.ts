@@ -17,6 +17,7 @@ import { encodedLength, encodeFrames, HEADER_LENGTH } from "./frame.ts";
 import { CLOCK, type Clock, type Timer } from "./keepalive.ts";
 import { free } from "./memory.ts";
 import { MIN_MESSAGE_LENGTH, type Seal, Type, TYPE_LENGTH } from "./message.ts";
+import { nextTurn } from "./runtime.ts";
 import { type Transport, writeAll } from "./transport.ts";
 
 /** So many messages may be on their way to the socket before data waits. */
@@ -259,8 +260,12 @@ export class Sender {
       const bytes = encodeFrames(frames, buffer);
       for (const frame of frames) if (frame.length > SHORT_LENGTH) free(frame);
       await writeAll(this.#transport, bytes);
-      // What was staged during that write waits for no other.
-      if (this.#inFlight.length === 0) this.#sealStaged();
+      // What was staged during that write waits for no other, but for what comes
+      // in the same turn: a write may be over before its caller's next one.
+      if (this.#inFlight.length === 0 && this.#stagedLength > 0) {
+        await nextTurn();
+        this.#sealStaged();
+      }
     }
     this.#run?.resolve();
     this.#run = undefined;

@@ -160,7 +160,7 @@ export class Receiver {
       this.#bodies.push(plaintext.subarray(TYPE_LENGTH));
       return this.#serve();
     }
-    this.#ahead--;
+    this.#leave();
     const waits = this.#listener.control(type);
     if (type === Type.end) {
       this.#hasEnded = true;
@@ -188,9 +188,14 @@ export class Receiver {
     this.#bodies.shift();
     // What is longer came from WebCrypto, in a buffer of its own.
     if (count > SHORT_LENGTH) free(body);
+    this.#leave();
+    return count;
+  }
+
+  /** One that was read has been dealt with. */
+  #leave(): void {
     this.#ahead--;
     this.#madeRoom();
-    return count;
   }
 
   /** Waits until fewer frames than that have been read and not taken. */

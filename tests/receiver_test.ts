@@ -199,3 +199,18 @@ Deno.test("Receiver: a cut is told when all before it has been taken", async () 
   await running;
   assertEquals(told, "cut");
 });
+
+Deno.test("Receiver: messages without a body make room as well, while a key is being made", async () => {
+  const key = new Uint8Array(32);
+  const make = async () =>
+    new MessageSeal(await CipherState.initializeKey(key, 65_500n));
+  const sealing = await make();
+  const { subject, far, notes } = receiver(await make());
+  const messages = [...Array(100).fill([ping]), [end]];
+  const frames = messages.map((text) => sealing.seal(new Uint8Array(text)));
+  await far.write(encodeFrames(await Promise.all(frames)));
+  await far.closeWrite();
+  await subject.run();
+  const heard = notes.heard.filter((what) => what === "ping" || what === "end");
+  assertEquals(heard, [...Array(100).fill("ping"), "end"]);
+});

@@ -492,3 +492,38 @@ test("connect: an alert after the handshake is told in words", async () => {
     listener.close();
   }
 });
+
+test("connect: a server that says nothing keeps one connection, not one for each dial", async () => {
+  const hostname = "127.0.0.1";
+  const silent = Deno.listen({ port: 0, hostname });
+  const { port } = silent.addr;
+  const accepted: Deno.Conn[] = [];
+  const accepting = (async () => {
+    for await (const conn of silent) accepted.push(conn);
+  })();
+  const dialSilent = (handshakeTimeout: number) =>
+    connect({ hostname, port, caCerts: [cert], psk: PSK, handshakeTimeout });
+  for (let dials = 0; dials < 5; dials++) {
+    const error = await assertRejects(() => dialSilent(50), ChannelError);
+    assertEquals(error.code, "timeout");
+    assertStringIncludes(error.message, "but no TLS within");
+  }
+  silent.close();
+  await accepting;
+  // All but the first are ended by the client, whatever it still waits for.
+  const [first, ...others] = accepted;
+  assertEquals(others.length, 4);
+  for (const conn of others) {
+    const buffer = new Uint8Array(1000);
+    while (await conn.read(buffer) !== null);
+    conn.close();
+  }
+  first!.close();
+  // It is asked for a sign, gives it, and is dialled.
+  using listener = listen({ port, cert, key, psk: PSK });
+  const serving = echo(listener);
+  const channel = await dialSilent(10_000);
+  assertEquals(await roundTrip(channel, "back"), "back");
+  listener.close();
+  await serving;
+});

@@ -1,6 +1,11 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import { connect, listen, type Listener } from "../lib/deno.ts";
+import {
+  connect,
+  type HandshakeReport,
+  listen,
+  type Listener,
+} from "../lib/deno.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
 import { finishTls } from "../lib/tls.ts";
 import { tlsError } from "../lib/tls_errors.ts";
@@ -519,11 +524,18 @@ test("connect: a server that says nothing keeps one connection, not one for each
     conn.close();
   }
   first!.close();
-  // It is asked for a sign, gives it, and is dialled.
-  using listener = listen({ port, cert, key, psk: PSK });
+  // It is asked for a sign, gives it, and is dialled; the next time at once.
+  let refusals = 0;
+  const onHandshake = ({ error }: HandshakeReport) => {
+    if (error) refusals++;
+  };
+  using listener = listen({ port, cert, key, psk: PSK, onHandshake });
   const serving = echo(listener);
-  const channel = await dialSilent(10_000);
-  assertEquals(await roundTrip(channel, "back"), "back");
+  for (const text of ["back", "again"]) {
+    const channel = await dialSilent(10_000);
+    assertEquals(await roundTrip(channel, text), text);
+  }
+  assertEquals(refusals, 1);
   listener.close();
   await serving;
 });

@@ -45,6 +45,7 @@ const WORDS: Record<string, Words> = {
     other: "connection refused; is the service running?",
   },
   ECONNRESET: "it cut the connection at once",
+  EEXIST: "there is a file of that name",
   EHOSTUNREACH: {
     dial: "there is no way to it; is it on, and the address right?",
     other: "there is no way to it",

@@ -15,7 +15,7 @@ import { HANDSHAKE_TIMEOUT, withDeadline } from "./deadline.ts";
 import { UnansweredError } from "./handshake.ts";
 import { connectThroughProxy, type ProxyCredentials } from "./proxy.ts";
 import { connectWebSocket } from "./rfc6455.ts";
-import { ALPN, finishTls } from "./tls.ts";
+import { ALPN, awaitSign, finishTls } from "./tls.ts";
 import { capital, isAlert, tlsError } from "./tls_errors.ts";
 import type { Transport } from "./transport.ts";
 
@@ -24,6 +24,13 @@ import type { Transport } from "./transport.ts";
  * refuses a client that offers nothing on it, and most lists have HTTP.
  */
 const ALPN_PROTOCOLS = [ALPN, "http/1.1"];
+
+/**
+ * The addresses within whose TLS handshake the last dial has stalled. Deno keeps
+ * the socket of such a handshake until the peer goes: a server that is frozen, or
+ * is none, shall not get one for each dial.
+ */
+const silent = new Set<string>();
 
 /** A forward proxy, which is asked to CONNECT. */
 export interface Proxy {
@@ -102,17 +109,30 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
   const address = `${
     hostname.includes(":") ? `[${hostname}]` : hostname
   }:${port}`;
-  let peer = `the server ${address}`;
+  const server = `the server ${address}`;
+  let peer = server;
   const { websocket = false } = options;
   let step = "connect" as keyof typeof WAITING;
-  let isServerReached = false;
+  let [isHandshaking, isServerReached] = [false, false];
+  const reached = (
+    { remoteAddr: { hostname: ip } }: Deno.TcpConn | Deno.TlsConn,
+  ) => {
+    step = "tls";
+    if (ip !== hostname && !options.proxy) peer = `${server} (${ip})`;
+  };
   try {
     return await withDeadline(options, async (signal) => {
+      if (silent.has(address)) {
+        const tcp = await reach(options, signal);
+        reached(tcp);
+        await awaitSign(tcp, signal);
+      }
       const conn = await dial(options, signal);
-      step = "tls";
-      const ip = conn.remoteAddr.hostname;
-      if (ip !== hostname && !options.proxy) peer += ` (${ip})`;
-      const { alpnProtocol } = await finishTls(conn, signal, "server", peer);
+      reached(conn);
+      isHandshaking = true;
+      const { alpnProtocol } = await finishTls(conn, signal, "server", peer)
+        .finally(() => isHandshaking = false);
+      silent.delete(address);
       isServerReached = alpnProtocol === ALPN;
       let transport: Transport = conn;
       if (websocket !== false) {
@@ -130,6 +150,7 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
       return await initiateChannel(transport, options, signal);
     }, (late) => late.abort());
   } catch (error) {
+    if (isHandshaking) silent.add(address);
     if (!(error instanceof ChannelError)) throw error;
     if (isAlert(error.cause)) throw tlsError(error.cause, "server", peer);
     if (error instanceof UnansweredError && !isServerReached) {
@@ -170,6 +191,25 @@ function closedEarly(peer: string): string {
     "alone pass";
 }
 
+/** Opens a TCP connection that leads to the server. */
+async function reach(
+  { hostname = "localhost", port, proxy }: ConnectOptions,
+  signal: AbortSignal,
+): Promise<Deno.TcpConn> {
+  const tcp = await Deno.connect({ ...proxy ?? { hostname, port }, signal });
+  tcp.setNoDelay(true);
+  if (proxy) {
+    const { credentials } = proxy;
+    await connectThroughProxy(tcp, {
+      hostname,
+      port,
+      signal,
+      ...(credentials && { credentials }),
+    });
+  }
+  return tcp;
+}
+
 /**
  * Opens the outer lock's connection, TLS yet to be done. `Deno.connectTls`
  * leaves Nagle's algorithm on, which costs the handshake two delayed ACKs, about
@@ -195,17 +235,6 @@ async function dial(
     }
     return await Deno.connectTls({ ...common, hostname, port, cert, key });
   }
-  const { proxy } = options;
-  const tcp = await Deno.connect({ ...proxy ?? { hostname, port }, signal });
-  tcp.setNoDelay(true);
-  if (proxy) {
-    const { credentials } = proxy;
-    await connectThroughProxy(tcp, {
-      hostname,
-      port,
-      signal,
-      ...(credentials && { credentials }),
-    });
-  }
+  const tcp = await reach(options, signal);
   return await Deno.startTls(tcp, { ...common, hostname: serverName });
 }

@@ -38,7 +38,7 @@ export const CLOCK: Clock = {
 export class Keepalive {
   readonly #interval: number;
   readonly #ping: () => void;
-  readonly #giveUp: () => void;
+  readonly #giveUp: (silence: number) => void;
   readonly #clock: Clock;
   #lastHeard: number;
   #isPinged = false;
@@ -47,12 +47,13 @@ export class Keepalive {
 
   /**
    * @param interval In milliseconds; 0 for none of this.
+   * @param giveUp Is told how long the peer has been silent, in milliseconds.
    * @param clock Stands in for time in tests.
    */
   constructor(
     interval: number,
     ping: () => void,
-    giveUp: () => void,
+    giveUp: (silence: number) => void,
     clock: Clock = CLOCK,
   ) {
     this.#clock = clock;
@@ -70,6 +71,23 @@ export class Keepalive {
     this.#isDeaf = false;
   }
 
+  /** How long the peer has been silent, in milliseconds. */
+  get silence(): number {
+    return this.#clock.now() - this.#lastHeard;
+  }
+
+  /** Pings the peer now, and gives it so long to answer. */
+  ask(time: number): void {
+    if (this.#interval === 0) return;
+    this.#ping();
+    this.#isPinged = true;
+    this.#clock.clear(this.#timer);
+    this.#timer = this.#clock.after(time, () => {
+      if (this.#isPinged && !this.#isDeaf) this.#giveUp(this.silence);
+      else this.#check();
+    });
+  }
+
   /** This side does not read until it has {@linkcode heard} again. */
   deaf(): void {
     this.#isDeaf = true;
@@ -85,11 +103,9 @@ export class Keepalive {
   }
 
   #check(): void {
-    const silence = this.#clock.now() - this.#lastHeard;
-    if (!this.#isDeaf && silence < this.#interval) {
-      return this.#wait(this.#interval - silence);
-    }
-    if (this.#isPinged && !this.#isDeaf) return this.#giveUp();
+    const left = this.#interval - this.silence;
+    if (!this.#isDeaf && left > 0) return this.#wait(left);
+    if (this.#isPinged && !this.#isDeaf) return this.#giveUp(this.silence);
     this.#isPinged = !this.#isDeaf;
     this.#ping();
     this.#wait(this.#interval);

@@ -25,6 +25,12 @@ import { closeQuietly, type Transport } from "./transport.ts";
  */
 const CLOSING_TIMEOUTS = 144;
 
+/** A server that was heard not longer ago is there, in milliseconds. */
+const CERTAIN_TIME = 1000;
+
+/** How long a server may take for its first sign after the open, in milliseconds. */
+const SIGN_TIMEOUT = 10_000;
+
 /** What the client is to a session, and what the server. */
 export type Role = "client" | "server";
 
@@ -95,7 +101,7 @@ export class Session {
     this.#keepalive = new Keepalive(
       idleTimeout,
       () => this.#ping(),
-      () => this.#fail(silent(idleTimeout, "answered no ping")),
+      (silence) => this.#fail(silent(silence, "answered no ping")),
       clock,
     );
     if (role === "client") this.#sender.sendControl(Type.ping);
@@ -116,10 +122,16 @@ export class Session {
     return this.#bytesReceived;
   }
 
-  /** Client: begins the stream, if it has not begun. */
+  /**
+   * Client: begins the stream, if it has not begun. A server that has been silent
+   * in reserve must show that it is still there.
+   */
   open(): void {
     if (this.#failure) throw this.#failure.reason;
     if (this.#isOpen || this.#role === "server") return;
+    if (this.#keepalive.silence > CERTAIN_TIME) {
+      this.#keepalive.ask(SIGN_TIMEOUT);
+    }
     this.#sender.sendControl(Type.open);
     this.#hasOpened();
   }
@@ -262,7 +274,9 @@ export class Session {
     this.#closeSilenceTimer = this.#clock.after(
       2 * this.#idleTimeout,
       () =>
-        this.#fail(silent(this.#idleTimeout, "did not close after both ends")),
+        this.#fail(
+          silent(2 * this.#idleTimeout, "did not close after both ends"),
+        ),
     );
   }
 
@@ -331,8 +345,8 @@ function outOfOrder(): ChannelError {
   return new ChannelError("protocol", "The peer sent a message out of order");
 }
 
-function silent(idleTimeout: number, how: string): ChannelError {
-  const seconds = 2 * idleTimeout / 1000;
+function silent(time: number, how: string): ChannelError {
+  const seconds = Math.round(time / 100) / 10;
   return new ChannelError(
     "timeout",
     `The peer has been silent for ${seconds} s and ${how}`,

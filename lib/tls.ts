@@ -6,6 +6,7 @@
 
 import { orClose } from "./deadline.ts";
 import { tlsError } from "./tls_errors.ts";
+import { closeQuietly, type Transport, writeAll } from "./transport.ts";
 
 /** What a server that speaks frames itself answers to a client that offers it. */
 export const ALPN = "innerlock/1";
@@ -29,4 +30,24 @@ export async function finishTls(
         throw tlsError(error, role, peer);
       }),
   );
+}
+
+/** A fatal alert (RFC 8446, section 6) as a connection's first record. */
+const FATAL_ALERT = Uint8Array.of(21, 3, 1, 0, 2, 2, 80);
+
+/**
+ * Waits until a TLS server gives a sign of life: it closes a connection that
+ * begins with a fatal alert. Takes the connection, and always gives it back to
+ * the system, as a TLS handshake that stalls does not.
+ */
+export async function awaitSign(
+  conn: Transport,
+  signal: AbortSignal,
+): Promise<void> {
+  await orClose(conn, signal, async () => {
+    await writeAll(conn, FATAL_ALERT);
+    // However it ends, somebody has ended it.
+    await conn.read(new Uint8Array(1)).catch(() => {});
+  });
+  closeQuietly(conn);
 }

@@ -39,8 +39,18 @@ export class Pace {
   }
 }
 
-/** Lets everything else that is ready happen. */
-const turn = () => new Promise<void>((resolve) => setTimeout(resolve));
+/** Whether something is over before everything else that is ready has happened. */
+async function isOver(work: Promise<unknown>): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const turn = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false));
+  });
+  try {
+    return await Promise.race([work.then(() => true), turn]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 /** Writes so many bytes. `onWait` is called while it has to wait. */
 async function write(
@@ -51,7 +61,7 @@ async function write(
   for (let at = 0; at < size;) {
     const start = at % BLOCK.length;
     const writing = to.write(BLOCK.subarray(start, start + size - at));
-    while (await Promise.race([writing, turn()]) === undefined) onWait();
+    while (!await isOver(writing)) onWait();
     at += await writing;
   }
 }

@@ -432,7 +432,7 @@ Deno.test("Session: pings between small writes let no more of them wait", async 
 // Silence.
 
 Deno.test("Session: it pings after 25 s of silence, unless told", async () => {
-  for (const [idleTimeout, time] of [[undefined, 25_000], [1234, 1234]]) {
+  for (const [idleTimeout, time] of [[undefined, 25_000], [1200, 1200]]) {
     const { session, peer, clock } = await start("server", idleTimeout);
     clock.pass(PONG_DELAY);
     assertEquals(await peer.hear(), pong);
@@ -462,6 +462,36 @@ Deno.test("Session: a peer that answers its pings is kept, in standby too", asyn
     }
     session.abort(new RangeError("enough"));
     await assertRejects(() => session.closed, RangeError, "enough");
+  }
+});
+
+Deno.test("Session: a server that was silent in standby must answer the open within 10 s", async () => {
+  for (const answers of [false, true]) {
+    const { session, peer, clock } = await start("client");
+    await peer.hearUntil(Type.ping);
+    clock.pass(1001);
+    session.open();
+    assertEquals([await peer.hear(), await peer.hear()], [ping, open]);
+    if (answers) await peer.say(pong);
+    await settled();
+    clock.pass(10_000);
+    if (answers) {
+      session.abort(new RangeError("kept"));
+      await assertRejects(() => session.closed, RangeError, "kept");
+    } else await assertFails(session.closed, "timeout");
+  }
+});
+
+Deno.test("Session: nor is it asked if it was heard a moment ago, or never to be", async () => {
+  for (const [idleTimeout, time] of [[25_000, 1000], [0, 60_000]] as const) {
+    const { session, peer, clock } = await start("client", idleTimeout);
+    await peer.hearUntil(Type.ping);
+    clock.pass(time);
+    session.open();
+    assertEquals(await peer.hear(), open);
+    clock.pass(20_000);
+    session.abort(new RangeError("kept"));
+    await assertRejects(() => session.closed, RangeError, "kept");
   }
 });
 

@@ -1,6 +1,11 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import { connect, listen, type Listener } from "../lib/deno.ts";
+import {
+  connect,
+  type HandshakeReport,
+  listen,
+  type Listener,
+} from "../lib/deno.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
 import { finishTls } from "../lib/tls.ts";
 import { tlsError } from "../lib/tls_errors.ts";
@@ -491,4 +496,46 @@ test("connect: an alert after the handshake is told in words", async () => {
     Deno.startTls = startTls;
     listener.close();
   }
+});
+
+test("connect: a server that says nothing keeps one connection, not one for each dial", async () => {
+  const hostname = "127.0.0.1";
+  const silent = Deno.listen({ port: 0, hostname });
+  const { port } = silent.addr;
+  const accepted: Deno.Conn[] = [];
+  const accepting = (async () => {
+    for await (const conn of silent) accepted.push(conn);
+  })();
+  const dialSilent = (handshakeTimeout: number) =>
+    connect({ hostname, port, caCerts: [cert], psk: PSK, handshakeTimeout });
+  for (let dials = 0; dials < 5; dials++) {
+    const error = await assertRejects(() => dialSilent(50), ChannelError);
+    assertEquals(error.code, "timeout");
+    assertStringIncludes(error.message, "but no TLS within");
+  }
+  silent.close();
+  await accepting;
+  // All but the first are ended by the client, whatever it still waits for.
+  const [first, ...others] = accepted;
+  assertEquals(others.length, 4);
+  for (const conn of others) {
+    const buffer = new Uint8Array(1000);
+    while (await conn.read(buffer) !== null);
+    conn.close();
+  }
+  first!.close();
+  // It is asked for a sign, gives it, and is dialled; the next time at once.
+  let refusals = 0;
+  const onHandshake = ({ error }: HandshakeReport) => {
+    if (error) refusals++;
+  };
+  using listener = listen({ port, cert, key, psk: PSK, onHandshake });
+  const serving = echo(listener);
+  for (const text of ["back", "again"]) {
+    const channel = await dialSilent(10_000);
+    assertEquals(await roundTrip(channel, text), text);
+  }
+  assertEquals(refusals, 1);
+  listener.close();
+  await serving;
 });

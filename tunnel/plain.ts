@@ -25,6 +25,9 @@ const NOTICE_INTERVAL = 60_000;
 /** What a caller takes: a descriptor to read, one to write, and its session. */
 const DESCRIPTORS = 3;
 
+/** So many sessions to be made are thought of: more are not made at a time. */
+const MAX_SESSIONS = 16;
+
 /** A plain connection or its listener could not be made, or broke. */
 export class PlainError extends Error {}
 
@@ -101,7 +104,7 @@ export async function listenPlain(
 ): Promise<PlainListener> {
   let lastNotice = -Infinity;
   const room = () => {
-    if (areLeft(DESCRIPTORS + sessions())) return true;
+    if (areLeft(DESCRIPTORS + Math.min(sessions(), MAX_SESSIONS))) return true;
     const now = performance.now();
     if (now - lastNotice >= NOTICE_INTERVAL) {
       lastNotice = now;
@@ -145,9 +148,8 @@ async function listenUnix(
   hasRoom: () => boolean,
 ): Promise<PlainListener> {
   return await withFolder(path, async () => {
-    if (await isTaken(path)) {
-      throw new Deno.errors.AddrInUse("Somebody listens there");
-    }
+    const code = await whyTaken(path);
+    if (code) throw Object.assign(new Error("The path is taken"), { code });
     const bound = `${dirname(path)}/.${basename(path)}.${Deno.pid}`;
     const listener = Deno.listen({ transport: "unix", path: bound });
     const { ino } = await Deno.lstat(bound);
@@ -168,19 +170,19 @@ async function withFolder<T>(path: string, work: () => Promise<T>): Promise<T> {
   return await work();
 }
 
-/** Whether a path is somebody's; a socket that was left behind is nobody's. */
-async function isTaken(path: string): Promise<boolean> {
+/** Why a path cannot be had; a socket that was left behind is nobody's. */
+async function whyTaken(path: string): Promise<string | undefined> {
   const info = await Deno.lstat(path).catch(() => undefined);
-  if (!info) return false;
-  if (!info.isSocket) return true;
+  if (!info) return undefined;
+  if (!info.isSocket) return "EEXIST";
   try {
     (await Deno.connect({ transport: "unix", path })).close();
-    return true;
   } catch (error) {
+    if (error instanceof Deno.errors.ConnectionRefused) return undefined;
     // Any other failure may be that of one who is there: whose queue is full, or
     // whom we may not reach.
-    return !(error instanceof Deno.errors.ConnectionRefused);
   }
+  return "EADDRINUSE";
 }
 
 function acceptor(

@@ -205,13 +205,15 @@ export const CARRIER_PROPERTIES: Record<string, Property> = {
           ]);
           const send = async (socket: Transport) => {
             for (const bytes of writes) await writeAll(socket, bytes);
-            await socket.closeWrite();
           };
+          // Close ends both directions (5.5.1): as a session does, neither side
+          // says it before both have said all.
+          const sent = Promise.all([send(client), send(server)]);
           const [up, down] = await Promise.all([
             readAll(server),
             readAll(client),
-            send(client),
-            send(server),
+            sent.then(() => client.closeWrite()),
+            sent.then(() => server.closeWrite()),
           ]);
           assert(equal(up, concat(writes)));
           assert(equal(down, concat(writes)));

@@ -175,8 +175,8 @@ const WAITING = {
     `TLS with ${peer}, but no answer to a request for a WebSocket ${limit}; ` +
     "is it innerlock at all?",
   innerlock: (peer: string, limit: string) =>
-    `TLS with ${peer}, but nothing of innerlock ${limit}; is it innerlock at ` +
-    "all, or a box that waits for HTTP?",
+    `TLS with ${peer}, but nothing of innerlock ${limit}: perhaps it is another ` +
+    "server, or a box that waits for HTTP",
   inside: (peer: string, limit: string) =>
     `A WebSocket with ${peer}, but nothing of innerlock ${limit}; is it ` +
     "innerlock at all?",

@@ -28,8 +28,8 @@ from dissononce.processing.modifiers.psk import PSKPatternModifier
 DATA, END, PING, PONG, OPEN = range(5)
 HELLO = b"innerlock/1 default"
 REKEY_INTERVAL = 65_536
-ROUND = 500  # messages of a kind before their answers are read
-TOTAL = 70_000  # so that every direction rekeys
+ROUNDS, PINGS = 17, 4096  # of each, answered by as many pongs: all rekey
+PART = 500  # bytes of text in a round
 
 
 class Direction:
@@ -37,22 +37,22 @@ class Direction:
     a key of 48 bytes and resets the counter."""
 
     def __init__(self, state):
-        self.key, self.n = state._key, 0
+        self.key, self.n = AESGCM(state._key), 0
 
     def next_nonce(self):
         if self.n and self.n % REKEY_INTERVAL == 0:
             last = b"\0" * 4 + struct.pack(">Q", 2**64 - 1)
-            self.key = AESGCM(self.key).encrypt(last, b"\0" * 32, None)[:32]
+            self.key = AESGCM(self.key.encrypt(last, b"\0" * 32, None)[:32])
         self.n += 1
         return b"\0" * 4 + struct.pack(">Q", self.n - 1)
 
     def seal(self, plaintext):
         nonce = self.next_nonce()
-        return AESGCM(self.key).encrypt(nonce, plaintext, None)
+        return self.key.encrypt(nonce, plaintext, None)
 
     def open(self, ciphertext):
         nonce = self.next_nonce()
-        return AESGCM(self.key).decrypt(nonce, ciphertext, None)
+        return self.key.decrypt(nonce, ciphertext, None)
 
 
 class FixedDH(X25519DH):
@@ -135,18 +135,19 @@ def client(port, cert, psk_file):
     peer = Peer(tls.wrap_socket(tcp, server_hostname="localhost"))
     peer.initiate(read_psk(psk_file))
     peer.send([(PING, b""), (OPEN, b"")])
-    text, reply, pongs = bytes(97 + i % 26 for i in range(TOTAL)), b"", 0
-    for start in range(0, TOTAL, ROUND):
-        part = text[start : start + ROUND]
-        peer.send([m for i in part for m in ((DATA, bytes([i])), (PING, b""))])
-        while len(reply) < start + len(part) or pongs < 1 + start + len(part):
+    text = bytes(97 + i % 26 for i in range(ROUNDS * PART))
+    reply, pongs = b"", -1  # the first is the handshake's
+    for i in range(ROUNDS):
+        part = text[i * PART : (i + 1) * PART]
+        peer.send([(DATA, part)] + [(PING, b"")] * PINGS)
+        while len(reply) < (i + 1) * PART or pongs < (i + 1) * PINGS:
             kind, body = peer.receive()
             assert kind in (DATA, PONG), kind
             pongs += kind == PONG
             reply += body
     peer.send([(END, b"")])
     assert peer.receive() == (END, b"")
-    assert reply == text.upper() and pongs == TOTAL + 1
+    assert reply == text.upper() and pongs == ROUNDS * PINGS
     assert peer.sending.n > REKEY_INTERVAL and peer.receiving.n > REKEY_INTERVAL
     peer.closed()
     print(json.dumps({"sent": peer.sending.n, "received": peer.receiving.n}))
@@ -159,17 +160,16 @@ def server(cert, key, psk_file):
     print(listener.getsockname()[1], flush=True)
     peer = Peer(tls.wrap_socket(listener.accept()[0], server_side=True))
     peer.respond(read_psk(psk_file))
-    waiting, ended = b"", False
-    while waiting or not ended:
-        part, waiting = waiting[:ROUND].upper(), waiting[ROUND:]
-        peer.send([m for i in part for m in ((DATA, bytes([i])), (PING, b""))])
-        pongs = 0
-        while pongs < len(part) or not (waiting or ended):
-            kind, body = peer.receive()
-            assert kind in (DATA, PONG, END), kind
-            pongs += kind == PONG
-            ended = ended or kind == END
-            waiting += body
+    text, kind = b"", DATA
+    while kind != END:
+        kind, body = peer.receive()
+        assert kind in (DATA, END), kind
+        text += body
+    for i in range(ROUNDS):
+        part = text[i * PART : (i + 1) * PART].upper()
+        peer.send([(DATA, part)] + [(PING, b"")] * PINGS)
+        for _ in range(PINGS):
+            assert peer.receive() == (PONG, b"")
     peer.send([(END, b"")])
     peer.closed()
     print(json.dumps({"sent": peer.sending.n, "received": peer.receiving.n}))
@@ -194,16 +194,17 @@ def transcript():
             "frame": frame(bytes(payload)).hex(),
         }
 
+    types = ["data", "end", "ping", "pong", "open"]
+
     def message(direction, name, body=b""):
-        types = ["data", "end", "ping", "pong", "open"]
         plaintext = bytes([types.index(name)]) + body
         return shown(name, direction.seal(plaintext), plaintext)
 
     def many(direction, name, count):
         """So many messages: their frames' SHA-256 stands for them."""
-        digest = hashlib.sha256()
+        digest, plaintext = hashlib.sha256(), bytes([types.index(name)])
         for _ in range(count):
-            digest.update(bytes.fromhex(message(direction, name)["frame"]))
+            digest.update(frame(direction.seal(plaintext)))
         return {"type": name, "count": count, "sha256": digest.hexdigest()}
 
     def say(direction, first, text, after):

@@ -299,15 +299,15 @@ export class Channel implements Transport, AsyncDisposable {
    * @throws {TypeError} If `p` is something else, which also fails the channel; or
    * after `closeWrite()`.
    */
-  async write(p: ArrayBufferLike | ArrayBufferView): Promise<number> {
+  write(p: ArrayBufferLike | ArrayBufferView): Promise<number> {
     let bytes: Uint8Array;
     try {
       bytes = toBytes(p);
     } catch (error) {
       this.abort(error);
-      throw error;
+      return Promise.reject(error);
     }
-    return await this.#session.write(bytes);
+    return this.#session.write(bytes);
   }
 
   /**

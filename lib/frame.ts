@@ -13,28 +13,21 @@ export const HEADER_LENGTH = 2;
 /** Length of the longest frame, without its header, in bytes. */
 export const MAX_FRAME_LENGTH = 65_535;
 
-/** Length of all payloads as frames, in bytes. */
-export function encodedLength(payloads: Bytes[]): number {
-  return payloads.reduce((sum, p) => sum + HEADER_LENGTH + p.length, 0);
+/** Puts a payload behind its length into a buffer; returns where it ends. */
+export function putFrame(payload: Bytes, into: Bytes, offset: number): number {
+  into[offset] = payload.length >> 8;
+  into[offset + 1] = payload.length;
+  into.set(payload, offset + HEADER_LENGTH);
+  return offset + HEADER_LENGTH + payload.length;
 }
 
-/**
- * Puts each payload behind its length, all in one buffer for one write.
- *
- * @param buffer Where to, if there is one that is long enough.
- */
-export function encodeFrames(
-  payloads: Bytes[],
-  buffer: Bytes = new Uint8Array(encodedLength(payloads)),
-): Bytes {
-  const view = new DataView(buffer.buffer);
+/** Each payload behind its length, all in one buffer for one write. */
+export function encodeFrames(payloads: Bytes[]): Bytes {
+  const length = payloads.reduce((sum, p) => sum + HEADER_LENGTH + p.length, 0);
+  const bytes = new Uint8Array(length);
   let offset = 0;
-  for (const payload of payloads) {
-    view.setUint16(offset, payload.length);
-    buffer.set(payload, offset + HEADER_LENGTH);
-    offset += HEADER_LENGTH + payload.length;
-  }
-  return buffer.subarray(0, offset);
+  for (const payload of payloads) offset = putFrame(payload, bytes, offset);
+  return bytes;
 }
 
 /** What a {@linkcode FrameReader} reads from: one half of a `Deno.Conn`. */
@@ -79,7 +72,7 @@ export class FrameReader {
   ): Promise<Bytes | null> {
     while (true) {
       const frame = this.take(min, max);
-      if (frame || !await this.#read()) return frame ?? null;
+      if (frame || !await this.fill()) return frame ?? null;
     }
   }
 
@@ -109,10 +102,12 @@ export class FrameReader {
     return this.#buffer.subarray(this.#start, this.#end);
   }
 
-  /** Reads once; false if the source has ended. */
-  async #read(): Promise<boolean> {
+  /** Reads once more of a frame that is not whole; false if the source has ended. */
+  async fill(): Promise<boolean> {
     this.#makeRoom(this.#wanted);
-    const count = await this.#source.read(this.#buffer.subarray(this.#end));
+    const count = await this.#source.read(
+      this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end),
+    );
     if (count === null) return false;
     this.#end += count;
     this.#lastCount = count;

@@ -46,6 +46,7 @@ export class Receiver {
   readonly #listener: Listener;
   /** What has been opened and not been taken, in order. */
   readonly #bodies: Bytes[] = [];
+  #taken = 0;
   /** How many frames have been read and not been dealt with. */
   #ahead = 0;
   #room: PromiseWithResolvers<void> | undefined;
@@ -62,6 +63,11 @@ export class Receiver {
     this.#frames = frames;
     this.#seal = seal;
     this.#listener = listener;
+  }
+
+  /** How many bytes have been read. */
+  get taken(): number {
+    return this.#taken;
   }
 
   /**
@@ -113,9 +119,16 @@ export class Receiver {
   async #receive(fail: (error: unknown) => void): Promise<void> {
     while (!this.#stopped) {
       if (this.#ahead >= READ_AHEAD) await this.#whenRoom(READ_AHEAD);
-      const frame = this.#frames.take(MIN_MESSAGE_LENGTH) ??
-        await this.#nextFrame();
-      if (frame === null) break;
+      const frame = this.#frames.take(MIN_MESSAGE_LENGTH);
+      if (!frame) {
+        try {
+          if (await this.#frames.fill()) continue;
+        } catch (cause) {
+          // A connection that breaks is cut, as one that ends before its time.
+          this.#cause = cause;
+        }
+        break;
+      }
       this.#ahead++;
       const plaintext = this.#seal.open(frame);
       if (plaintext instanceof Promise || this.#delivered) {
@@ -180,11 +193,13 @@ export class Receiver {
   #take(p: Uint8Array): number {
     const body = this.#bodies[0]!;
     const count = Math.min(p.length, body.length);
-    p.set(body.subarray(0, count));
+    this.#taken += count;
     if (count < body.length) {
+      p.set(body.subarray(0, count));
       this.#bodies[0] = body.subarray(count);
       return count;
     }
+    p.set(body);
     this.#bodies.shift();
     // What is longer came from WebCrypto, in a buffer of its own.
     if (count > SHORT_LENGTH) free(body);
@@ -211,16 +226,5 @@ export class Receiver {
   #madeRoom(): void {
     this.#room?.resolve();
     this.#room = undefined;
-  }
-
-  /** Null too if the connection breaks: a cut is a cut. */
-  async #nextFrame(): Promise<Bytes | null> {
-    try {
-      return await this.#frames.next(MIN_MESSAGE_LENGTH);
-    } catch (error) {
-      if (error instanceof ChannelError) throw error;
-      this.#cause = error;
-      return null;
-    }
   }
 }

@@ -13,7 +13,7 @@
  */
 
 import { type Bytes, SHORT_LENGTH, TAG_LENGTH } from "./aes_gcm.ts";
-import { encodedLength, encodeFrames, HEADER_LENGTH } from "./frame.ts";
+import { HEADER_LENGTH, putFrame } from "./frame.ts";
 import { CLOCK, type Clock, type Timer } from "./keepalive.ts";
 import { free } from "./memory.ts";
 import { MIN_MESSAGE_LENGTH, type Seal, Type, TYPE_LENGTH } from "./message.ts";
@@ -68,8 +68,10 @@ export class Sender {
   #pongsInFlight = 0;
   #pongTimer: Timer | undefined;
   #room: PromiseWithResolvers<void> | undefined;
-  /** Of what is on its way: resolves when all is written, or none will be. */
-  #run: PromiseWithResolvers<void> | undefined;
+  /** Whether something is on its way. */
+  #isRunning = false;
+  /** Of a flush: resolves when all is written, or none will be. */
+  #idle: PromiseWithResolvers<void> | undefined;
   #stopped: { reason: unknown } | undefined;
 
   /**
@@ -127,7 +129,10 @@ export class Sender {
   /** Resolves when all that was taken has been written. */
   async flush(): Promise<void> {
     this.#sendPongs();
-    while (this.#run && !this.#stopped) await this.#run.promise;
+    while (this.#isRunning && !this.#stopped) {
+      this.#idle ??= Promise.withResolvers();
+      await this.#idle.promise;
+    }
     if (this.#stopped) throw this.#stopped.reason;
   }
 
@@ -140,7 +145,7 @@ export class Sender {
     this.#staging = undefined;
     this.#stagedLength = 0;
     this.#room?.resolve();
-    this.#run?.resolve();
+    this.#idle?.resolve();
   }
 
   get #pongsWaiting(): number {
@@ -197,7 +202,7 @@ export class Sender {
   #copy(data: Uint8Array): number {
     if (!this.#staging) {
       const length = TYPE_LENGTH + data.length;
-      const isLone = !this.#run && length <= SHORT_LENGTH;
+      const isLone = !this.#isRunning && length <= SHORT_LENGTH;
       this.#staging = new Uint8Array(isLone ? length : FULL_LENGTH);
     }
     this.#stagedLength ||= TYPE_LENGTH;
@@ -211,17 +216,20 @@ export class Sender {
   #sealIfDue(): void {
     const isDue = this.#stagedLength === FULL_LENGTH
       ? this.#inFlight.length < MAX_IN_FLIGHT
-      : !this.#run;
+      : !this.#isRunning;
     if (isDue) this.#sealStaged();
   }
 
   #sealStaged(): void {
     if (this.#stagedLength === 0) return;
-    const plaintext = this.#staging!.subarray(0, this.#stagedLength);
+    const staging = this.#staging!;
+    const length = this.#stagedLength;
     this.#stagedLength = 0;
-    this.#sealMessage(plaintext);
     // One that is full size serves again: the seal is done with it.
-    if (this.#staging!.length < FULL_LENGTH) this.#staging = undefined;
+    if (staging.length < FULL_LENGTH) this.#staging = undefined;
+    this.#sealMessage(
+      length < staging.length ? staging.subarray(0, length) : staging,
+    );
   }
 
   /** Begins to seal: the nonce is taken here, in order. */
@@ -236,8 +244,8 @@ export class Sender {
     if (ciphertext instanceof Promise) ciphertext.catch(() => {});
     const length = HEADER_LENGTH + plaintext.length + TAG_LENGTH;
     this.#inFlight.push({ type: plaintext[0] as Type, length, ciphertext });
-    if (this.#run) return;
-    this.#run = Promise.withResolvers();
+    if (this.#isRunning) return;
+    this.#isRunning = true;
     this.#drain().catch((cause) => this.#fail(cause));
   }
 
@@ -247,19 +255,38 @@ export class Sender {
     this.stop(cause);
   }
 
+  /** Writes what is in flight, in order, as much at once as a write takes. */
   async #drain(): Promise<void> {
-    let buffer: Bytes = new Uint8Array(0);
+    let buffer: Bytes | undefined;
     // What is said in the same turn shares a write.
     await undefined;
     this.#sealStaged();
-    while (this.#inFlight.length > 0) {
-      const frames = await this.#nextFrames();
+    for (let next; (next = this.#inFlight[0]);) {
+      // A lone short message needs no more than its own length.
+      const isLone = this.#inFlight.length === 1 && next.length <= SHORT_LENGTH;
+      if (!buffer || buffer.length < WRITE_LENGTH) {
+        buffer = new Uint8Array(isLone ? next.length : WRITE_LENGTH);
+      }
+      let end = 0;
+      for (
+        ;
+        next && end + next.length <= buffer.length;
+        next = this.#inFlight[0]
+      ) {
+        const { ciphertext } = next;
+        const frame = ciphertext instanceof Promise
+          ? await ciphertext
+          : ciphertext;
+        if (this.#stopped) return;
+        end = putFrame(frame, buffer, end);
+        if (frame.length > SHORT_LENGTH) free(frame);
+        this.#leave(next);
+      }
+      await writeAll(
+        this.#transport,
+        end < buffer.length ? buffer.subarray(0, end) : buffer,
+      );
       if (this.#stopped) return;
-      const length = encodedLength(frames);
-      if (buffer.length < length) buffer = new Uint8Array(length);
-      const bytes = encodeFrames(frames, buffer);
-      for (const frame of frames) if (frame.length > SHORT_LENGTH) free(frame);
-      await writeAll(this.#transport, bytes);
       // What was staged during that write waits for no other, but for what comes
       // in the same turn: a write may be over before its caller's next one.
       if (this.#inFlight.length === 0 && this.#stagedLength > 0) {
@@ -267,32 +294,18 @@ export class Sender {
         this.#sealStaged();
       }
     }
-    this.#run?.resolve();
-    this.#run = undefined;
+    this.#isRunning = false;
     this.#staging = undefined;
+    this.#idle?.resolve();
+    this.#idle = undefined;
   }
 
-  /** The next frames in order, as many as one write takes. */
-  async #nextFrames(): Promise<Bytes[]> {
-    const frames: Bytes[] = [];
-    let room = WRITE_LENGTH;
-    for (
-      let next = this.#inFlight[0];
-      next && next.length <= room;
-      next = this.#inFlight[0]
-    ) {
-      const { type, length, ciphertext } = next;
-      frames.push(
-        ciphertext instanceof Promise ? await ciphertext : ciphertext,
-      );
-      if (this.#stopped) break;
-      room -= length;
-      this.#inFlight.shift();
-      if (type === Type.pong) this.#pongsInFlight--;
-      if (this.#stagedLength === FULL_LENGTH) this.#sealIfDue();
-      this.#room?.resolve();
-      this.#room = undefined;
-    }
-    return frames;
+  /** A message is about to be written: there is room for another. */
+  #leave({ type }: Sealed): void {
+    this.#inFlight.shift();
+    if (type === Type.pong) this.#pongsInFlight--;
+    if (this.#stagedLength === FULL_LENGTH) this.#sealIfDue();
+    this.#room?.resolve();
+    this.#room = undefined;
   }
 }

@@ -58,7 +58,6 @@ export class Session {
   /** What the next write, or the end, has to wait for. */
   #turn: Promise<void> | undefined;
   #bytesSent = 0;
-  #bytesReceived = 0;
   #isOpen = false;
   #isEnding = false;
   #endSent = false;
@@ -119,7 +118,7 @@ export class Session {
 
   /** How many bytes of data have been received and read. */
   get bytesReceived(): number {
-    return this.#bytesReceived;
+    return this.#receiver.taken;
   }
 
   /**
@@ -137,10 +136,8 @@ export class Session {
   }
 
   /** As `Deno.Conn.read`. */
-  async read(p: Uint8Array): Promise<number | null> {
-    const count = await this.#receiver.read(p);
-    this.#bytesReceived += count ?? 0;
-    return count;
+  read(p: Uint8Array): Promise<number | null> {
+    return this.#receiver.read(p);
   }
 
   /** As `Deno.Conn.write`, but it takes all. */

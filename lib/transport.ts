@@ -113,8 +113,10 @@ export async function writeAll(
   transport: Transport,
   p: Uint8Array,
 ): Promise<void> {
-  for (let written = 0; written < p.length;) {
-    written += await transport.write(p.subarray(written));
+  while (p.length > 0) {
+    const count = await transport.write(p);
+    if (count === p.length) return;
+    p = p.subarray(count);
   }
 }
 

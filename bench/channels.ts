@@ -1,9 +1,10 @@
-/** The two locks together, beside plain TLS doing the same. */
+/**
+ * What one does with a connection. A channel has the shape of `Deno.Conn`: the
+ * two locks together and plain TLS do the same, by the same lines.
+ */
 
 import { connect } from "../lib/deno.ts";
-
-import { type Channel } from "../lib/mod.ts";
-import { writeAll } from "../lib/transport.ts";
+import { type Transport, writeAll } from "../lib/transport.ts";
 import { milliseconds } from "./measure.ts";
 import type { Servers } from "./servers.ts";
 
@@ -11,25 +12,28 @@ const MB = 1e6;
 const CHUNK = crypto.getRandomValues(new Uint8Array(65_536));
 const SMALL = new Uint8Array(64);
 
-function dialInner(servers: Servers, job: "echo" | "count"): Promise<Channel> {
-  const { cert, psk, inner } = servers;
-  return connect({ port: inner[job], caCerts: [cert], psk });
-}
-
-async function dialPlain(
-  { cert, plain }: Servers,
+/** Connects to a server of either kind, for one of its jobs. */
+export type Dial = (
+  servers: Servers,
   job: "echo" | "count",
-): Promise<Deno.TlsConn> {
+) => Promise<Transport>;
+
+/** Both locks. */
+export const inner: Dial = ({ cert, psk, inner }, job) =>
+  connect({ port: inner[job], caCerts: [cert], psk });
+
+/** TLS alone. */
+export const plain: Dial = async ({ cert, plain }, job) => {
   const hostname = "localhost";
   const tcp = await Deno.connect({ hostname, port: plain[job] });
   tcp.setNoDelay(true);
   const conn = await Deno.startTls(tcp, { hostname, caCerts: [cert] });
   await conn.handshake();
   return conn;
-}
+};
 
 /** Ends our side, reads what is left, closes. */
-async function finishPlain(conn: Deno.TlsConn): Promise<string> {
+async function finish(conn: Transport): Promise<string> {
   await conn.closeWrite();
   const decoder = new TextDecoder();
   const buffer = new Uint8Array(1024);
@@ -41,167 +45,92 @@ async function finishPlain(conn: Deno.TlsConn): Promise<string> {
   return text;
 }
 
-/** Fails if not all has arrived. */
-function check(counted: string, bytes: number): void {
-  if (counted !== String(bytes)) {
-    throw new Error(`${counted} of ${bytes} bytes arrived`);
-  }
+async function receive(conn: Transport, buffer: Uint8Array): Promise<void> {
+  for (let n = 0; n < buffer.length;) n += (await conn.read(buffer))!;
 }
 
 /** One way, in writes of `chunk`, each awaited or all at once. MB/s. */
-export async function innerOneWay(
+export async function oneWay(
+  dial: Dial,
   servers: Servers,
   bytes: number,
   chunk = CHUNK,
   awaitEach = true,
 ): Promise<number> {
   const count = Math.ceil(bytes / chunk.length);
-  const channel = await dialInner(servers, "count");
+  const conn = await dial(servers, "count");
   const ms = await milliseconds(async () => {
-    const writer = channel.writable.getWriter();
     for (let i = 0; i < count; i++) {
-      const writing = writer.write(chunk);
+      const writing = writeAll(conn, chunk);
       if (awaitEach) await writing;
     }
-    await writer.close();
-    check(await new Response(channel.readable).text(), count * chunk.length);
+    const counted = await finish(conn);
+    if (counted !== String(count * chunk.length)) {
+      throw new Error(`${counted} of ${count * chunk.length} bytes arrived`);
+    }
   });
-  await channel.closed;
   return count * chunk.length / MB / ms * 1000;
 }
 
-export async function plainOneWay(
-  servers: Servers,
-  bytes: number,
-): Promise<number> {
-  const count = Math.ceil(bytes / CHUNK.length);
-  const conn = await dialPlain(servers, "count");
-  const ms = await milliseconds(async () => {
-    for (let i = 0; i < count; i++) await writeAll(conn, CHUNK);
-    check(await finishPlain(conn), count * CHUNK.length);
-  });
-  return count * CHUNK.length / MB / ms * 1000;
-}
-
 /** Many 64-byte writes that nobody awaits. Writes a second. */
-export async function innerSmallWrites(
+export async function smallWrites(
   servers: Servers,
   count: number,
 ): Promise<number> {
-  const rate = await innerOneWay(servers, count * SMALL.length, SMALL, false);
+  const bytes = count * SMALL.length;
+  const rate = await oneWay(inner, servers, bytes, SMALL, false);
   return rate * MB / SMALL.length;
 }
 
 /** 64 bytes there and back, one after another. Microseconds each. */
-export async function innerRoundTrip(
+export async function roundTrip(
+  dial: Dial,
   servers: Servers,
   count: number,
 ): Promise<number> {
-  const channel = await dialInner(servers, "echo");
-  const writer = channel.writable.getWriter();
-  const reader = channel.readable.getReader();
-  const turn = async () => {
-    writer.write(SMALL);
-    for (let n = 0; n < SMALL.length;) n += (await reader.read()).value!.length;
-  };
-  await turn();
-  const ms = await milliseconds(async () => {
-    for (let i = 0; i < count; i++) await turn();
-  });
-  await writer.close();
-  while (!(await reader.read()).done);
-  await channel.closed;
-  return ms / count * 1000;
-}
-
-export async function plainRoundTrip(
-  servers: Servers,
-  count: number,
-): Promise<number> {
-  const conn = await dialPlain(servers, "echo");
+  const conn = await dial(servers, "echo");
   const buffer = new Uint8Array(SMALL.length);
   const turn = async () => {
     await writeAll(conn, SMALL);
-    for (let n = 0; n < SMALL.length;) n += (await conn.read(buffer))!;
+    await receive(conn, buffer);
   };
   await turn();
   const ms = await milliseconds(async () => {
     for (let i = 0; i < count; i++) await turn();
   });
-  await finishPlain(conn);
+  await finish(conn);
   return ms / count * 1000;
 }
 
 /** From nothing to the first reply, one after another. Milliseconds each. */
-export async function innerSetUp(
+export async function setUp(
+  dial: Dial,
   servers: Servers,
   count: number,
 ): Promise<number> {
   let ms = 0;
   for (let i = 0; i < count; i++) {
     const start = performance.now();
-    const channel = await dialInner(servers, "echo");
-    const writer = channel.writable.getWriter();
-    writer.write(SMALL);
-    const reader = channel.readable.getReader();
-    await reader.read();
-    ms += performance.now() - start;
-    await writer.close();
-    while (!(await reader.read()).done);
-    await channel.closed;
-  }
-  return ms / count;
-}
-
-export async function plainSetUp(
-  servers: Servers,
-  count: number,
-): Promise<number> {
-  let ms = 0;
-  for (let i = 0; i < count; i++) {
-    const start = performance.now();
-    const conn = await dialPlain(servers, "echo");
+    const conn = await dial(servers, "echo");
     await writeAll(conn, SMALL);
-    await conn.read(new Uint8Array(SMALL.length));
+    await receive(conn, new Uint8Array(SMALL.length));
     ms += performance.now() - start;
-    await finishPlain(conn);
+    await finish(conn);
   }
   return ms / count;
 }
 
 /** Connections set up and ended, so many at once. A second. */
-export async function innerHandshakes(
+export async function handshakes(
+  dial: Dial,
   servers: Servers,
   count: number,
   atOnce: number,
-) {
-  return await perSecond(count, atOnce, async () => {
-    const channel = await dialInner(servers, "count");
-    await channel.writable.close();
-    await new Response(channel.readable).text();
-    await channel.closed;
-  });
-}
-
-export async function plainHandshakes(
-  servers: Servers,
-  count: number,
-  atOnce: number,
-) {
-  return await perSecond(count, atOnce, async () => {
-    await finishPlain(await dialPlain(servers, "count"));
-  });
-}
-
-async function perSecond(
-  count: number,
-  atOnce: number,
-  work: () => Promise<void>,
 ): Promise<number> {
   let left = count;
   const ms = await milliseconds(() =>
     Promise.all(Array.from({ length: atOnce }, async () => {
-      while (left-- > 0) await work();
+      while (left-- > 0) await finish(await dial(servers, "count"));
     }))
   );
   return count / ms * 1000;

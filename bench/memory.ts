@@ -6,6 +6,8 @@
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import { connect, listen } from "../lib/deno.ts";
 import { type Channel } from "../lib/mod.ts";
+import { type Transport, writeAll } from "../lib/transport.ts";
+import { type Dial, inner, plain } from "./channels.ts";
 import { startHere } from "./servers.ts";
 
 const MIB = 1024 * 1024;
@@ -32,45 +34,35 @@ export async function measure(
 
 const MEASUREMENTS = {
   /** So many idle channels: MiB above none. */
-  idleChannels: async (count: number) => {
-    const { inner, cert, psk } = await startHere();
-    const options = { port: inner.echo, caCerts: [cert], psk };
-    return await growth(count, async () => {
-      const channel = await connect(options);
-      const writer = channel.writable.getWriter();
-      await writer.write(new Uint8Array(1));
-      await channel.readable.getReader().read();
-      return { channel, writer };
-    });
-  },
+  idleChannels: (count: number) => idle(inner, count),
   /** So many idle TLS connections: MiB above none. */
-  idleTls: async (count: number) => {
-    const { plain, cert } = await startHere();
-    const options = {
-      hostname: "localhost",
-      port: plain.echo,
-      caCerts: [cert],
-    };
-    return await growth(count, async () => {
-      const conn = await Deno.connectTls(options);
-      await conn.write(new Uint8Array(1));
-      await conn.read(new Uint8Array(1));
-      return conn;
-    });
-  },
+  idleTls: (count: number) => idle(plain, count),
   /** So many MiB to a reader that pauses and brings its own buffer. */
-  slowReader: (count: number) => readSlowly(count, intoOneBuffer),
+  slowReader: (count: number) => readChannel(count, intoOneBuffer),
   /** The same to one that takes each chunk as it comes. */
-  slowIterator: (count: number) => readSlowly(count, (stream) => stream),
+  slowIterator: (count: number) => readChannel(count, (stream) => stream),
+  /** The same, over TCP alone. */
+  slowTcpIterator: readTcp,
   /** Its other half. */
   fastWriter: writeFast,
+  fastTcpWriter: writeTcpFast,
 };
+
+async function idle(dial: Dial, count: number): Promise<number> {
+  const servers = await startHere();
+  return await growth(count, async () => {
+    const conn = await dial(servers, "echo");
+    await conn.write(new Uint8Array(1));
+    await conn.read(new Uint8Array(1));
+    return conn;
+  });
+}
 
 /**
  * Receives so many MiB from another process and pauses now and then: how many
  * MiB are resident at the most above idle, here or there.
  */
-async function readSlowly(
+async function readChannel(
   count: number,
   chunks: (stream: Channel["readable"]) => AsyncIterable<Uint8Array>,
 ): Promise<number> {
@@ -84,12 +76,29 @@ async function readSlowly(
     count,
     JSON.stringify({ port, cert, psk }),
   );
-  const { value: channel } = await listener[Symbol.asyncIterator]().next();
+  const channel = await listener.accept();
+  const most = await readSlowly(count, chunks(channel.readable));
+  await channel.closeWrite();
+  return Math.max(most, await there);
+}
+
+async function readTcp(count: number): Promise<number> {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const there = measure("fastTcpWriter", count, String(listener.addr.port));
+  const conn = await listener.accept();
+  const most = await readSlowly(count, conn.readable);
+  return Math.max(most, await there);
+}
+
+async function readSlowly(
+  count: number,
+  chunks: AsyncIterable<Uint8Array>,
+): Promise<number> {
   const idle = resident();
   let most = idle;
   let received = 0;
   let pauseAt = PAUSE_EVERY;
-  for await (const chunk of chunks(channel!.readable)) {
+  for await (const chunk of chunks) {
     received += chunk.length;
     if (received < pauseAt) continue;
     pauseAt += PAUSE_EVERY;
@@ -97,8 +106,7 @@ async function readSlowly(
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   if (received !== count * MIB) throw new Error(`Only ${received} arrived`);
-  await channel!.writable.close();
-  return Math.max(most - idle, await there);
+  return most - idle;
 }
 
 async function* intoOneBuffer(stream: Channel["readable"]) {
@@ -115,15 +123,30 @@ async function* intoOneBuffer(stream: Channel["readable"]) {
 async function writeFast(count: number): Promise<number> {
   const { port, cert, psk } = JSON.parse(Deno.args[2]!);
   const channel = await connect({ port, caCerts: [cert], psk });
+  const most = await writeAllTo(channel, count);
+  await channel.closeWrite();
+  await channel.closed.catch(() => {});
+  return most;
+}
+
+async function writeTcpFast(count: number): Promise<number> {
+  const conn = await Deno.connect({
+    hostname: "127.0.0.1",
+    port: Number(Deno.args[2]),
+  });
+  const most = await writeAllTo(conn, count);
+  await conn.closeWrite();
+  await conn.read(new Uint8Array(1));
+  return most;
+}
+
+async function writeAllTo(to: Transport, count: number): Promise<number> {
   const idle = resident();
   let most = idle;
-  const writer = channel.writable.getWriter();
   for (let sent = 0; sent < count * MIB; sent += CHUNK.length) {
-    await writer.write(CHUNK);
+    await writeAll(to, CHUNK);
     if (sent % PAUSE_EVERY === 0) most = Math.max(most, resident());
   }
-  await writer.close();
-  await channel.closed.catch(() => {});
   return most - idle;
 }
 

@@ -5,8 +5,7 @@
 
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import { listen } from "../lib/deno.ts";
-import { type Channel } from "../lib/mod.ts";
-import { writeAll } from "../lib/transport.ts";
+import { type Transport, writeAll } from "../lib/transport.ts";
 
 /** What a client needs. */
 export interface Servers {
@@ -28,19 +27,13 @@ export async function startHere(): Promise<Servers> {
   const psk = `default:${random.toHex()}`;
   const inner = (job: Job) => {
     const listener = listen({ port: 0, cert, key, psk });
-    (async () => {
-      for await (const channel of listener) {
-        serveInner(channel, job).catch(() => {});
-      }
-    })();
+    serveAll(listener, job);
     return listener.addr.port;
   };
   const plain = (job: Job) => {
     const hostname = "127.0.0.1";
     const listener = Deno.listenTls({ hostname, port: 0, cert, key });
-    (async () => {
-      for await (const conn of listener) servePlain(conn, job).catch(() => {});
-    })();
+    serveAll(listener, job);
     return (listener.addr as Deno.NetAddr).port;
   };
   return {
@@ -65,14 +58,14 @@ export async function startThere(): Promise<Servers> {
   return JSON.parse(text);
 }
 
-async function serveInner(channel: Channel, job: Job): Promise<void> {
-  if (job === "echo") return await channel.readable.pipeTo(channel.writable);
-  let count = 0;
-  for await (const chunk of channel.readable) count += chunk.length;
-  await new Blob([String(count)]).stream().pipeTo(channel.writable);
+async function serveAll(
+  conns: AsyncIterable<Transport>,
+  job: Job,
+): Promise<void> {
+  for await (const conn of conns) serve(conn, job).catch(() => {});
 }
 
-async function servePlain(conn: Deno.TlsConn, job: Job): Promise<void> {
+async function serve(conn: Transport, job: Job): Promise<void> {
   const buffer = new Uint8Array(65_536);
   let count = 0;
   for (let n; (n = await conn.read(buffer)) !== null;) {

@@ -109,11 +109,10 @@ export class Receiver {
    * taken; `protocol` if a frame does not open, is malformed or is out of order:
    * at once, though data before it may not have been taken.
    */
-  async run(): Promise<void> {
-    const failed = Promise.withResolvers<never>();
-    failed.promise.catch(() => {});
-    const receiving = this.#receive(failed.reject);
-    await Promise.race([receiving, failed.promise]);
+  run(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#receive(reject).then(resolve, reject);
+    });
   }
 
   async #receive(fail: (error: unknown) => void): Promise<void> {

@@ -68,11 +68,13 @@ export class Clients {
     const { identity } = channel;
     const address = addressOf(channel.remoteAddr as Deno.NetAddr);
     const start = performance.now();
+    // The handler's first steps do not wait for the log.
+    const handling = handler(channel, signal);
     this.#log("connected", "connected", { address, identity });
     this.#metrics.began(channel);
     let error: unknown;
     try {
-      await handler(channel, signal);
+      await handling;
     } catch (cause) {
       error = cause ?? new Error("The handler failed");
     }

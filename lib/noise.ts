@@ -119,11 +119,15 @@ function nonce(n: bigint): Bytes {
   return bytes;
 }
 
-/** The chaining key, the hash, and the cipher made of them (section 5.2). */
+/**
+ * The chaining key, the hash, and the cipher made of them (section 5.2). Of the
+ * cipher there is only its key until a payload needs it: no key of the pattern
+ * below encrypts a second one, and half of them encrypt none.
+ */
 class SymmetricState {
   #ck: Bytes;
   #h: Bytes;
-  #cipher: CipherState | undefined;
+  #k: Bytes | undefined;
 
   private constructor(h: Bytes) {
     this.#ck = h;
@@ -147,27 +151,35 @@ class SymmetricState {
   async mixKey(inputKeyMaterial: Bytes): Promise<void> {
     const [ck, tempK] = await hkdf(this.#ck, inputKeyMaterial, 2);
     this.#ck = ck;
-    this.#cipher = await CipherState.initializeKey(tempK);
+    this.#k = tempK;
   }
 
   async mixKeyAndHash(inputKeyMaterial: Bytes): Promise<void> {
     const [ck, tempH, tempK] = await hkdf(this.#ck, inputKeyMaterial, 3);
     this.#ck = ck;
     await this.mixHash(tempH);
-    this.#cipher = await CipherState.initializeKey(tempK);
+    this.#k = tempK;
   }
 
-  // In a psk0 pattern there is a key before the first payload, always.
   async encryptAndHash(plaintext: Bytes): Promise<Bytes> {
-    const ciphertext = await this.#cipher!.encryptWithAd(this.#h, plaintext);
+    const cipher = await this.#takeCipher();
+    const ciphertext = await cipher.encryptWithAd(this.#h, plaintext);
     await this.mixHash(ciphertext);
     return ciphertext;
   }
 
   async decryptAndHash(ciphertext: Bytes): Promise<Bytes> {
-    const plaintext = await this.#cipher!.decryptWithAd(this.#h, ciphertext);
+    const cipher = await this.#takeCipher();
+    const plaintext = await cipher.decryptWithAd(this.#h, ciphertext);
     await this.mixHash(ciphertext);
     return plaintext;
+  }
+
+  // In a psk0 pattern there is a key before the first payload, always.
+  #takeCipher(): Promise<CipherState> {
+    const k = this.#k!;
+    this.#k = undefined;
+    return CipherState.initializeKey(k);
   }
 
   async split(): Promise<[CipherState, CipherState]> {

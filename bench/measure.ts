@@ -1,5 +1,7 @@
 /** Measuring in turn: noise that comes and goes meets every contender alike. */
 
+import process from "node:process";
+
 /** A named way to do a piece of work; returns its figure. */
 export type Contenders = Record<string, () => Promise<number>>;
 
@@ -43,6 +45,14 @@ export async function milliseconds(work: () => Promise<unknown>) {
   const start = performance.now();
   await work();
   return performance.now() - start;
+}
+
+/** Microseconds of CPU time that a piece of work takes, of all threads. */
+export async function cpuTime(work: () => Promise<unknown>): Promise<number> {
+  const before = process.cpuUsage();
+  await work();
+  const { user, system } = process.cpuUsage(before);
+  return user + system;
 }
 
 /** Shows, at a terminal, what goes on. */

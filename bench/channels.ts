@@ -49,21 +49,17 @@ async function receive(conn: Transport, buffer: Uint8Array): Promise<void> {
   for (let n = 0; n < buffer.length;) n += (await conn.read(buffer))!;
 }
 
-/** One way, in writes of `chunk`, each awaited or all at once. MB/s. */
+/** One way, in writes of `chunk`. MB/s. */
 export async function oneWay(
   dial: Dial,
   servers: Servers,
   bytes: number,
   chunk = CHUNK,
-  awaitEach = true,
 ): Promise<number> {
   const count = Math.ceil(bytes / chunk.length);
   const conn = await dial(servers, "count");
   const ms = await milliseconds(async () => {
-    for (let i = 0; i < count; i++) {
-      const writing = writeAll(conn, chunk);
-      if (awaitEach) await writing;
-    }
+    for (let i = 0; i < count; i++) await writeAll(conn, chunk);
     const counted = await finish(conn);
     if (counted !== String(count * chunk.length)) {
       throw new Error(`${counted} of ${count * chunk.length} bytes arrived`);
@@ -72,13 +68,13 @@ export async function oneWay(
   return count * chunk.length / MB / ms * 1000;
 }
 
-/** Many 64-byte writes that nobody awaits. Writes a second. */
+/** Many 64-byte writes, which need not wait for each other. Writes a second. */
 export async function smallWrites(
   servers: Servers,
   count: number,
 ): Promise<number> {
   const bytes = count * SMALL.length;
-  const rate = await oneWay(inner, servers, bytes, SMALL, false);
+  const rate = await oneWay(inner, servers, bytes, SMALL);
   return rate * MB / SMALL.length;
 }
 

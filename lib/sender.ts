@@ -129,7 +129,7 @@ export class Sender {
   /** Resolves when all that was taken has been written. */
   async flush(): Promise<void> {
     this.#sendPongs();
-    while (this.#isRunning && !this.#stopped) {
+    if (this.#isRunning && !this.#stopped) {
       this.#idle ??= Promise.withResolvers();
       await this.#idle.promise;
     }
@@ -141,6 +141,7 @@ export class Sender {
     if (this.#stopped) return;
     this.#stopped = { reason };
     this.#clock.clear(this.#pongTimer);
+    this.#pongsDue = 0;
     this.#inFlight.length = 0;
     this.#staging = undefined;
     this.#stagedLength = 0;
@@ -160,7 +161,6 @@ export class Sender {
     if (this.#pongsDue === 0) return;
     this.#clock.clear(this.#pongTimer);
     this.#pongTimer = undefined;
-    this.#sealStaged();
     for (; this.#pongsDue > 0; this.#pongsDue--) {
       this.#pongsInFlight++;
       this.#sealMessage(new Uint8Array([Type.pong]));

@@ -2,8 +2,9 @@ import { assertEquals, assertRejects } from "@std/assert";
 import type { Bytes } from "../lib/aes_gcm.ts";
 import { MessageSeal, type Seal, Type } from "../lib/message.ts";
 import { CipherState } from "../lib/noise.ts";
-import { MAX_BODY_LENGTH, Sender } from "../lib/sender.ts";
+import { MAX_BODY_LENGTH, PONG_DELAY, Sender } from "../lib/sender.ts";
 import type { Transport } from "../lib/transport.ts";
+import { FakeClock } from "./clock.ts";
 import { PLAIN } from "./raw_peer.ts";
 
 /** A transport whose every write waits until the test lets it through. */
@@ -266,23 +267,88 @@ Deno.test("Sender: what grows in the queue keeps what it had", async () => {
   }
 });
 
-Deno.test("Sender: a message that cannot be sealed is told once", async () => {
-  const first = Promise.withResolvers<Bytes>();
-  const sealing = [first.promise, Promise.reject(new RangeError("used up"))];
-  const seal: Seal = { ...PLAIN, seal: () => sealing.shift()! };
-  const told: unknown[] = [];
-  const sender = new Sender(
-    Object.assign(new GatedTransport(), {
-      write: (p: Uint8Array) => Promise.resolve(p.length),
-    }),
-    seal,
-    (cause) => told.push(cause),
-  );
-  sender.sendControl(Type.ping);
-  sender.sendControl(Type.end);
-  // The second has failed while the first is still being sealed.
+/** Two ways in which a seal fails. */
+for (
+  const [name, fail] of [
+    ["rejects", () => Promise.reject(new RangeError("used up"))],
+    ["throws", () => {
+      throw new RangeError("used up");
+    }],
+  ] as const
+) {
+  Deno.test(`Sender: a message whose seal ${name} is told once, in its turn`, async () => {
+    const first = Promise.withResolvers<Bytes>();
+    const sealing = [() => first.promise, fail];
+    const seal: Seal = { ...PLAIN, seal: () => sealing.shift()!() };
+    const told: unknown[] = [];
+    const transport = new GatedTransport();
+    const sender = new Sender(transport, seal, (cause) => told.push(cause));
+    sender.sendControl(Type.ping);
+    sender.sendControl(Type.end);
+    // The second has failed while the first is still being sealed.
+    await turn();
+    assertEquals(told, []);
+    first.resolve(new Uint8Array(17));
+    await assertRejects(() => sender.flush(), RangeError, "used up");
+    assertEquals(told.length, 1);
+    assertEquals(transport.writes, []);
+  });
+}
+
+Deno.test("Sender: each pong goes by itself, however many have gone before", async () => {
+  const transport = new GatedTransport();
+  const clock = new FakeClock();
+  const sender = new Sender(transport, PLAIN, () => {}, clock);
+  for (let i = 0; i < 3; i++) {
+    sender.sendPong();
+    sender.sendPong();
+    clock.pass(PONG_DELAY - 1);
+    await turn();
+    assertEquals(transport.writes, []);
+    clock.pass(1);
+    const write = await transport.nextWrite();
+    assertEquals(write.length, 2 * (2 + 1 + 16));
+    write.release();
+    await sender.flush();
+  }
+  assertEquals(clock.left, []);
+});
+
+Deno.test("Sender: data and pongs may wait for room at the same time", async () => {
+  const transport = new GatedTransport();
+  const sender = new Sender(transport, PLAIN, () => {});
+  const data = sender.send(new Uint8Array(2_000_000));
+  let pongs: Promise<void> | undefined;
+  while (!pongs) pongs = sender.sendPong();
+  transport.onWrite = () => transport.writes.shift()!.release();
+  await Promise.all([data, pongs]);
+  await sender.flush();
+});
+
+Deno.test("Sender: stopped, it seals nothing and waits for nothing", async () => {
+  let sealed = 0;
+  const seal: Seal = {
+    ...PLAIN,
+    seal: (plaintext) => {
+      sealed++;
+      return PLAIN.seal(plaintext);
+    },
+  };
+  const transport = new GatedTransport();
+  const clock = new FakeClock();
+  const sender = new Sender(transport, seal, () => {}, clock);
+  sender.send(new Uint8Array(5));
+  const write = await transport.nextWrite();
+  // This one waits for company.
+  sender.send(new Uint8Array(5));
+  sender.stop(new RangeError("enough"));
+  assertEquals(sender.send(new Uint8Array(5_000_000)), undefined);
+  for (let i = 0; i < 100; i++) {
+    sender.sendControl(Type.ping);
+    assertEquals(sender.sendPong(), undefined);
+  }
+  assertEquals(clock.left, []);
+  write.release();
   await turn();
-  first.resolve(new Uint8Array(17));
-  await assertRejects(() => sender.flush(), RangeError, "used up");
-  assertEquals(told.length, 1);
+  assertEquals([sealed, transport.writes], [1, []]);
 });

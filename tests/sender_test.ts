@@ -352,3 +352,20 @@ Deno.test("Sender: stopped, it seals nothing and waits for nothing", async () =>
   await turn();
   assertEquals([sealed, transport.writes], [1, []]);
 });
+
+Deno.test("Sender: a write is as long as one that Deno.Conn takes whole", async () => {
+  const transport = new GatedTransport();
+  const lengths: number[] = [];
+  transport.onWrite = () => {
+    const { length, release } = transport.writes.shift()!;
+    lengths.push(length);
+    release();
+  };
+  const sender = new Sender(transport, PLAIN, () => {});
+  for (let i = 0; i < 20; i++) {
+    sender.sendControl(Type.ping);
+    await sender.send(new Uint8Array(100_000));
+  }
+  await sender.flush();
+  assertEquals(Math.max(...lengths), 65_536);
+});

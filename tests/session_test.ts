@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { FrameReader } from "../lib/frame.ts";
 import { MessageSeal, type Seal, Type } from "../lib/message.ts";
 import { ChannelError } from "../lib/mod.ts";
@@ -284,6 +284,63 @@ Deno.test("Session: writes that are not awaited keep their order", async () => {
   session.abort(new Error());
 });
 
+for (const role of ["client", "server"] as const) {
+  Deno.test(`Session: the ${role}'s write goes behind all that were asked for before`, async () => {
+    const { session, peer, transport } = await start(
+      role,
+      undefined,
+      () => PLAIN,
+    );
+    // More than may wait: each of the two takes several turns.
+    const lengths = [1_000_000, 1_000_000, 1, 1];
+    const write = async (i: number) => {
+      await session.write(new Uint8Array(lengths[i]!).fill(i));
+    };
+    const writing = [0, 1].map(write);
+    if (role === "server") await peer.say(open);
+    const heard = (async () => {
+      const all: number[] = [];
+      for (let message; (message = await peer.hear());) {
+        if (message[0] !== Type.data) continue;
+        for (const byte of message.subarray(1)) all.push(byte);
+      }
+      return all;
+    })();
+    await session.opened;
+    // One when the stream has begun, one when the first write is done.
+    writing.push(write(2));
+    await writing[0];
+    writing.push(write(3));
+    await Promise.all(writing);
+    await session.closeWrite();
+    await peer.say(end);
+    await peer.close();
+    const all = await heard;
+    const expected = lengths.flatMap((length, i) => Array(length).fill(i));
+    assertEquals(all.length, expected.length);
+    assertEquals(all.every((byte, i) => byte === expected[i]), true);
+    await session.closed;
+    assertEquals(transport.isClosed, true);
+  });
+}
+
+Deno.test("Session: an end that cannot be written is a cut, though the peer has ended", async () => {
+  const { session, peer, transport } = await start("server");
+  await peer.say(open, end);
+  await session.opened;
+  assertEquals(await readAll(session), "");
+  transport.write = () => Promise.reject(new Deno.errors.BrokenPipe());
+  await assertFails(session.closeWrite(), "cut");
+  await assertFails(session.closed, "cut");
+});
+
+Deno.test("Session: one that has failed does not open any more", async () => {
+  const { session, peer } = await start("client");
+  session.abort(new RangeError("enough"));
+  assertThrows(() => session.open(), RangeError, "enough");
+  assertEquals(await hear(peer), "closed");
+});
+
 Deno.test("Session: after closeWrite() there is nothing to write", async () => {
   const { session, peer } = await start("server");
   await peer.say(open);
@@ -495,6 +552,20 @@ Deno.test("Session: nor is it asked if it was heard a moment ago, or never to be
   }
 });
 
+Deno.test("Session: data is a sign of life, and no ping is needed", async () => {
+  const { session, peer, clock, transport } = await start("server", 1000);
+  await peer.say(open);
+  clock.pass(PONG_DELAY);
+  await peer.hearUntil(Type.pong);
+  for (let i = 0; i < 10; i++) {
+    await peer.say(data("a"));
+    assertEquals(await session.read(new Uint8Array(1)), 1);
+    clock.pass(999);
+  }
+  assertEquals(transport.writes.length, 1);
+  session.abort(new Error());
+});
+
 Deno.test("Session: bytes that make no frame are no sign of life", async () => {
   const { session, peer, clock } = await start("server", 1000);
   await peer.write(new Uint8Array([255, 255]));
@@ -539,7 +610,8 @@ Deno.test("Session: no ping joins one that the peer does not take", async () => 
   clock.pass(1000);
   await peer.hearUntil(Type.ping);
   await settled();
-  assertEquals(transport.writes.length, 3);
+  // The pong of the first ping, and each ping by itself.
+  assertEquals(transport.writes, Array(3).fill(2 + 1 + 16));
   session.abort(new Error());
 });
 

@@ -1,6 +1,6 @@
 /**
- * What a server says when it starts: what it does for clients, and what it proves
- * itself with.
+ * What a server says when it starts: what it does for clients, and with what it
+ * proves itself.
  *
  * @module
  */
@@ -53,6 +53,10 @@ export async function announceBackend(
     (await connectPlain(backend, new AbortController().signal)).close();
     log("forward", `${what}, which answers`, fields);
   } catch (error) {
-    log("warning", `${what}, but for now: ${messageOf(error)}`, fields);
+    log(
+      "warning",
+      `${what}, which does not answer yet: ${messageOf(error)}`,
+      fields,
+    );
   }
 }

@@ -98,10 +98,10 @@ function parseProxy(text: string, origin: string): ProxySettings {
   const match = PROXY_URL.exec(text);
   const scheme = match?.[1]?.toLowerCase() ?? "http";
   if (scheme === "https" || scheme.startsWith("socks")) {
-    const kind = scheme === "https" ? "reached by https" : "of SOCKS";
+    const kind = scheme === "https" ? "an HTTPS proxy" : "a SOCKS proxy";
     throw new UsageError(
-      `${origin} names a proxy ${kind}, which is not supported; name one with ` +
-        "http://, or go without: --proxy none",
+      `${origin} names ${kind}, which is not supported; name one with http://, ` +
+        "or do without: --proxy none",
     );
   }
   const [, , user, address = "", digits] = match ?? [];
@@ -123,8 +123,8 @@ function parseProxy(text: string, origin: string): ProxySettings {
   const colon = user.indexOf(":");
   if (colon >= 0 && origin === "--proxy") {
     throw new UsageError(
-      "--proxy takes no password, which any user of this machine could read; " +
-        "put it into a file for --proxy-password-file",
+      "--proxy takes no password, because any user of this machine could read " +
+        "it; put it into a file for --proxy-password-file",
     );
   }
   const username = colon < 0 ? user : user.slice(0, colon);
@@ -139,8 +139,7 @@ function parseProxy(text: string, origin: string): ProxySettings {
     };
   } catch {
     throw new UsageError(
-      `${origin} has a % in its user or password that stands for nothing; a ` +
-        "% itself is written %25",
+      `${origin} has a stray % in its user or password; write a % itself as %25`,
     );
   }
 }

@@ -88,7 +88,7 @@ export async function replaceFiles(files: NewFile[]): Promise<void> {
     const last = new Map(written.map(({ to, text }) => [to, text]));
     for (const [to, text] of last) {
       if (await Deno.readTextFile(to) === text) continue;
-      throw new Error(`${to} was changed by somebody else meanwhile`);
+      throw new Error(`${to} was changed by another program meanwhile`);
     }
   } catch (error) {
     throw new UsageError(`Cannot write ${files[0]!.path}: ${whyNot(error)}`);

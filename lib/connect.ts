@@ -167,28 +167,25 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
 /** What a time limit cut short, and why that may be. */
 const WAITING = {
   connect: (peer: string, limit: string) =>
-    `No answer from ${peer} ${limit}: the address may be wrong, or a firewall ` +
-    "or the name server silent",
+    `No answer from ${peer} ${limit}: the address may be wrong, a firewall may ` +
+    "block it, or the name server may not answer",
   tls: (peer: string, limit: string) =>
-    `A connection to ${peer}, but no TLS ${limit}; is it innerlock at all?`,
+    `Connected to ${peer}, but TLS did not begin ${limit}; is it innerlock?`,
   websocket: (peer: string, limit: string) =>
-    `TLS with ${peer}, but no answer to a request for a WebSocket ${limit}; ` +
-    "is it innerlock at all?",
+    `TLS with ${peer} works, but no WebSocket opened ${limit}; is it innerlock?`,
   innerlock: (peer: string, limit: string) =>
-    `TLS with ${peer}, but nothing of innerlock ${limit}: perhaps it is another ` +
-    "server, or a box that waits for HTTP",
+    `TLS with ${peer} works, but innerlock did not answer ${limit}: it may be ` +
+    "another server, or a box that waits for HTTP",
   inside: (peer: string, limit: string) =>
-    `A WebSocket with ${peer}, but nothing of innerlock ${limit}; is it ` +
-    "innerlock at all?",
+    `The WebSocket to ${peer} is open, but innerlock did not answer ${limit}; ` +
+    "is it innerlock?",
 };
 
 /** What it means that a box, or a server behind it, closes without a word. */
 function closedEarly(peer: string): string {
-  return `${
-    capital(peer)
-  } closed the connection without an answer; where its ` +
-    "log does not say why, a box in between does not reach it, or lets HTTP " +
-    "alone pass";
+  return `${capital(peer)} closed the connection without an answer; if its ` +
+    "log does not say why, a box in between cannot reach it, or passes only " +
+    "HTTP";
 }
 
 /** Opens a TCP connection that leads to the server. */

@@ -41,7 +41,7 @@ const HELLO = "innerlock/1 ";
 const MAX_IDENTITY_LENGTH = 64;
 
 /**
- * The server, or a box in between that ends TLS, answered a client nothing. The
+ * The server, or a box in between that ends TLS, gave the client no answer. The
  * code says how: `refused` or `cut` if it closed the connection, `timeout` if it
  * was silent.
  */
@@ -159,8 +159,8 @@ function refusedByServer(identity: string, cause?: unknown): ChannelError {
   return new UnansweredError(
     "refused",
     `The server closed the connection when it saw the identity ${identity}: ` +
-      "it does not know it, or has another key for it; copy its line of the " +
-      "key file from the server again",
+      "it does not know this identity, or has another key for it; copy its " +
+      "line of the key file from the server again",
     { cause },
   );
 }
@@ -247,7 +247,10 @@ function parseHello(hello: Bytes): string {
   const text = String.fromCharCode(...hello);
   const identity = text.slice(HELLO.length);
   if (!text.startsWith(HELLO) || !isIdentity(identity)) {
-    throw new ChannelError("protocol", "The client said no innerlock/1 hello");
+    throw new ChannelError(
+      "protocol",
+      "The client did not begin with an innerlock/1 hello",
+    );
   }
   return identity;
 }

@@ -512,7 +512,7 @@ class ChannelListener implements Listener {
     });
     return await carrier.catch((cause) => {
       if (cause instanceof ChannelError) throw cause;
-      const message = "The client left before it had said what it speaks";
+      const message = "The client left before it said anything";
       throw new ChannelError("cut", message, { cause });
     });
   }
@@ -583,13 +583,13 @@ function closed(): ChannelError {
 }
 
 function noService({ identity, service }: Channel): ChannelError {
-  const what = service === undefined ? "no default service" : `no ${service}`;
-  return new ChannelError("service", `There is ${what} for ${identity}`);
+  const what = service === undefined ? "default service" : `service ${service}`;
+  return new ChannelError("service", `There is no ${what} for ${identity}`);
 }
 
 function revoked({ identity }: Channel): ChannelError {
   return new ChannelError(
     "revoked",
-    `The key of ${identity} was taken away or replaced`,
+    `The key of ${identity} was removed or replaced`,
   );
 }

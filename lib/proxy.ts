@@ -108,7 +108,7 @@ function refusal(
   switch (status) {
     case 407:
       return options.credentials
-        ? fail("credentials-refused", "does not take these credentials")
+        ? fail("credentials-refused", "rejects these credentials")
         : fail("credentials-missing", "asks for credentials");
     case 403:
       return fail("forbidden", `does not allow a connection to ${target}`);

@@ -55,11 +55,11 @@ export function parsePsk(text: string): PskMap {
     if (!HEX_KEY.test(key!)) {
       fail(`has no key of ${PSK_LENGTH * 2} hex digits after its colon`);
     }
-    if (keys.has(identity)) fail(`names the identity ${identity} once more`);
+    if (keys.has(identity)) fail(`repeats the identity ${identity}`);
     keys.set(identity, fromHex(key!));
   }
   if (keys.size === 0) {
-    throw new SyntaxError("Cannot parse key file: there is no key in it");
+    throw new SyntaxError("Cannot parse key file: it has no key");
   }
   return keys;
 }

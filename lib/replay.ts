@@ -74,7 +74,10 @@ export interface Sniffed {
 export async function sniff(transport: Transport): Promise<Sniffed> {
   const first = new Uint8Array(1);
   if (await transport.read(first) === null) {
-    throw new ChannelError("cut", "The client closed and had said nothing");
+    throw new ChannelError(
+      "cut",
+      "The client closed the connection and had said nothing",
+    );
   }
   const byte = first[0]!;
   const carrier = byte === 0x00 ? "frames" : byte === 0x47 ? "http" : undefined;
@@ -82,7 +85,7 @@ export async function sniff(transport: Transport): Promise<Sniffed> {
   throw new ChannelError(
     "protocol",
     byte === TLS_HANDSHAKE
-      ? "The client speaks TLS inside what should carry frames"
+      ? "The client speaks TLS where its frames should be"
       : `The client speaks neither innerlock nor HTTP: it began with byte ${
         byte.toString(16).padStart(2, "0")
       }`,

@@ -148,8 +148,8 @@ function encodeRequest(host: string, path: string, key: string): Bytes {
   }
   if (!/^\/[\x21-\x7e]*$/.test(path) || path.includes("#")) {
     throw new TypeError(
-      `Cannot ask for the path ${shown(path)}: it must begin with / and have ` +
-        "neither blanks nor # nor letters beyond ASCII",
+      `Cannot ask for the path ${shown(path)}: it must begin with / and ` +
+        "contain only ASCII, without blanks or #",
     );
   }
   return encodeHead([
@@ -178,7 +178,7 @@ async function checkAnswer(head: Head, key: string): Promise<void> {
     !listOf(headers, "upgrade").includes("websocket") ||
     !listOf(headers, "connection").includes("upgrade")
   ) {
-    throw fail("switched to another protocol than WebSocket", "no-upgrade");
+    throw fail("switched to a protocol other than WebSocket", "no-upgrade");
   }
   if (headers.get("sec-websocket-accept") !== await acceptOf(key)) {
     throw fail(
@@ -189,7 +189,7 @@ async function checkAnswer(head: Head, key: string): Promise<void> {
   }
   for (const name of ["sec-websocket-extensions", "sec-websocket-protocol"]) {
     if (headers.has(name)) {
-      throw fail(`chose a ${name}, and was offered none`, "no-upgrade");
+      throw fail(`chose a ${name}, but was offered none`, "no-upgrade");
     }
   }
 }
@@ -199,7 +199,7 @@ const REQUEST_LINE = /^[!#$%&'*+.^_`|~\w-]+ \S+ HTTP\/1\.\d$/;
 /** Why a request opens no WebSocket; undefined if it does (4.2.1). */
 function faultOfRequest({ startLine, headers }: Head): string | undefined {
   if (!REQUEST_LINE.test(startLine)) return "with a malformed request line";
-  if (!startLine.startsWith("GET ")) return "with another method than GET";
+  if (!startLine.startsWith("GET ")) return "with a method other than GET";
   if (!listOf(headers, "upgrade").includes("websocket")) {
     return "asked for no WebSocket";
   }
@@ -210,7 +210,7 @@ function faultOfRequest({ startLine, headers }: Head): string | undefined {
     return "asked for a WebSocket in HTTP/1.0, which has none";
   }
   if (headers.get("sec-websocket-version") !== VERSION) {
-    return "asked for another version of WebSocket than 13";
+    return "asked for a version of WebSocket other than 13";
   }
   // 16 bytes in base64.
   if (!/^[\w+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {

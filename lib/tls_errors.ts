@@ -79,12 +79,12 @@ const UNTRUSTED: Failure[] = [
     "ca",
     /CaUsedAsEndEntity/,
     (peer) =>
-      `The certificate of ${peer} calls itself a CA, which Deno does not take`,
+      `The certificate of ${peer} calls itself a CA, which Deno does not accept`,
   ],
   [
     "issuer",
     /UnknownIssuer|BadSignature/,
-    (peer) => `The certificate of ${peer} is of an issuer that is not trusted`,
+    (peer) => `The issuer of the certificate of ${peer} is not trusted`,
   ],
   [
     "expired",
@@ -110,8 +110,7 @@ const UNTRUSTED: Failure[] = [
     "name",
     /not valid for name "([^"]*)"(?:.*only valid for (.*))?/,
     (peer, name, names) =>
-      `The certificate of ${peer} is made out to ${listed(names)}, not to ` +
-      name,
+      `The certificate of ${peer} is for ${listed(names)}, not for ${name}`,
   ],
   [
     "certificate",
@@ -125,25 +124,24 @@ const PROTOCOL: Failure[] = [
   [
     "not-tls",
     /InvalidContentType/,
-    (peer) => `${capital(peer)} did not speak TLS; is it innerlock at all?`,
+    (peer) => `${capital(peer)} did not speak TLS; is it innerlock?`,
   ],
   [
     "broken",
     /corrupt message|unexpected handshake message|InappropriateMessage|peer misbehaved/,
-    (peer) => `${capital(peer)} did not keep to the rules of TLS`,
+    (peer) => `${capital(peer)} broke the rules of TLS`,
   ],
   [
     "protocol",
     /NoApplicationProtocol|any known protocol/,
-    (peer) =>
-      `${capital(peer)} speaks TLS but not innerlock; is it innerlock at all?`,
+    (peer) => `${capital(peer)} speaks TLS, but not innerlock`,
   ],
   [
     "version",
     /peer is incompatible|HandshakeFailure|ProtocolVersion|InsufficientSecurity/,
     (peer) =>
       `${capital(peer)} and this side have no version or cipher of TLS in ` +
-      "common; is it innerlock at all?",
+      "common; is it innerlock?",
   ],
 ];
 
@@ -152,13 +150,13 @@ const CLIENT_REFUSED: Failure[] = [
   [
     "client-certificate-missing",
     /alert: CertificateRequired/,
-    (peer) => `${capital(peer)} wants a certificate of the client`,
+    (peer) => `${capital(peer)} asks for a client certificate`,
   ],
   [
     "client-certificate-refused",
     /alert: (\w*Certificate\w*|UnknownCA|DecryptError|AccessDenied)/,
     (peer, alert) =>
-      `${capital(peer)} does not take the client's certificate (${alert})`,
+      `${capital(peer)} rejects the client's certificate (${alert})`,
   ],
 ];
 
@@ -173,20 +171,21 @@ const SERVER_REFUSED: Failure[] = [
   [
     "certificate-time",
     /alert: CertificateExpired/,
-    (peer) => `${capital(peer)} finds this certificate out of date`,
+    (peer) => `${capital(peer)} considers this certificate out of date`,
   ],
   [
     "certificate-name",
     /alert: BadCertificate/,
     (peer) =>
-      `${capital(peer)} does not take this certificate; most likely it has ` +
-      "not the name that was dialled",
+      `${
+        capital(peer)
+      } rejects this certificate, most likely because it lacks ` +
+      "the name that was dialled",
   ],
   [
     "certificate-refused",
     /alert: (\w*Certificate\w*|AccessDenied)/,
-    (peer, alert) =>
-      `${capital(peer)} does not take this certificate (${alert})`,
+    (peer, alert) => `${capital(peer)} rejects this certificate (${alert})`,
   ],
 ];
 
@@ -226,13 +225,13 @@ export function tlsError(
     ? new TlsError(
       "protocol",
       "failed",
-      `${capital(peer)} failed in the TLS handshake: ${message}`,
+      `${capital(peer)} failed during the TLS handshake: ${message}`,
       { cause },
     )
     : new TlsError(
       "cut",
       "cut",
-      `${capital(peer)} cut the connection in the TLS handshake`,
+      `${capital(peer)} cut the connection during the TLS handshake`,
       { cause },
     );
 }

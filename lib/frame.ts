@@ -21,7 +21,7 @@ export function encodedLength(payloads: Bytes[]): number {
 /**
  * Puts each payload behind its length, all in one buffer for one write.
  *
- * @param buffer Where to, if there is one that is long enough.
+ * @param buffer Where to put them; it must be long enough.
  */
 export function encodeFrames(
   payloads: Bytes[],
@@ -43,8 +43,8 @@ export interface Reader {
   read(p: Uint8Array): Promise<number | null>;
 }
 
-// A connection that says little keeps a small buffer only. A busy one reads a
-// TLS record at a time (16 KiB) and has room for two frames.
+// A quiet connection keeps only a small buffer. A busy one reads a TLS record at a
+// time (16 KiB) and has room for two frames.
 const IDLE_BUFFER = 2 * 1024;
 const BUSY_BUFFER = 128 * 1024;
 
@@ -119,7 +119,7 @@ export class FrameReader {
     return true;
   }
 
-  /** Sees to it that so many bytes fit from `#start` on, and one more read. */
+  /** Makes room for this many bytes from `#start` on, and for one more read. */
   #makeRoom(length: number): void {
     if (this.#start === this.#end) {
       this.#start = this.#end = 0;

@@ -1,5 +1,5 @@
 /**
- * Looking at the first bytes of a connection, and putting them back.
+ * Looks at the first bytes of a connection, and puts them back.
  *
  * @module
  */
@@ -14,7 +14,7 @@ const TLS_HANDSHAKE = 0x16;
 /**
  * The same transport, whose reads give these bytes first.
  *
- * @param bytes Are not copied, and are let go of when they have been read.
+ * @param bytes They are not copied, and are released once read.
  */
 export function replay(bytes: Bytes, transport: Transport): Transport {
   return bytes.length === 0 ? transport : new Replay(bytes, transport);
@@ -56,20 +56,20 @@ class Replay implements Transport {
   }
 }
 
-/** What a client speaks once it is connected. */
+/** What a client speaks after connecting. */
 export interface Sniffed {
-  /** Frames of `innerlock/1` as they stand, or HTTP, perhaps a WebSocket. */
+  /** Frames of `innerlock/1` as they are, or HTTP, perhaps a WebSocket. */
   carrier: "frames" | "http";
   /** The same connection, from its first byte on. */
   transport: Transport;
 }
 
 /**
- * Tells by a client's first byte what it speaks: `00` begins the length of a
- * hello, `47` (`G`) the `GET` of an HTTP request. Reads no more than that byte.
+ * Tells from a client's first byte what it speaks: `00` begins the length of a
+ * hello, `47` (`G`) the `GET` of an HTTP request. Reads only that byte.
  *
- * @throws {ChannelError} `protocol` if it is another byte, `cut` if there is
- * none. The transport stays open.
+ * @throws {ChannelError} `protocol` if it is another byte, `cut` if none comes.
+ * The transport stays open.
  */
 export async function sniff(transport: Transport): Promise<Sniffed> {
   const first = new Uint8Array(1);

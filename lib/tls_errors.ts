@@ -12,14 +12,14 @@ import { canonicalAddress } from "./ip_address.ts";
  *
  * | reason | what happened |
  * | --- | --- |
- * | `ca` | the server's certificate calls itself a CA, which Deno does not take |
+ * | `ca` | the server's certificate calls itself a CA, which Deno does not accept |
  * | `issuer` | its issuer is not trusted |
- * | `expired`, `not-yet` | its time is over, or has not come |
- * | `name` | it is made out to other names |
+ * | `expired`, `not-yet` | it has expired, or is not valid yet |
+ * | `name` | it is for other names |
  * | `certificate` | something else is wrong with it |
- * | `not-tls`, `broken`, `protocol`, `version` | the peer speaks no TLS, or another |
- * | `client-certificate-missing`, `client-certificate-refused` | the server wants one of the client, or another |
- * | `certificate-issuer`, `certificate-time`, `certificate-name`, `certificate-refused` | the client does not take the server's |
+ * | `not-tls`, `broken`, `protocol`, `version` | the peer does not speak TLS, or not as this side does |
+ * | `client-certificate-missing`, `client-certificate-refused` | the server asks for a client certificate, or rejects it |
+ * | `certificate-issuer`, `certificate-time`, `certificate-name`, `certificate-refused` | the client rejects the server's certificate |
  * | `failed`, `cut` | something else, or the connection broke |
  */
 export type TlsErrorReason =
@@ -42,7 +42,7 @@ export type TlsErrorReason =
   | "failed"
   | "cut";
 
-/** The outer lock did not close. */
+/** The TLS handshake of the outer lock failed. */
 export class TlsError extends ChannelError {
   /** What went wrong. */
   readonly reason: TlsErrorReason;
@@ -66,7 +66,7 @@ export class TlsError extends ChannelError {
   }
 }
 
-/** What it means, a text of rustls for it, and how it is said of a peer. */
+/** The reason, the text of rustls for it, and the message about a peer. */
 type Failure = [
   TlsErrorReason,
   RegExp,
@@ -119,7 +119,7 @@ const UNTRUSTED: Failure[] = [
   ],
 ];
 
-/** What either side finds wrong with what the other says. */
+/** What either side may find wrong with the other's messages. */
 const PROTOCOL: Failure[] = [
   [
     "not-tls",
@@ -145,7 +145,7 @@ const PROTOCOL: Failure[] = [
   ],
 ];
 
-/** How a server says that it does not take the client's certificate. */
+/** How a server says that it rejects the client's certificate. */
 const CLIENT_REFUSED: Failure[] = [
   [
     "client-certificate-missing",
@@ -160,7 +160,7 @@ const CLIENT_REFUSED: Failure[] = [
   ],
 ];
 
-/** How a client says that it does not take the server's. */
+/** How a client says that it rejects the server's. */
 const SERVER_REFUSED: Failure[] = [
   [
     "certificate-issuer",
@@ -236,7 +236,7 @@ export function tlsError(
     );
 }
 
-/** An alert that came after the handshake: TLS 1.3 judges clients so late. */
+/** An alert after the handshake, which is when TLS 1.3 judges clients. */
 export function isAlert(error: unknown): error is Error {
   return error instanceof Error && /^received fatal alert/.test(error.message);
 }

@@ -1,5 +1,5 @@
 /**
- * Shows the frames of a channel to whoever wants to learn what is on the wire.
+ * Shows the frames of a channel, to learn what is on the wire.
  *
  * @module
  */
@@ -79,7 +79,7 @@ export class Tracer {
     ciphertext: Bytes,
   ): void {
     const type = TYPE_NAMES[plaintext[0]!];
-    // One that there is not ends the channel.
+    // An unknown type ends the channel.
     if (!type) return;
     this.#show(direction, type, plaintext.subarray(TYPE_LENGTH), ciphertext);
   }

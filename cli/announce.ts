@@ -34,8 +34,8 @@ export function announceCredentials(
 }
 
 /**
- * Tells where a service's clients are carried, and whether anybody answers there:
- * it is dialled once.
+ * Tells where a service's clients are carried, and whether anybody answers
+ * there: it is dialled once.
  *
  * @param service Undefined for the default one, which has no name.
  */

@@ -1,6 +1,6 @@
 /**
- * The files that the flags name: certificates, and secrets, which nobody else may
- * read.
+ * The files that the flags name: certificates, and secrets, which nobody else
+ * may read.
  *
  * @module
  */

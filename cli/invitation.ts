@@ -1,5 +1,6 @@
 /**
- * An invitation: everything that a client needs to know of a server, in one line.
+ * An invitation: everything that a client needs to know of a server, in one
+ * line.
  *
  * ```text
  * innerlock-1.PAYLOAD.CHECKSUM

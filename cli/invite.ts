@@ -1,6 +1,6 @@
 /**
- * The two sides of an invitation: the server's, which makes one, and the client's,
- * which keeps what it says.
+ * The two sides of an invitation: the server's, which makes one, and the
+ * client's, which keeps what it says.
  *
  * @module
  */

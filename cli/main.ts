@@ -20,7 +20,9 @@ export const Exit = {
   unread: 128 + 13,
 } as const;
 
-/** The command line or the configuration is wrong; the message says what to do. */
+/**
+ * The command line or the configuration is wrong; the message says what to do.
+ */
 export class UsageError extends Error {}
 
 /** The reader of stdout has gone, as `head` does when it has what it wants. */
@@ -66,7 +68,8 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
     argv.map((arg, i) => withoutValue(arg, argv[i + 1])),
     {
       string: [...strings, "_"],
-      // All may repeat as far as the parser goes: it would keep the last silently.
+      // All may repeat as far as the parser goes: it would keep the last
+      // silently.
       collect: strings,
       boolean: [...flags.boolean ?? [], "help", "version"],
       alias: { h: "help" },

@@ -12,7 +12,9 @@ import { UsageError } from "./main.ts";
 /** curl's, for a proxy's URL that names none. */
 const DEFAULT_PORT = 1080;
 
-/** The variables that name a proxy for TLS; the first that is not empty counts. */
+/**
+ * The variables that name a proxy for TLS; the first that is not empty counts.
+ */
 const PROXY_VARIABLES = [
   "https_proxy",
   "HTTPS_PROXY",

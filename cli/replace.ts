@@ -36,8 +36,8 @@ export async function withFiles<T>(
 }
 
 /**
- * The folders in which files are, once all links are followed; sorted, so that two
- * programs that lock several do so in the same order.
+ * The folders in which files are, once all links are followed; sorted, so that
+ * two programs that lock several do so in the same order.
  */
 export async function foldersOf(paths: string[]): Promise<string[]> {
   const places = await Promise.all(paths.map(placeOf));
@@ -116,7 +116,8 @@ async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
 
 /**
  * Writes a file that is not there yet. Its owner and mode are set on the open
- * file: root may be at work in the folder of a user who puts a link in its place.
+ * file: root may be at work in the folder of a user who puts a link in its
+ * place.
  */
 async function writeAs(
   old: Deno.FileInfo | undefined,

@@ -1,6 +1,6 @@
 /**
- * The limits of a listener: how many channels, and how many connections that have
- * not proved a key yet.
+ * The limits of a listener: how many channels, and how many connections that
+ * have not proved a key yet.
  *
  * @module
  */
@@ -76,7 +76,8 @@ export class Admission {
   }
 
   /**
-   * Counts a connection that begins its handshake. Another may have to make room.
+   * Counts a connection that begins its handshake. Another may have to make
+   * room.
    *
    * @param drop Is called if this one has to make room later.
    * @returns A function to call when the handshake has ended.
@@ -138,8 +139,8 @@ export class Admission {
 }
 
 /**
- * The network of one party: an IPv4 address, or 64 bits of IPv6 (RFC 6177), where
- * a host may take as many addresses as it likes.
+ * The network of one party: an IPv4 address, or 64 bits of IPv6 (RFC 6177),
+ * where a host may take as many addresses as it likes.
  */
 export function networkOf(address: string): string {
   if (!address.includes(":")) return address;

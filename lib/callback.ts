@@ -9,8 +9,8 @@
  * channel or a listener must not end because an observer has failed.
  *
  * Where the runtime has `ErrorEvent` (browsers, Deno), the error is not lost: an
- * `error` event of `globalThis` carries it, as with `reportError`, but the program
- * goes on if nobody listens.
+ * `error` event of `globalThis` carries it, as with `reportError`, but the
+ * program goes on if nobody listens.
  */
 export function guarded<Args extends unknown[]>(
   callback: (...args: Args) => unknown,

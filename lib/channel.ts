@@ -28,9 +28,9 @@ export interface ChannelOptions {
    * A peer that has been silent for this long is pinged, and given up after as
    * long again, in milliseconds; 0 for never.
    *
-   * After both ends, a peer that does not close is given up too: after twice this
-   * time if it is silent, and after 144 times if it pings. With 0, the default
-   * counts for that.
+   * After both ends, a peer that does not close is given up too: after twice
+   * this time if it is silent, and after 144 times if it pings. With 0, the
+   * default counts for that.
    *
    * @default {25000}
    */
@@ -39,8 +39,8 @@ export interface ChannelOptions {
   signal?: AbortSignal;
   /**
    * Gets each frame, plaintext included: to learn, not to log. If it throws, the
-   * channel goes on, and `globalThis` gets an `error` event where the runtime has
-   * `ErrorEvent` (browsers, Deno).
+   * channel goes on, and `globalThis` gets an `error` event where the runtime
+   * has `ErrorEvent` (browsers, Deno).
    */
   trace?: (frame: FrameTrace) => void;
 }
@@ -66,8 +66,8 @@ export interface ClientOptions extends ChannelOptions {
 /**
  * Makes a channel as the client, over a connected transport.
  *
- * Whatever happens, the transport now belongs to the channel. When this resolves,
- * the server has proved that it holds the key.
+ * Whatever happens, the transport now belongs to the channel. When this
+ * resolves, the server has proved that it holds the key.
  *
  * @example Both sides, without a network
  * ```ts
@@ -125,16 +125,17 @@ export async function initiateChannel(
 /**
  * Makes a channel as the server, over an accepted transport.
  *
- * Whatever happens, the transport now belongs to the channel. When this resolves,
- * the client has proved that it holds the key and is there now, and its stream
- * has begun. {@linkcode connectChannel} has an example.
+ * Whatever happens, the transport now belongs to the channel. When this
+ * resolves, the client has proved that it holds the key and is there now, and
+ * its stream has begun. {@linkcode connectChannel} has an example.
  *
  * A client may prove its key and begin the stream much later. The time limit
  * applies only to the proof; the signal also cancels the wait for the stream.
  *
  * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
  * @throws {SyntaxError} If the key file's text is malformed.
- * @throws {DOMException} `AbortError`, or the signal's reason, once it is aborted.
+ * @throws {DOMException} `AbortError`, or the signal's reason, once it is
+ * aborted.
  */
 export async function acceptChannel(
   duplex: Transport | StreamPair,
@@ -202,13 +203,14 @@ const CHUNK_LENGTH = 65_536;
  * `Deno.Conn`. It can carry another channel.
  *
  * Each direction ends on its own. `closeWrite()` or `writable.close()` tells the
- * peer, authentically, that there is no more. `read()` gives null, and `readable`
- * ends, only when the peer has said so. A connection that closes otherwise is an
- * error in both directions, never an end. After both ends, the connection closes.
+ * peer, authentically, that there is no more. `read()` gives null, and
+ * `readable` ends, only when the peer has said so. A connection that closes
+ * otherwise is an error in both directions, never an end. After both ends, the
+ * connection closes.
  *
- * Errors are {@linkcode ChannelError}s with the code `cut`, `protocol`, `timeout`
- * or `aborted`, or whatever {@linkcode Channel.abort} was given. Every caller gets
- * the first failure.
+ * Errors are {@linkcode ChannelError}s with the code `cut`, `protocol`,
+ * `timeout` or `aborted`, or whatever {@linkcode Channel.abort} was given. Every
+ * caller gets the first failure.
  */
 export class Channel implements Transport, AsyncDisposable {
   /** Whose key the two sides share, and the service: `alice`, `alice@db`. */
@@ -280,9 +282,9 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Reads up to `p.length` bytes into `p`. The sizes of reads and writes carry no
-   * meaning. A slow reader slows the peer down: at most 8 frames, 512 KiB, are
-   * held.
+   * Reads up to `p.length` bytes into `p`. The sizes of reads and writes carry
+   * no meaning. A slow reader slows the peer down: at most 8 frames, 512 KiB,
+   * are held.
    *
    * @returns The number of bytes, or null once the peer has ended its direction.
    * @throws {ChannelError} If the channel fails.
@@ -293,8 +295,8 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Writes all of `p`, any `BufferSource`. It resolves when all bytes are queued,
-   * about 600 KiB at most; then the caller may use `p` again.
+   * Writes all of `p`, any `BufferSource`. It resolves when all bytes are
+   * queued, about 600 KiB at most; then the caller may use `p` again.
    *
    * @returns The length of `p`, in bytes.
    * @throws {ChannelError} If the channel fails.
@@ -313,8 +315,8 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Tells the peer that there is no more. It resolves when everything is written.
-   * The other direction may go on.
+   * Tells the peer that there is no more. It resolves when everything is
+   * written. The other direction may go on.
    *
    * @throws {ChannelError} If the channel fails.
    * @throws {TypeError} If it has been called before.
@@ -343,9 +345,10 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * What the peer sends, as a byte stream over {@linkcode Channel.read}. It reads
-   * on demand. A reader with its own buffer (`getReader({ mode: "byob" })`) leaves
-   * nothing for the garbage collector. Cancelling the stream aborts the channel.
+   * What the peer sends, as a byte stream over {@linkcode Channel.read}. It
+   * reads on demand. A reader with its own buffer (`getReader({ mode: "byob"
+   * })`) leaves nothing for the garbage collector. Cancelling the stream aborts
+   * the channel.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= new ReadableStream({

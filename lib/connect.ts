@@ -20,8 +20,8 @@ import { capital, isAlert, tlsError } from "./tls_errors.ts";
 import type { Transport } from "./transport.ts";
 
 /**
- * Offered to the server, which need not choose any. A box that has a list refuses
- * a client that offers nothing on it, and most lists have HTTP.
+ * Offered to the server, which need not choose any. A box that has a list
+ * refuses a client that offers nothing on it, and most lists have HTTP.
  */
 const ALPN_PROTOCOLS = [ALPN, "http/1.1"];
 
@@ -51,8 +51,8 @@ export interface ConnectOptions extends ClientOptions {
   /** The name in the certificate, if it is not `hostname`. */
   serverName?: string;
   /**
-   * Certificates to trust, PEM. Deno adds them to its own store: Mozilla's roots,
-   * or what the environment variable `DENO_TLS_CA_STORE` says.
+   * Certificates to trust, PEM. Deno adds them to its own store: Mozilla's
+   * roots, or what the environment variable `DENO_TLS_CA_STORE` says.
    */
   caCerts?: string[];
   /** A certificate chain to show to a box that asks for one, PEM. */

@@ -13,8 +13,8 @@ export const HANDSHAKE_TIMEOUT = 10_000;
 /**
  * Runs a set-up, all its steps together, until its deadline or its signal.
  *
- * @param work Gets a signal that tells it to stop, perhaps from the start. Once it
- * is told to, it is not waited for.
+ * @param work Gets a signal that tells it to stop, perhaps from the start. Once
+ * it is told to, it is not waited for.
  * @param abandon Gets the result of work that came too late.
  * @throws {ChannelError} `timeout` at the deadline, or what the signal says.
  */

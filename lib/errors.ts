@@ -46,7 +46,8 @@ export type ChannelErrorCode =
  *   return error instanceof ChannelError && error.code === "refused" ? 3 : 1;
  * }
  *
- * if (exitCode(new ChannelError("refused", "Wrong key")) !== 3) throw new Error();
+ * if (exitCode(new ChannelError("refused", "Wrong key")) !== 3) throw new
+ * Error();
  * ```
  */
 export class ChannelError extends Error {
@@ -60,7 +61,8 @@ export class ChannelError extends Error {
    * Makes the error.
    *
    * @param code Why the channel failed.
-   * @param message What failed, on what, and what to do: a sentence without period.
+   * @param message What failed, on what, and what to do: a sentence without
+   * period.
    * @param options The error beneath, as `cause`.
    */
   constructor(code: ChannelErrorCode, message: string, options?: ErrorOptions) {

@@ -9,14 +9,14 @@ import { canonicalAddress } from "./ip_address.ts";
 
 /**
  * The address of the client, as far as it can be believed: each trusted box is
- * believed about the address that called it. Whatever is further left may have been
- * written by anybody.
+ * believed about the address that called it. Whatever is further left may have
+ * been written by anybody.
  *
  * @example
  * ```ts ignore
  * const isTrusted = (address: string) => address.startsWith("10.");
- * clientAddress("10.0.0.1", "1.2.3.4, 192.0.2.7, 10.0.0.2", isTrusted); // 192.0.2.7
- * clientAddress("192.0.2.9", "1.2.3.4", isTrusted); // 192.0.2.9
+ * clientAddress("10.0.0.1", "1.2.3.4, 192.0.2.7, 10.0.0.2", isTrusted); //
+ * 192.0.2.7 clientAddress("192.0.2.9", "1.2.3.4", isTrusted); // 192.0.2.9
  * ```
  *
  * @param peer The address that the connection comes from.

@@ -43,8 +43,8 @@ export interface Reader {
   read(p: Uint8Array): Promise<number | null>;
 }
 
-// A quiet connection keeps only a small buffer. A busy one reads a TLS record at a
-// time (16 KiB) and has room for two frames.
+// A quiet connection keeps only a small buffer. A busy one reads a TLS record at
+// a time (16 KiB) and has room for two frames.
 const IDLE_BUFFER = 2 * 1024;
 const BUSY_BUFFER = 128 * 1024;
 

@@ -10,8 +10,8 @@
  * ```
  *
  * C1 and C2 leave in one write. After S1, the client knows that the server holds
- * the key. The server knows it of the client only after C3, because C2 could be a
- * replay.
+ * the key. The server knows it of the client only after C3, because C2 could be
+ * a replay.
  *
  * @module
  */
@@ -166,8 +166,8 @@ function refusedByServer(identity: string, cause?: unknown): ChannelError {
 /**
  * Does the server's part up to the client's ping, which it checks.
  *
- * An unknown identity looks like a wrong key: the server uses a random key for it,
- * so message 1 does not open.
+ * An unknown identity looks like a wrong key: the server uses a random key for
+ * it, so message 1 does not open.
  *
  * @throws {ChannelError} `refused` if the client does not prove the key;
  * `protocol` if it sends something else; `cut` if it leaves before the proof.

@@ -50,7 +50,8 @@ export type HttpErrorReason =
 
 /**
  * HTTP led to no connection: a forward proxy or an HTTP server is in the way, or
- * a client sent another request. The properties let a program give its own advice.
+ * a client sent another request. The properties let a program give its own
+ * advice.
  */
 export class HttpError extends ChannelError {
   /** What went wrong. */
@@ -192,7 +193,9 @@ export function listOf(headers: Headers, name: string): string[] {
     .map((member) => member.trim());
 }
 
-/** What a peer said, for a line of a log: nothing in it is a control character. */
+/**
+ * What a peer said, for a line of a log: nothing in it is a control character.
+ */
 export function shown(text: string): string {
   const cut = text.length > SHOWN_LENGTH;
   return text.slice(0, SHOWN_LENGTH).replaceAll(

@@ -31,9 +31,9 @@ export const CLOCK: Clock = {
  * Pings a peer that has been silent for an interval, and gives it up when it
  * stays silent for another.
  *
- * While the application does not take what was received, this side does not read.
- * It cannot hear the peer then, and does not give it up. It still pings, so that a
- * peer with the same rule knows that this side is alive.
+ * While the application does not take what was received, this side does not
+ * read. It cannot hear the peer then, and does not give it up. It still pings,
+ * so that a peer with the same rule knows that this side is alive.
  */
 export class Keepalive {
   readonly #interval: number;

@@ -74,8 +74,9 @@ export interface ListenOptions
    */
   isProxy?: (address: string) => boolean;
   /**
-   * Whether connections of these boxes begin with a header of the PROXY protocol,
-   * version 1 or 2. The header comes before TLS, so this needs `tls: false`.
+   * Whether connections of these boxes begin with a header of the PROXY
+   * protocol, version 1 or 2. The header comes before TLS, so this needs `tls:
+   * false`.
    *
    * @default {false}
    */
@@ -84,9 +85,9 @@ export interface ListenOptions
   reusePort?: boolean;
   /**
    * How many channels there may be at a time, including those in standby. The
-   * oldest in standby makes room for a client that proves a key. If there is none,
-   * clients wait: a few that have proved their key, and the rest in the system's
-   * queue.
+   * oldest in standby makes room for a client that proves a key. If there is
+   * none, clients wait: a few that have proved their key, and the rest in the
+   * system's queue.
    *
    * @default {10000}
    */
@@ -100,9 +101,9 @@ export interface ListenOptions
    */
   maxHandshakes?: number;
   /**
-   * Whether a service exists that a client asks for, as `alice@db` asks for `db`.
-   * If not, or if this throws, the client is cut once it has proved its key, and
-   * the handshake's report says why.
+   * Whether a service exists that a client asks for, as `alice@db` asks for
+   * `db`. If not, or if this throws, the client is cut once it has proved its
+   * key, and the handshake's report says why.
    *
    * @default Every service is there.
    */
@@ -177,19 +178,19 @@ export interface Listener extends AsyncIterable<Channel>, Disposable {
   accept(): Promise<Channel>;
 
   /**
-   * Takes other credentials. New keys count at once: a channel whose identity has
-   * lost its key, or has another one, is cut with a {@linkcode ChannelError} of
-   * code `revoked`. All others live on.
+   * Takes other credentials. New keys count at once: a channel whose identity
+   * has lost its key, or has another one, is cut with a {@linkcode ChannelError}
+   * of code `revoked`. All others live on.
    *
    * Deno cannot change a listener's certificate. For another certificate, the
    * listener closes and opens again on the same port. Clients that call in these
-   * few milliseconds are refused, and clients waiting to be accepted are reset. If
-   * several reloads overlap, the last one counts.
+   * few milliseconds are refused, and clients waiting to be accepted are reset.
+   * If several reloads overlap, the last one counts.
    *
    * @throws {SyntaxError} If the key file's text is malformed.
    * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
-   * @throws {Error} If they do not belong together. In these three cases, the old
-   * credentials stay in force.
+   * @throws {Error} If they do not belong together. In these three cases, the
+   * old credentials stay in force.
    * @throws {Deno.errors.AddrInUse} If somebody else takes the port and keeps it
    * for three seconds. The listener is then closed.
    */
@@ -222,7 +223,9 @@ class ChannelListener implements Listener {
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
-  /** Those of them whose stream has not begun, and their numbers, oldest first. */
+  /**
+   * Those of them whose stream has not begun, and their numbers, oldest first.
+   */
   readonly #standby = new Map<Channel, number>();
   /** How many clients have proved a key: the number of the next one. */
   #proofs = 0;
@@ -485,8 +488,8 @@ class ChannelListener implements Listener {
   }
 
   /**
-   * What carries the frames, the connection itself or a WebSocket on it, and from
-   * where it comes.
+   * What carries the frames, the connection itself or a WebSocket on it, and
+   * from where it comes.
    */
   async #carrierOf(
     conn: Conn,

@@ -37,8 +37,8 @@ export function isIdentity(text: string): boolean {
  *
  * @param text The file's text.
  * @returns The key of each identity, in the file's order; at least one.
- * @throws {SyntaxError} If a line is not `identity:hex`, an identity is repeated,
- * or there is none. The message names the line and shows no key.
+ * @throws {SyntaxError} If a line is not `identity:hex`, an identity is
+ * repeated, or there is none. The message names the line and shows no key.
  */
 export function parsePsk(text: string): PskMap {
   const keys = new Map<string, Bytes>();
@@ -101,9 +101,9 @@ export function toPskMap(psk: string | PskMap): PskMap {
 }
 
 /**
- * The key of an identity: the one of the whole identity if there is one, otherwise
- * the one of the part before its last `@`. So the key of `alice` opens every
- * service, and the key of `alice@db` only that one.
+ * The key of an identity: the one of the whole identity if there is one,
+ * otherwise the one of the part before its last `@`. So the key of `alice` opens
+ * every service, and the key of `alice@db` only that one.
  */
 export function findPsk(identity: string, psks: PskMap): Bytes | undefined {
   const at = identity.lastIndexOf("@");

@@ -95,9 +95,9 @@ export interface AcceptedWebSocket {
  * Opens a WebSocket as the server, at any path.
  *
  * A request for no WebSocket, or for another version, is answered with 426; what
- * is not a request gets no answer. The transport now belongs to the WebSocket. If
- * this fails, it is closed. The client may take its time to send the request, of
- * at most {@linkcode MAX_HEAD_LENGTH} bytes; the signal sets a limit.
+ * is not a request gets no answer. The transport now belongs to the WebSocket.
+ * If this fails, it is closed. The client may take its time to send the request,
+ * of at most {@linkcode MAX_HEAD_LENGTH} bytes; the signal sets a limit.
  *
  * @throws {HttpError} `protocol`, with the reasons `no-upgrade`, `not-http`,
  * `too-long` or `closed`.
@@ -215,8 +215,9 @@ function faultOfRequest({ startLine, headers }: Head): string | undefined {
 }
 
 /**
- * Answers a request that opens no WebSocket, and reads on for a while: unread data
- * of the client would turn the close into a reset, and the answer would be lost.
+ * Answers a request that opens no WebSocket, and reads on for a while: unread
+ * data of the client would turn the close into a reset, and the answer would be
+ * lost.
  */
 async function refuse(transport: Transport): Promise<void> {
   await writeAll(
@@ -362,8 +363,8 @@ export class WebSocketTransport implements Transport {
    *
    * @returns Their number; null after the peer's Close, or at the end of the
    * transport.
-   * @throws {ChannelError} `protocol` if the peer breaks the rules. The peer gets a
-   * Close with the code.
+   * @throws {ChannelError} `protocol` if the peer breaks the rules. The peer
+   * gets a Close with the code.
    */
   async read(p: Uint8Array): Promise<number | null> {
     if (this.#failure) throw this.#failure;
@@ -546,8 +547,9 @@ export class WebSocketTransport implements Transport {
   }
 
   /**
-   * Answers a Ping. It is not awaited: reading must not wait for a peer that does
-   * not read. While a pong waits, another Ping only replaces its payload (5.5.3).
+   * Answers a Ping. It is not awaited: reading must not wait for a peer that
+   * does not read. While a pong waits, another Ping only replaces its payload
+   * (5.5.3).
    */
   #answer(payload: Bytes): void {
     const isWaiting = this.#pong !== undefined;

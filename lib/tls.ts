@@ -36,8 +36,8 @@ export async function finishTls(
 const FATAL_ALERT = Uint8Array.of(21, 3, 1, 0, 2, 2, 80);
 
 /**
- * Waits for a TLS server's sign of life: it closes a connection that begins with a
- * fatal alert. This always frees the connection, unlike a TLS handshake that
+ * Waits for a TLS server's sign of life: it closes a connection that begins with
+ * a fatal alert. This always frees the connection, unlike a TLS handshake that
  * stalls.
  */
 export async function awaitSign(

@@ -25,7 +25,9 @@ export interface FrameTrace {
 const TYPE_NAMES = Object.keys(Type) as (keyof typeof Type)[];
 const NOTHING = new Uint8Array(0);
 
-/** Numbers the frames of a channel and hands them to a function, if there is one. */
+/**
+ * Numbers the frames of a channel and hands them to a function, if there is one.
+ */
 export class Tracer {
   readonly #trace: ((frame: FrameTrace) => void) | undefined;
   readonly #count = { sent: 0, received: 0 };

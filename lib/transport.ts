@@ -9,9 +9,14 @@
  * `Deno.TcpConn` is one as it stands.
  */
 export interface Transport {
-  /** Reads up to `p.length` bytes into `p`. Gives their number, or null at the end. */
+  /**
+   * Reads up to `p.length` bytes into `p`. Gives their number, or null at the
+   * end.
+   */
   read(p: Uint8Array): Promise<number | null>;
-  /** Writes some of `p`, and does not keep it. Gives the number of bytes written. */
+  /**
+   * Writes some of `p`, and does not keep it. Gives the number of bytes written.
+   */
   write(p: Uint8Array): Promise<number>;
   /** Ends this side's direction; the other may go on. */
   closeWrite(): Promise<void>;
@@ -92,7 +97,8 @@ class StreamTransport implements Transport {
 /**
  * The bytes of any `BufferSource`, not copied.
  *
- * @throws {TypeError} If it is something else, or its bytes have been transferred.
+ * @throws {TypeError} If it is something else, or its bytes have been
+ * transferred.
  */
 export function toBytes(source: unknown): Uint8Array {
   try {

@@ -54,8 +54,8 @@ export async function carry(
 
 /**
  * Begins the stream over a session in reserve. That session may already be dead.
- * If it is lost before either side has said anything, a new one serves the caller
- * just as well.
+ * If it is lost before either side has said anything, a new one serves the
+ * caller just as well.
  */
 async function begin(
   sessions: Sessions,
@@ -81,7 +81,9 @@ async function begin(
   return await take(true);
 }
 
-/** Waits until either side says something; false if the session is lost first. */
+/**
+ * Waits until either side says something; false if the session is lost first.
+ */
 async function isInUse({ fromPlain, fromChannel }: Sides): Promise<boolean> {
   return await Promise.race([
     fromPlain.peek().then(() => true),

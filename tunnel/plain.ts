@@ -92,9 +92,9 @@ export interface PlainListenOptions {
 }
 
 /**
- * Listens on an address. Without descriptors, callers wait in the system's queue.
- * They are accepted when there are enough for the caller, its session, and the
- * sessions still to be made.
+ * Listens on an address. Without descriptors, callers wait in the system's
+ * queue. They are accepted when there are enough for the caller, its session,
+ * and the sessions still to be made.
  *
  * @throws {PlainError} If it cannot listen there.
  */
@@ -180,8 +180,8 @@ async function whyTaken(path: string): Promise<string | undefined> {
     (await Deno.connect({ transport: "unix", path })).close();
   } catch (error) {
     if (error instanceof Deno.errors.ConnectionRefused) return undefined;
-    // After any other failure there may be a listener: its queue may be full, or we
-    // may not be allowed to connect.
+    // After any other failure there may be a listener: its queue may be full, or
+    // we may not be allowed to connect.
   }
   return "EADDRINUSE";
 }

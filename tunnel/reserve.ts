@@ -26,14 +26,14 @@ const MAX_DIALS = 16;
 const REVIEW_INTERVAL = 30_000;
 
 /**
- * A taken session is replaced after this long, in milliseconds: a handshake at once
- * would delay the caller's first words.
+ * A taken session is replaced after this long, in milliseconds: a handshake at
+ * once would delay the caller's first words.
  */
 const REFILL_DELAY = 20;
 
 /**
- * The server keeps a session that lives this long, in milliseconds. One that dies
- * younger counts as a failure.
+ * The server keeps a session that lives this long, in milliseconds. One that
+ * dies younger counts as a failure.
  */
 const SETTLING_TIME = 300;
 
@@ -47,7 +47,10 @@ export class Unreachable extends Error {}
 export interface ReserveOptions {
   /** Makes a session in standby, looking the server's name up anew. */
   dial: (signal: AbortSignal) => Promise<Channel>;
-  /** Is called once when the server cannot be reached, and once when it can again. */
+  /**
+   * Is called once when the server cannot be reached, and once when it can
+   * again.
+   */
   report: Report;
   /** Is called once, when the first session is there. */
   ready?: () => void;
@@ -64,8 +67,8 @@ type Waiting = PromiseWithResolvers<Channel>;
 
 /**
  * Keeps as many sessions proved and idle as recent callers suggest, so that a
- * caller waits for only one round trip. If none is in reserve, a caller waits for
- * the next one.
+ * caller waits for only one round trip. If none is in reserve, a caller waits
+ * for the next one.
  *
  * A server that is away is dialled less and less often, one dial at a time.
  */
@@ -111,7 +114,8 @@ export class Reserve {
    *
    * @param patience How long it may take, in milliseconds.
    * @param isFresh Whether it must be a new one.
-   * @throws {Unreachable} After that time, or at once if the server is not trusted.
+   * @throws {Unreachable} After that time, or at once if the server is not
+   * trusted.
    */
   async take(
     patience: number,
@@ -199,7 +203,9 @@ export class Reserve {
     this.#trouble = undefined;
   }
 
-  /** Gives a session to whoever has waited longest, or keeps it if it is wanted. */
+  /**
+   * Gives a session to whoever has waited longest, or keeps it if it is wanted.
+   */
   #add(channel: Channel): void {
     const [first] = this.#waiting;
     if (this.#stop.signal.aborted) channel.close();
@@ -298,10 +304,10 @@ export class Reserve {
 }
 
 /**
- * An untrusted certificate does not fix itself, unless it is just being replaced.
- * What looks like a refusal may be a proxy whose servers are down, or a server that
- * is full or being replaced: each closes without a word, like one that does not
- * know the key.
+ * An untrusted certificate does not fix itself, unless it is just being
+ * replaced. What looks like a refusal may be a proxy whose servers are down, or
+ * a server that is full or being replaced: each closes without a word, like one
+ * that does not know the key.
  */
 function isFinal(error: Error): boolean {
   return error instanceof ChannelError && error.code === "untrusted";

@@ -14,7 +14,7 @@ import type { Log } from "./log.ts";
 import { messageOf } from "./main.ts";
 import { count } from "./words.ts";
 
-/** Tells how many identities there are, and what the certificate says. */
+/** Logs how many identities there are, and what the certificate says. */
 export function announceCredentials(
   { psk, cert }: ListenerCredentials,
   log: Log,
@@ -34,8 +34,8 @@ export function announceCredentials(
 }
 
 /**
- * Tells where a service's clients are carried, and whether anybody answers
- * there: it is dialled once.
+ * Logs where a service's clients are carried, and whether anybody answers there.
+ * It dials once.
  *
  * @param service Undefined for the default one, which has no name.
  */

@@ -1,5 +1,5 @@
 /**
- * What a box on the way to the server does to a client, in words for people: one
+ * What a box on the way to the server does to a client, written for people: one
  * line that says what to do.
  *
  * @module

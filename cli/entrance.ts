@@ -137,7 +137,7 @@ function way(
   return `${format(from)} → ${server} as ${identity}`;
 }
 
-/** What it means that the server drops a session that it has just accepted. */
+/** Why a server may drop a session that it has just accepted. */
 function diedYoung(service: string | undefined): string {
   return service === undefined
     ? "The server ends its sessions at once; its log may say why"

@@ -22,7 +22,7 @@ const PROXY_VARIABLES = [
   "ALL_PROXY",
 ] as const;
 
-/** Those that name the hosts that are reached without it. */
+/** The variables that name the hosts to reach without it. */
 const EXCEPTION_VARIABLES = ["no_proxy", "NO_PROXY"] as const;
 
 /** The variables that {@linkcode chooseProxy} asks for. */
@@ -34,7 +34,7 @@ export interface ProxySettings {
   hostname: string;
   /** Its port. */
   port: number;
-  /** What it is shown; the password is empty where none was given. */
+  /** What to show it; the password is empty if none was given. */
   credentials?: { username: string; password: string };
   /** What named it: `--proxy`, or a variable. */
   origin: string;
@@ -53,7 +53,7 @@ export interface ProxyChoice {
 }
 
 /**
- * Which proxy there is on the way to a host; undefined if there is none.
+ * The proxy on the way to a host; undefined if there is none.
  *
  * `--proxy` counts for any host. Without it, the first of `https_proxy`,
  * `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is not empty counts, unless
@@ -92,7 +92,7 @@ function firstOf<T extends string>(
   }
 }
 
-/** `URL` would drop a port 80, and tell it from none no more. */
+/** `URL` would drop the port 80, as if none had been given. */
 const PROXY_URL =
   /^(?:([a-z][a-z\d+.-]*):\/\/)?(?:([^/?#]*)@)?(\[[^\]]*\]|[^:/?#[\]]+)(?::(\d+))?\/?$/i;
 

@@ -9,20 +9,20 @@ import { basename, dirname, join, resolve } from "node:path";
 import { whyNot } from "./files.ts";
 import { UsageError } from "./main.ts";
 
-/** A file to be. */
+/** A file to write. */
 export interface NewFile {
   path: string;
   text: string;
-  /** The permission bits of one that is not there yet. */
+  /** The permission bits, if the file is new. */
   mode: number;
 }
 
 /**
- * Works while no other program does so on files of the same folders, wherever
- * links lead.
+ * Does the work while no other program does such work in the same folders,
+ * wherever links lead.
  *
- * The folders themselves are locked: that leaves nothing behind, and the system
- * lets go of a lock whenever the program ends.
+ * The folders themselves are locked. That leaves nothing behind, and the system
+ * releases a lock whenever the program ends.
  */
 export async function withFiles<T>(
   paths: string[],
@@ -78,7 +78,7 @@ export async function replaceFiles(files: NewFile[]): Promise<void> {
   try {
     for (const [index, { path, text, mode }] of files.entries()) {
       const to = await placeOf(path);
-      // The same name each time: what a killed run has left is used up.
+      // The same name each time, so that a killed run leaves nothing for long.
       const from = join(dirname(to), `.${basename(to)}.${index}.new`);
       written.push({ from, to, text });
       await remove(from);

@@ -64,9 +64,9 @@ export class FrameReader {
   }
 
   /**
-   * The next frame, without its length; valid until the next call. Null if
-   * the source ends, be it between frames or inside of one: without the
-   * peer's authenticated end either is a cut.
+   * The next frame, without its length; valid until the next call. Null if the
+   * source ends, between frames or inside one: without the peer's authenticated
+   * end, either is a cut.
    *
    * @param min The least length that is allowed here, in bytes.
    * @param max The greatest.

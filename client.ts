@@ -24,50 +24,47 @@ import { format } from "./tunnel/address.ts";
 const USAGE = `
 Usage: deno task client [flags] [words...]
 
-Sends the words as one line and prints the reply. Without words it streams
-stdin to the server and the reply to stdout; at a terminal it asks for lines
-until 'q' or Ctrl-D. With --listen it carries each local connection to the
-server, and reads certificates and keys again when their files change, and at
-SIGHUP.
+Sends the words as one line and prints the reply. Without words, it sends stdin
+and prints the reply; at a terminal, it asks for lines until 'q' or Ctrl-D. With
+--listen, it carries each local connection to the server, and reads certificates
+and keys again when their files change, and on SIGHUP.
 
-  --server NAME            one that was joined under this name; else the one that
-                           was joined without, as certs/server.json has it
-  --host NAME              the server's name or address (localhost)
-  --port PORT              its port (5001)
-  --listen WHERE           carry local connections: [HOST:]PORT (HOST: 127.0.0.1)
-                           or unix:/path; WHERE=SERVICE carries them to a service
-                           of the server's; may repeat
-  --check                  try the way to the server, step by step, and say what
-                           is wrong
-  --connect SERVICE        carry stdin and stdout to a service of the server's
-  --server-name NAME       the name its certificate has, if it is another
-  --ca FILE                certificate to trust, PEM (certs/cert.pem)
-  --system-ca              trust this system's public CAs, and of files only
-                           what --ca says
-  --psk FILE               key file, identity:hex (certs/psk.txt)
-  --identity NAME          whose key to use (default, or the only one)
-  --client-cert FILE       certificate to show to a proxy that wants one
-  --client-key FILE        its private key
-  --websocket [PATH]       through boxes that speak HTTP: in a WebSocket, at
-                           /innerlock unless PATH is given
-  --proxy URL              through a forward proxy, http://[USER@]HOST:PORT; none
-                           for no proxy; else what HTTPS_PROXY, ALL_PROXY and
-                           NO_PROXY say
+  --server NAME            a server joined with --as NAME (the unnamed one)
+  --host NAME              its name or address (as joined, or localhost)
+  --port PORT              its port (as joined, or 5001)
+  --listen WHERE[=SERVICE] carry local connections: [HOST:]PORT or unix:/path
+                           (HOST: 127.0.0.1); may repeat
+  --connect SERVICE        carry stdin and stdout to a service
+  --check                  try each step on the way to the server, and say what
+                           to do
+  --websocket [PATH]       go through boxes that speak HTTP (/innerlock)
+  --proxy URL              go through a forward proxy, http://[USER@]HOST:PORT;
+                           none for no proxy (what HTTPS_PROXY, ALL_PROXY and
+                           NO_PROXY say)
   --proxy-password-file F  its password
-  --handshake-timeout S    seconds the server has to prove its key (10)
-  --idle-timeout S         silent for so long, the server is pinged, and given up
-                           after as long again; 0 for never (25)
-  --grace S                with --listen: at SIGTERM, seconds for connections to
-                           finish (30)
+  --server-name NAME       the name in the certificate, if it differs
+  --ca FILE                certificate to trust, PEM (certs/cert.pem)
+  --system-ca              trust this system's public CAs, and no file unless
+                           --ca names it
+  --psk FILE               key file, identity:hex (certs/psk.txt)
+  --identity NAME          whose key to use (the only one, or default)
+  --client-cert FILE       certificate to show to a box that asks for one
+  --client-key FILE        its private key
+  --handshake-timeout S    seconds to connect, until the server has proved its
+                           key (10)
+  --idle-timeout S         ping the server after this many silent seconds, and
+                           drop it after as many more; 0 for never (25)
   --max-connections N      with --listen: how many local connections at a time;
                            others wait in the system's queue (1000)
-  --reserve N              with --listen: how many sessions may be kept ready for
-                           connections to come (8)
-  --quiet                  no progress of a transfer at a terminal
+  --reserve N              with --listen: how many sessions to keep ready (8)
+  --grace S                with --listen: seconds for connections to finish
+                           after SIGTERM (30)
+  --quiet                  do not show a transfer's progress at a terminal
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
-Exit codes: 1 network or server, 2 usage or configuration, 3 refused.
+Exit codes: 1 the network or the server failed, 2 wrong usage or configuration,
+3 refused.
 `;
 
 const FLAGS = {
@@ -113,12 +110,12 @@ async function main(args: Args): Promise<number | void> {
     throw new UsageError("--check does not go with --listen");
   }
   if (args.texts("listen").length > 0) return await carryAll(args);
-  // As it would be by itself, had nobody listened.
+  // As if this program did not listen for SIGHUP.
   onHangUp(() => Deno.exit(HANGUP_EXIT));
   const service = args.text("connect");
   if ((service !== undefined || isCheck) && args.words.length > 0) {
     const flag = isCheck ? "--check" : "--connect";
-    throw new UsageError(`${flag} goes with no words: ${args.words[0]}`);
+    throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
   }
   const options = forService(await readDialOptions(args), service);
   // All files have been read.
@@ -146,8 +143,8 @@ async function main(args: Args): Promise<number | void> {
       .finally(() => progress?.[Symbol.dispose]());
     if (isReplaced) {
       stderr.line(
-        "client: the server replaced what is no text; for binary start it " +
-          "with --echo",
+        "client: the server replaced bytes that are not text; for binary data, " +
+          "start it with --echo",
       );
     }
   }

@@ -1,6 +1,6 @@
 /**
- * Makes what the two locks need: a TLS key and certificate, by way of openssl,
- * and the key file of the inner lock. Invites clients, and joins a server.
+ * Makes what the two locks need: a TLS key and certificate, with openssl, and the
+ * key file of the inner lock. Invites clients, and joins a server.
  *
  * ```sh
  * deno task certs --host server.example --invite alice
@@ -25,29 +25,31 @@ import { isIdentity } from "./lib/psk.ts";
 const USAGE = `
 Usage: deno task certs [flags]
 
-Makes key.pem, cert.pem (by openssl) and psk.txt. What is there and valid stays,
-but for a certificate of this machine alone that --host is to add to.
+Makes key.pem and cert.pem with openssl, and psk.txt. Valid files stay as they
+are, except that --host adds names to a certificate for this machine alone.
 
-  --out DIR          where to (certs)
+  --out DIR          the folder for the files (certs)
   --host NAME|IP     a name or address of the server; may repeat; localhost,
-                     127.0.0.1, ::1 and those of a replaced cert.pem are always in
+                     127.0.0.1, ::1 and the old certificate's names are always
+                     included
+  --invite NAME      print the line for a client; NAME@SERVICE for one service
+                     alone
+  --port PORT        the server's port, for --invite (5001)
+  --join             on a client: ask for that line, and write its files
+  --as NAME          with --join: the name to keep the server under, for
+                     client --server NAME
+  --invite-file FILE write the line to this file, or --join from it
+  --identity NAME    make a key for this identity; may repeat (default)
+  --rekey NAME       give an identity another key; may repeat
+  --revoke NAME      remove an identity, and do nothing else; may repeat
+  --renew            replace key.pem and cert.pem
   --days N           how long the certificate is valid (365)
   --rsa              RSA 4096 instead of EC P-256
   --passphrase       encrypt key.pem; asks for the passphrase twice
-  --csr              write cert.csr as well, for those who have a CA
-  --renew            replace key.pem and cert.pem
-  --identity NAME    an identity to make a key for in psk.txt; may repeat (default)
-  --rekey NAME       give an identity another key; may repeat
-  --revoke NAME      only take an identity out of psk.txt; may repeat
-  --invite NAME      print one line with all that a client needs to speak as NAME;
-                     NAME@SERVICE for one service alone
-  --port PORT        the server's port, for --invite (5001)
-  --join             only ask for such a line, on a client, and write its files
-  --as NAME          with --join: keep them under a name, for client --server NAME
-  --invite-file FILE write the line there, or read it from there
+  --csr              also write cert.csr, for a CA to sign
   --help, --version
 
-Exit codes: 1 openssl failed, 2 usage or configuration.
+Exit codes: 1 openssl failed, 2 wrong usage or configuration.
 `;
 
 const FLAGS = {
@@ -72,7 +74,7 @@ async function main(args: Args): Promise<void> {
   const notes = await inFolder(args, out, () => make(args, out));
   if (args.text("invite") !== undefined) return await invite(args, out, notes);
   notes.forEach((note) => stdout.line(note));
-  stdout.line(`a client needs ${out}/cert.pem and its lines of ${out}/psk.txt`);
+  stdout.line(`a client needs ${out}/cert.pem and its line of ${out}/psk.txt`);
 }
 
 function checkNames(args: Args): void {
@@ -88,7 +90,7 @@ function checkNames(args: Args): void {
   for (const host of args.texts("host")) {
     if (subjectAltName(host) !== undefined) continue;
     throw new UsageError(
-      `--host takes a name or an IP address, nothing around it, not ${host}`,
+      `--host takes a name or an IP address alone, not ${host}`,
     );
   }
   if (args.text("as") !== undefined) {
@@ -102,7 +104,7 @@ function checkNames(args: Args): void {
   }
 }
 
-/** Keeps what is there, and makes what is missing; what may be said of it. */
+/** Keeps what is there, makes what is missing, and says what it did. */
 async function make(args: Args, out: string): Promise<string[]> {
   const path = `${out}/psk.txt`;
   const old = await readIfThere(path);
@@ -112,7 +114,7 @@ async function make(args: Args, out: string): Promise<string[]> {
   const isFirst = file.keys().size === 0 && asked.length === 0;
   for (const identity of new Set(isFirst ? ["default"] : asked)) {
     if (file.keys().has(identity)) {
-      notes.push(`${path}: ${identity} has a key, kept`);
+      notes.push(`${path}: kept the key of ${identity}`);
       continue;
     }
     file.setKey(identity);
@@ -121,7 +123,7 @@ async function make(args: Args, out: string): Promise<string[]> {
   for (const identity of args.texts("rekey")) {
     if (!file.keys().has(identity)) throw unknown(identity, path);
     file.setKey(identity);
-    notes.push(`${path}: made another key for ${identity}, who needs it now`);
+    notes.push(`${path}: made another key for ${identity}, who now needs it`);
   }
   const hosts = args.texts("host").map(canonical);
   const tls = await certificateWork(args, out, hosts);
@@ -132,7 +134,7 @@ async function make(args: Args, out: string): Promise<string[]> {
   return [...tls.notes, ...notes];
 }
 
-/** Takes identities out of the key file. */
+/** Removes identities from the key file. */
 async function revoke(args: Args, path: string): Promise<void> {
   const file = new KeyFile(path, await readIfThere(path));
   const revoked = args.texts("revoke");
@@ -141,12 +143,12 @@ async function revoke(args: Args, path: string): Promise<void> {
   }
   if (file.keys().size === 0) {
     throw new UsageError(
-      `Nobody would be left in ${path}: add another with --identity first`,
+      `${path} would have no key left; add another with --identity first`,
     );
   }
   await replaceFiles([{ path, text: file.text, mode: 0o600 }]);
-  stdout.line(`${path}: took out ${revoked.join(", ")}`);
-  stdout.line("a running server notices, and cuts whoever is connected so");
+  stdout.line(`${path}: removed ${revoked.join(", ")}`);
+  stdout.line("a running server notices, and cuts their connections");
 }
 
 function unknown(identity: string, path: string): UsageError {

@@ -48,37 +48,40 @@ backend, through TLS and an inner lock.
 
   --host ADDRESS           address to listen on (127.0.0.1)
   --port PORT              port to listen on; 0 takes a free one (5001)
-  --forward TO             backend: HOST:PORT or unix:/path; SERVICE=TO for
-                           clients that ask for a service; may repeat
-  --echo                   send back what comes as it came, binary included
+  --forward [SERVICE=]TO   carry clients to HOST:PORT or unix:/path; repeat it
+                           for more services
+  --echo                   send bytes back unchanged, instead of text in upper
+                           case
   --cert FILE              certificate, PEM (certs/cert.pem)
   --key FILE               its private key, PEM (certs/key.pem)
-  --passphrase-file FILE   the key's passphrase; asked for if it needs one
+  --passphrase-file FILE   the key's passphrase; without it, the server asks if
+                           it needs one
   --psk FILE               key file, identity:hex (certs/psk.txt)
-  --no-tls                 no outer lock: a proxy on this machine or this
-                           private network ends TLS
-  --proxies ADDRESSES      boxes in front that say from where clients come:
-                           addresses or networks (10.0.0.0/8), by commas; by
-                           X-Forwarded-For where clients come by WebSocket
-  --proxy-protocol         those boxes say it by the PROXY protocol; it comes
-                           before TLS, so it goes with --no-tls only
+  --no-tls                 no outer lock: a box on this machine or this private
+                           network ends TLS
+  --proxies ADDRESSES      boxes whose X-Forwarded-For to believe: addresses or
+                           networks (10.0.0.0/8), separated by commas
+  --proxy-protocol         these boxes use the PROXY protocol; needs --no-tls
   --reuse-port             share the port with other server processes
-  --max-connections N      how many clients at a time (10000)
-  --max-handshakes N       how many more may be unproved; beyond, the address
-                           that has most of them loses its oldest (256)
+  --max-connections N      how many clients at a time; others wait (10000)
+  --max-handshakes N       how many more may not have proved a key yet; beyond
+                           that, the network with most of them loses its oldest
+                           (256)
   --handshake-timeout S    seconds a client has to prove its key (10)
-  --idle-timeout S         silent for so long, a client is pinged, and given up
-                           after as long again; 0 for never (25)
-  --grace S                at SIGTERM, seconds for clients to finish (30)
+  --idle-timeout S         ping a client after this many silent seconds, and
+                           drop it after as many more; 0 for never (25)
+  --grace S                seconds for clients to finish after SIGTERM (30)
   --log-format FORMAT      text or json (text)
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
-Prints "listening on HOST:PORT" when ready; the log goes to stderr. Certificate
-and keys are read again when their files change, and at SIGHUP; a client whose
-key was taken away or replaced is cut. SIGTERM or SIGINT: no new clients, and the
-end when the last has gone; a second one, half a second later or more: at once.
-Exit codes: 1 network, or clients cut at the end; 2 usage or configuration.
+Prints "listening on HOST:PORT" on stdout when it is ready. The log goes to
+stderr. The server reads certificate and keys again when their files change, and
+on SIGHUP; it cuts clients whose key was removed or replaced. On SIGTERM or
+SIGINT it takes no new clients and exits when the last one has left. A second
+signal, at least half a second later, stops it at once.
+Exit codes: 1 the network failed, or clients were cut at the end; 2 wrong usage
+or configuration.
 `;
 
 /** The flags that name a file to read, now and at each reload. */
@@ -169,14 +172,15 @@ async function main(args: Args): Promise<number> {
       "stopping",
       clients.live.size > 0 ? mayFinish(live, grace) : "stopping",
     );
-    // Nor may handshakes take longer.
+    // Handshakes may not take longer either.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
   if (backends.size === 0) {
     log(
       "echo",
-      "what clients send goes back " +
-        (args.is("echo") ? "as it came" : "in upper case"),
+      args.is("echo")
+        ? "sending bytes back unchanged"
+        : "sending text back in upper case",
     );
   }
   announce(first);
@@ -192,7 +196,9 @@ async function main(args: Args): Promise<number> {
     clients.serve(channel, services.get(channel.service)!);
   }
   const hasFailed = stopAt === undefined;
-  if (hasFailed) log("stopping", "stopping: the port could not be kept");
+  if (hasFailed) {
+    log("stopping", "stopping: another program has taken the port");
+  }
   const left = (stopAt ?? performance.now() + grace) - performance.now();
   const cut = await clients.live.drain(Math.max(0, left));
   refusals.tellRepeated();
@@ -202,11 +208,11 @@ async function main(args: Args): Promise<number> {
 
 /** What is said when a limit is reached: once a minute at most. */
 const LIMITS = {
-  connections: "--max-connections is reached: others wait",
+  connections: "--max-connections is reached: more clients wait",
   handshakes:
-    "--max-handshakes is reached: the addresses that have most of them lose " +
-    "their oldest",
-  descriptors: "out of file descriptors: others wait in the system's queue",
+    "--max-handshakes is reached: the network with most of them loses its oldest",
+  descriptors:
+    "out of file descriptors: more clients wait in the system's queue",
 };
 
 /** The backends by service; the default one has no name. */
@@ -217,8 +223,7 @@ function readBackends(args: Args): Map<string | undefined, Address> {
     const address = parseAddress(to!);
     if (!address) {
       throw new UsageError(
-        "--forward takes HOST:PORT or unix:/path, and SERVICE= before it, " +
-          `not ${text}`,
+        `--forward takes [SERVICE=]HOST:PORT or [SERVICE=]unix:/path, not ${text}`,
       );
     }
     if (backends.has(service)) {
@@ -272,7 +277,7 @@ function networksOf(text: string): (address: string) => boolean {
     const has = network(part.trim());
     if (has) return has;
     throw new UsageError(
-      `--proxies takes addresses or networks, as 10.0.0.0/8, not ${part}`,
+      `--proxies takes addresses or networks, such as 10.0.0.0/8, not ${part}`,
     );
   });
   return (address) => networks.some((has) => has(address));
@@ -287,16 +292,15 @@ function open(
   const tls = !args.is("no-tls");
   if (!tls && !isPrivateAddress(hostname)) {
     throw new UsageError(
-      `--no-tls does not go with --host ${hostname}: ` +
-        "it takes a loopback or private address",
+      `--no-tls needs a loopback or private address as --host, not ${hostname}`,
     );
   }
   const proxies = args.text("proxies");
   const proxyProtocol = args.is("proxy-protocol");
   if (proxyProtocol && (tls || proxies === undefined)) {
     throw new UsageError(
-      "--proxy-protocol goes with --no-tls, since its header comes before TLS, " +
-        "and with --proxies, since anybody else could say anything",
+      "--proxy-protocol needs --no-tls, because its header comes before TLS, " +
+        "and --proxies, because nobody else may be believed",
     );
   }
   const options = {
@@ -318,7 +322,7 @@ function open(
   } catch (error) {
     const where = format({ host: hostname, port });
     const message = `Cannot listen on ${where}: ${whyNot(error, "serve")}`;
-    // Who uses a port may go; all else is wrong until it is changed.
+    // Whoever uses the port may leave; any other fault stays until it is fixed.
     throw error instanceof Deno.errors.AddrInUse
       ? new Error(message)
       : new UsageError(message);

@@ -1,5 +1,6 @@
 /**
- * What is a host, and which do not leave a machine or a private network.
+ * What counts as a host, and which hosts are on this machine or a private
+ * network.
  *
  * @module
  */
@@ -63,12 +64,12 @@ export function isHost(text: string): boolean {
   return isIP(text) !== 0 || isName(text);
 }
 
-/** Whether an address means something on one link only, and does not say which. */
+/** Whether an address is valid on one link only, and does not say which. */
 export function lacksZone(host: string): boolean {
   return isIPv6(host) && !host.includes("%") && has(LINK_LOCAL, host);
 }
 
-/** The one way to write a host of the many that an IPv6 address has. */
+/** The canonical form of a host; an IPv6 address has many others. */
 export function canonical(host: string): string {
   if (!isIPv6(host)) return host.toLowerCase();
   return new URL(`http://[${host}]`).hostname.slice(1, -1);

@@ -1,6 +1,6 @@
 /**
- * What a server says when it starts: what it does for clients, and what it proves
- * itself with.
+ * What a server says when it starts: what it does for clients, and with what it
+ * proves itself.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import type { Log } from "./log.ts";
 import { messageOf } from "./main.ts";
 import { count } from "./words.ts";
 
-/** Tells how many identities there are, and what the certificate says. */
+/** Logs how many identities there are, and what the certificate says. */
 export function announceCredentials(
   { psk, cert }: ListenerCredentials,
   log: Log,
@@ -34,8 +34,8 @@ export function announceCredentials(
 }
 
 /**
- * Tells where a service's clients are carried, and whether anybody answers there:
- * it is dialled once.
+ * Logs where a service's clients are carried, and whether anybody answers there.
+ * It dials once.
  *
  * @param service Undefined for the default one, which has no name.
  */
@@ -53,6 +53,10 @@ export async function announceBackend(
     (await connectPlain(backend, new AbortController().signal)).close();
     log("forward", `${what}, which answers`, fields);
   } catch (error) {
-    log("warning", `${what}, but for now: ${messageOf(error)}`, fields);
+    log(
+      "warning",
+      `${what}, which does not answer yet: ${messageOf(error)}`,
+      fields,
+    );
   }
 }

@@ -1,5 +1,5 @@
 /**
- * What a box on the way to the server does to a client, in words for people: one
+ * What a box on the way to the server does to a client, written for people: one
  * line that says what to do.
  *
  * @module
@@ -8,7 +8,7 @@
 import { HttpError } from "../lib/http.ts";
 
 /** How to go on where frames alone do not pass. */
-export const BY_WEBSOCKET = "through a box that speaks HTTP, use --websocket";
+export const BY_WEBSOCKET = "if a box in between speaks HTTP, use --websocket";
 
 /**
  * Why no WebSocket was opened.
@@ -24,8 +24,8 @@ export function whyNoWebSocket(error: HttpError, target: string): string {
       return fail("it does not speak HTTP; try it without --websocket");
     case "closed":
       return fail(
-        "it closed the connection without an answer; perhaps a box in between " +
-          "does not reach the server",
+        "it closed the connection without an answer; a box in between may not " +
+          "reach the server",
       );
   }
   return fail(`it answered ${startLine}; ${adviceOn(status)}`);
@@ -36,17 +36,17 @@ function adviceOn(status: number | undefined): string {
   switch (status) {
     case 401:
     case 403:
-      return "a box in between does not let this through: ask who runs it";
+      return "a box in between does not let this through; ask whoever runs it";
     case 404:
-      return "if it passes another path on, give it as --websocket PATH";
+      return "if the box passes on another path, give it with --websocket PATH";
     case 426:
-      return "a box in between takes the Upgrade out of the request: " +
+      return "a box in between removes Upgrade from the request; " +
         "docs/BOXES.md has the lines that pass it on";
     case 502:
     case 503:
     case 504:
-      return "a box in between does not reach the server: does it run?";
+      return "a box in between cannot reach the server; is the server running?";
     default:
-      return "is it innerlock, or a box in front of it, at all?";
+      return "is it innerlock, or a box in front of it?";
   }
 }

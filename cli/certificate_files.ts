@@ -44,7 +44,7 @@ interface Pair {
 /**
  * Keeps key and certificate, or makes both.
  *
- * @param asked The names and addresses that `--host` gives.
+ * @param asked The names and addresses given with `--host`.
  */
 export async function certificateWork(
   args: Args,
@@ -83,7 +83,7 @@ function infoOf({ certPath, cert }: Pair): CertificateInfo | undefined {
   }
 }
 
-/** The certificate that is there and stays, if it does. */
+/** The certificate that is there, if it may stay. */
 function keptOf(
   args: Args,
   pair: Pair,
@@ -93,14 +93,14 @@ function keptOf(
   if (key === undefined && cert === undefined) return undefined;
   if (key === undefined) {
     throw new UsageError(
-      `There is ${certPath} but no ${keyPath}, as a client has it: --renew ` +
-        "makes both anew, for a server",
+      `There is ${certPath} but no ${keyPath}, as on a client; for a server, ` +
+        "--renew makes both",
     );
   }
   const stays = () => {
     if (!args.is("passphrase") && !args.is("rsa")) return;
     throw new UsageError(
-      `${keyPath} is there and stays as it is: --renew replaces it`,
+      `${keyPath} exists and stays as it is; --renew replaces it`,
     );
   };
   if (cert === undefined) {
@@ -110,8 +110,8 @@ function keptOf(
   const old = infoOf(pair);
   if (old === undefined) {
     throw new UsageError(
-      `${certPath} is no certificate: --renew replaces it and ${keyPath}, for ` +
-        "the names that --host gives",
+      `${certPath} is not a certificate; --renew replaces it and ${keyPath}, ` +
+        "for the names given with --host",
     );
   }
   const blocks = privateKeysOf(keyPath, key);
@@ -122,22 +122,22 @@ function keptOf(
   const isLocked = !isPlain && plain.length < blocks.length;
   if (!isPlain && !isLocked) {
     throw new UsageError(
-      `${keyPath} is not the key of ${certPath}: --renew replaces both`,
+      `${keyPath} is not the key of ${certPath}; --renew replaces both`,
     );
   }
   const missing = asked.filter((host) => !isMadeOutTo(old, host));
   if (mayReplace(old, missing)) {
     if (!isLocked || args.is("passphrase")) return undefined;
     throw new UsageError(
-      `${keyPath} is encrypted and has to be replaced: --passphrase encrypts ` +
-        "the new one, --renew leaves it plain",
+      `${keyPath} is encrypted and must be replaced; --passphrase encrypts ` +
+        "the new one, --renew leaves it unencrypted",
     );
   }
   if (missing.length > 0) {
     const some = missing.join(", ");
     throw new UsageError(
-      `${certPath} is not made out to ${some}: --renew adds it, and every ` +
-        "client then needs the new one",
+      `${certPath} is not for ${some}; --renew adds it, and every client then ` +
+        "needs the new certificate",
     );
   }
   stays();
@@ -146,7 +146,7 @@ function keptOf(
 
 /**
  * Whether a certificate is replaced unasked: one of ours that has expired, or
- * that lacks a name and is of use on this machine only. A CA's never is.
+ * that lacks a name and is of use on this machine only; never one of a CA.
  */
 function mayReplace(old: CertificateInfo, missing: string[]): boolean {
   const isLocal = old.names.every((name) => LOCAL_NAMES.includes(name));
@@ -171,14 +171,14 @@ async function makePair(
   const cert = await makeCertificate(key, hosts, days, `${out}/.openssl`);
   const keyFile = (text: string) => ({ path: keyPath, text, mode: 0o600 });
   const certFile = { path: certPath, text: cert, mode: 0o644 };
-  // Whenever this run is killed, key.pem has the key of cert.pem in it.
+  // Even if this run is killed, key.pem holds the key of cert.pem.
   const files = pair.key && pair.cert
     ? [keyFile(`${text}\n${pair.key}`), certFile, keyFile(text)]
     : [keyFile(text), certFile];
   if (args.is("csr")) files.push(await requestFile(out, key, hosts));
   const what = text === pair.key ? "made a certificate" : "made";
   const notes = [
-    `${certPath}, ${keyPath}: ${what}, for ${hosts.join(", ")}`,
+    `${certPath}, ${keyPath}: ${what} for ${hosts.join(", ")}`,
     nameOf(describeCertificate(cert)),
   ];
   if (old?.isCurrent === false) {
@@ -209,8 +209,8 @@ function nameOf(certificate: CertificateInfo): string {
 
 function validity({ isCurrent, isSelfSigned, expires }: CertificateInfo) {
   if (isCurrent) return `valid until ${expires}`;
-  return `expired ${expires}` +
-    (isSelfSigned ? "" : ", its CA has to renew it");
+  return `expired on ${expires}` +
+    (isSelfSigned ? "" : ", and its CA has to renew it");
 }
 
 async function requestFile(
@@ -224,8 +224,8 @@ async function requestFile(
 
 function askPassphrase(): string {
   const passphrase = promptHidden("Passphrase for key.pem:");
-  if (!passphrase) throw new UsageError("A passphrase may not be empty");
-  if (promptHidden("Once more:") !== passphrase) {
+  if (!passphrase) throw new UsageError("The passphrase must not be empty");
+  if (promptHidden("Again:") !== passphrase) {
     throw new UsageError("The two passphrases differ");
   }
   return passphrase;

@@ -1,6 +1,6 @@
 /**
- * Looks at certificates before they are used: Deno's errors come late and name no
- * file.
+ * Checks certificates before they are used: Deno's errors come late and do not
+ * name the file.
  *
  * @module
  */
@@ -37,7 +37,7 @@ export function hasIssuer(cert: string): boolean {
     .some((one) => new X509Certificate(one).subject === issuer);
 }
 
-/** What people should know of a certificate's time, if anything. */
+/** A warning about a certificate's dates, if there is one. */
 export function timeWarning(path: string, cert: string): string | undefined {
   const { validFrom, validTo } = new X509Certificate(cert);
   const [start, end] = [new Date(validFrom), new Date(validTo)];
@@ -77,7 +77,7 @@ export interface CertificateInfo {
   isCurrent: boolean;
   /** Whether no CA has signed it. */
   isSelfSigned: boolean;
-  /** The names and addresses to which it is made out. */
+  /** The names and addresses that it is for. */
   names: string[];
 }
 

@@ -1,6 +1,6 @@
 /**
- * `client --check`: the way to the server, step by step, up to the first that
- * fails.
+ * `client --check`: the way to the server, step by step, up to the first step
+ * that fails.
  *
  * @module
  */
@@ -19,18 +19,18 @@ import { dial, type DialOptions, inWords } from "./dial.ts";
 import { Exit, exitCodeOf, messageOf } from "./main.ts";
 import { stdout } from "./output.ts";
 
-/** A session that the server does not want is gone after so long, in ms. */
+/** The server drops a session that it does not want within this time, in ms. */
 const SETTLING_TIME = 300;
 
-/** So long a backend may take to be reached, in milliseconds. */
+/** How long the server may take to reach its backend, in milliseconds. */
 const BACKEND_TIME = 1000;
 
 const CERTIFICATE =
   /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g;
 
 /**
- * Goes the way to the server and prints a line for each step: `✓` and what is
- * there, or `✗` and what to do about it, which is the last.
+ * Goes the way to the server and prints a line for each step: `✓` and what it
+ * found, or `✗` and what to do, which ends the check.
  *
  * @returns The exit code: 0, or that of the step that failed.
  */
@@ -50,7 +50,7 @@ export async function check(options: DialOptions): Promise<number> {
 
 type Step = [name: string, work: () => string | Promise<string>];
 
-/** What is tried, one after the other as long as nothing fails. */
+/** The steps, in order. */
 async function* steps(options: DialOptions): AsyncGenerator<Step> {
   const { hostname, port, proxy, websocket, identity } = options;
   const server = format({ host: hostname, port });
@@ -71,7 +71,7 @@ async function* steps(options: DialOptions): AsyncGenerator<Step> {
   if (proxy) {
     yield ["proxy", async () => {
       await passProxy(tcp, options);
-      return `it leads to ${server}`;
+      return `it connects to ${server}`;
     }];
   }
 
@@ -87,7 +87,7 @@ async function* steps(options: DialOptions): AsyncGenerator<Step> {
     throw new ChannelError(code, `${message}; it showed ${nameOf(shown)}`);
   }];
   yield unless("TLS", shown ? whose(shown, options) : "the server is trusted");
-  if (websocket !== undefined) yield unless("WebSocket", "the way is open");
+  if (websocket !== undefined) yield unless("WebSocket", "it is open");
   yield unless("inner lock", `the server has the key of ${identity}`);
 
   const channel = attempt.channel!;
@@ -107,13 +107,13 @@ async function addressesOf(name: string): Promise<string> {
     return found.map(({ address }) => address).join(", ");
   } catch {
     throw new Error(
-      `there is no such name as ${name}, or the name server does not answer; ` +
-        "check --host",
+      `there is no name ${name}, or the name server does not answer; check ` +
+        "--host",
     );
   }
 }
 
-/** Not longer than the flags allow. */
+/** The time limit that the flags set. */
 function deadline({ handshakeTimeout }: DialOptions): AbortSignal {
   return AbortSignal.timeout(handshakeTimeout!);
 }
@@ -132,7 +132,7 @@ async function connectTcp(
       `no answer within ${
         options.handshakeTimeout! / 1000
       } s; the address may ` +
-        "be wrong, or a firewall silent",
+        "be wrong, or a firewall may block it",
     );
   }
 }
@@ -156,8 +156,8 @@ async function passProxy(
 }
 
 /**
- * The certificate that whoever is there shows. It is looked at, not trusted:
- * nothing is said over this connection, which ends here.
+ * The certificate that the other end shows. It is only looked at, not trusted:
+ * nothing is sent over this connection, which ends here.
  */
 async function certificateOf(
   tcp: Deno.TcpConn,
@@ -203,7 +203,7 @@ interface Attempt {
   roundTrip: Promise<number>;
 }
 
-/** Connects as the client always does, and tells how far that went. */
+/** Connects as the client always does, and says how far it got. */
 async function tryToProve(options: DialOptions): Promise<Attempt> {
   const { promise: roundTrip, resolve } = Promise.withResolvers<number>();
   let saidHello = false;
@@ -239,8 +239,8 @@ function whose(shown: X509Certificate, { caCerts = [] }: DialOptions): string {
     ? `the server's own certificate, which --ca has; ${timeOf(shown)}`
     : `${
       nameOf(shown)
-    }; it is trusted, but --ca does not have it itself: it is ` +
-      `the server's, or that of a box in front of it; ${timeOf(shown)}`;
+    }; trusted through its issuer; it belongs to the server ` +
+      `or to a box in front of it; ${timeOf(shown)}`;
 }
 
 function nameOf(shown: X509Certificate): string {
@@ -283,13 +283,13 @@ async function tryService(channel: Channel): Promise<string> {
     while (await channel.read(buffer) !== null);
   })();
   ended.catch(() => {});
-  await within(BACKEND_TIME, `the server cannot reach what ${what} leads to`);
+  await within(BACKEND_TIME, `the server cannot reach the backend of ${what}`);
   return `the server has ${what}`;
 }
 
-/** That it is within the certificate's time is all that can be known of it. */
+/** A clock within the certificate's dates is all that can be checked. */
 function clockWithin({ validFrom, validTo }: X509Certificate): string {
   const now = new Date().toISOString().slice(0, 16).replace("T", " at ");
-  return `it is ${now} UTC here, within the certificate's time, ` +
+  return `it is ${now} UTC here, within the certificate's dates, ` +
     `${dayOf(new Date(validFrom))} to ${dayOf(new Date(validTo))}`;
 }

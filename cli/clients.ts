@@ -19,8 +19,8 @@ import type { Metrics } from "./metrics.ts";
 import { count } from "./words.ts";
 
 /**
- * Why a client left, or was never let in: `backend` is the doing of what is
- * forwarded to, `failed` of another handler.
+ * Why a client left, or was never let in. `backend` means that the backend
+ * failed, `failed` that another handler did.
  */
 export type Reason = "end" | ChannelErrorCode | "backend" | "failed";
 
@@ -30,7 +30,7 @@ export function reasonOf(error: unknown): Reason {
   return error instanceof PlainError ? "backend" : "failed";
 }
 
-/** An address as people write it; one that a box has told of has no port. */
+/** An address as people write it; one that a box has named has no port. */
 export function addressOf({ hostname, port }: Deno.NetAddr): string {
   return port === 0 ? hostname : format({ host: hostname, port });
 }
@@ -43,7 +43,7 @@ export class Clients {
   readonly #log: Log;
   readonly #metrics: Metrics;
 
-  /** Each client is told to both. */
+  /** Both learn of each client. */
   constructor(log: Log, metrics: Metrics) {
     this.#log = log;
     this.#metrics = metrics;

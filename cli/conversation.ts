@@ -81,7 +81,7 @@ export async function converse(channel: Channel, to: string): Promise<void> {
     ...(Deno.stdout.isTerminal() && { print: (bytes) => editor.show(bytes) }),
     onEnd: () => {
       if (editor.isOpen) {
-        editor.note("the server has ended; q or Ctrl-D leaves");
+        editor.note("the server has ended its side; q or Ctrl-D leaves");
       }
     },
   });

@@ -1,6 +1,6 @@
 /**
- * What a running program proves itself with: its files are read again when they
- * change, and when it is told to.
+ * What a running program proves itself with. Its files are read again when they
+ * change, and on request.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { messageOf } from "./main.ts";
 /** How often the files are looked at, in milliseconds. */
 const INTERVAL = 500;
 
-/** The longest pause before files that are no good are tried again, in ms. */
+/** The longest pause before unusable files are tried again, in ms. */
 const LONGEST_PAUSE = 60_000;
 
 /** What is done with the files' last state. */
@@ -19,20 +19,20 @@ export interface Follower<T> {
   take(credentials: T): Promise<void> | void;
   /** It is in force now. */
   taken(credentials: T): void;
-  /** It is no good, and what was before stays in force: told once. */
+  /** It is unusable, and the state before stays in force; called once. */
   failed(error: unknown): void;
 }
 
 /**
  * Credentials that live in files.
  *
- * Files are not watched but looked at: that finds a file that was renamed into
- * place, one behind a link, and one that was away for a moment, on every file
- * system. A change is taken when a second look finds the same, so a file that is
- * being written is left alone.
+ * Files are not watched but polled. On every file system, that finds a file that
+ * was renamed into place, is behind a link, or was away for a moment. A change
+ * counts when a second look finds the same, so a file that is being written is
+ * left alone.
  *
- * One state is taken at a time, and whatever happens meanwhile asks for one more:
- * so the last state of the files is what counts in the end.
+ * One state is taken at a time. Changes meanwhile ask for one more, so the last
+ * state of the files counts in the end.
  */
 export class Credentials<T> implements Disposable {
   readonly #files: string[];
@@ -75,13 +75,13 @@ export class Credentials<T> implements Disposable {
     this.#wait();
   }
 
-  /** Takes the files as they are now, and tells what comes of it. */
+  /** Takes the files as they are now, and reports the result. */
   reload(): void {
     this.#isAsked = true;
     if (this.#follower && !this.#isTaking) this.#wait();
   }
 
-  /** Looks at them no more. */
+  /** Stops polling. */
   [Symbol.dispose](): void {
     this.#follower = undefined;
     clearTimeout(this.#timer);

@@ -1,5 +1,5 @@
 /**
- * What the client's flags say of the way to the server, and the way itself.
+ * The way to the server: what the client's flags say of it, and the connection.
  *
  * @module
  */
@@ -52,7 +52,8 @@ export function dialFiles(args: Args) {
 const DEFAULT_PORT = 5001;
 
 /** Where a client gets the files that `deno task certs` makes. */
-const ORIGIN = "copy it from the server, where 'deno task certs' makes it";
+const ORIGIN =
+  "get it with 'deno task certs --join', or copy it from the server";
 
 /** Reads what the flags say, and the files that they name. */
 export async function readDialOptions(args: Args): Promise<DialOptions> {
@@ -68,8 +69,8 @@ export async function readDialOptions(args: Args): Promise<DialOptions> {
   const serverName = args.host("server-name");
   if (hostname.includes("%") && serverName === undefined) {
     throw new UsageError(
-      `No certificate has the zone of ${hostname}: give the name that it has ` +
-        "as --server-name",
+      `Certificates have no zone, as ${hostname} has; give the certificate's ` +
+        "name with --server-name",
     );
   }
   const clientPair = await readClientPair(args);
@@ -139,7 +140,7 @@ export function chooseIdentity(
   const identity = asked ?? only!;
   if (findPsk(identity, psk)) return identity;
   throw new UsageError(
-    `There is no identity ${identity} in ${file}; choose with --identity: ` +
+    `There is no identity ${identity} in ${file}; choose one with --identity: ` +
       [...psk.keys()].join(", "),
   );
 }
@@ -156,7 +157,7 @@ export function forService(
   throw new UsageError(`The key of ${identity} does not open ${service}`);
 }
 
-/** Connects; what fails is said in words for people. */
+/** Connects; its errors are written for people. */
 export async function dial(
   options: DialOptions & { standby?: boolean; signal?: AbortSignal },
 ): Promise<Channel> {
@@ -167,7 +168,7 @@ export async function dial(
   }
 }
 
-/** Why there is no connection, in words for people. */
+/** The same error, written for people. */
 export function inWords(error: unknown, options: DialOptions): unknown {
   const { hostname, port, proxy } = options;
   const server = format({ host: hostname, port });
@@ -203,7 +204,7 @@ function advised(
   if (websocket !== false && error instanceof HttpError) {
     return new Error(whyNoWebSocket(error, server), { cause: error });
   }
-  // Where a server has refused the key, no other way leads in.
+  // If the server has refused the key, no other way leads in.
   const isUnanswered = error instanceof HttpError ||
     error instanceof UnansweredError && code !== "refused";
   if (isUnanswered && websocket === false) return also(BY_WEBSOCKET);

@@ -32,7 +32,7 @@ interface Entrance {
   service: string | undefined;
 }
 
-/** What is said when callers wait for descriptors: once a minute at most. */
+/** Reported at most once a minute, while callers wait for descriptors. */
 const SHORTAGE =
   "out of file descriptors: callers wait in the system's queue; " +
   "raise 'ulimit -n'";
@@ -41,7 +41,7 @@ const SHORTAGE =
 export async function carryAll(args: Args): Promise<number> {
   const entrances = args.texts("listen").map(parseEntrance);
   if (args.words.length > 0) {
-    throw new UsageError(`--listen goes with no words: ${args.words[0]}`);
+    throw new UsageError(`--listen takes no words: ${args.words[0]}`);
   }
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
@@ -122,7 +122,7 @@ function parseEntrance(text: string): Entrance {
   const address = parseAddress(where, "127.0.0.1");
   if (address) return { address, service };
   throw new UsageError(
-    `--listen takes [HOST:]PORT or unix:/path, and =SERVICE behind it, not ${text}`,
+    `--listen takes [HOST:]PORT[=SERVICE] or unix:/path[=SERVICE], not ${text}`,
   );
 }
 
@@ -137,7 +137,7 @@ function way(
   return `${format(from)} → ${server} as ${identity}`;
 }
 
-/** What it means that the server drops a session that it has just accepted. */
+/** Why a server may drop a session that it has just accepted. */
 function diedYoung(service: string | undefined): string {
   return service === undefined
     ? "The server ends its sessions at once; its log may say why"

@@ -1,6 +1,6 @@
 /**
- * The files that a program is told of: certificates, and secrets, which nobody
- * else may read.
+ * The files that the flags name: certificates, and secrets, which nobody else
+ * may read.
  *
  * @module
  */
@@ -14,12 +14,12 @@ import { promptHidden } from "./prompt.ts";
 /** The permission bits that a secret may not have: group's and others'. */
 const OPEN_TO_OTHERS = 0o077;
 
-/** What the system says of a file or a folder, in words for people. */
+/** Why a file or a folder cannot be used, written for people. */
 export function whyNot(error: unknown): string {
   const { errors } = Deno;
   if (error instanceof errors.IsADirectory) return "it is a folder";
   if (error instanceof errors.NotFound) return "there is no such folder";
-  if (error instanceof errors.PermissionDenied) return "this user may not";
+  if (error instanceof errors.PermissionDenied) return "permission denied";
   // Of /proc, /dev and the like Deno asks for a flag that a task cannot take.
   return error instanceof errors.NotCapable
     ? "Deno lets no program in there; choose another place"
@@ -57,7 +57,7 @@ async function checkMode(path: string): Promise<void> {
   const { mode } = await Deno.stat(path);
   if (mode !== null && mode & OPEN_TO_OTHERS) {
     throw new UsageError(
-      `Cannot use ${path}: others may read it; run 'chmod 600 ${path}'`,
+      `Cannot use ${path}: other users may read it; run 'chmod 600 ${path}'`,
     );
   }
 }
@@ -71,7 +71,7 @@ export async function readPsk(path: string, origin?: string): Promise<PskMap> {
   } catch (error) {
     throw new UsageError(`${messageOf(error)} (${path})`);
   }
-  // After that: whoever named a wrong file need not close it to others.
+  // Only now: whoever named a wrong file need not change its mode.
   await checkMode(path);
   return psk;
 }
@@ -132,7 +132,7 @@ export async function readPrivateKey(
   return findPrivateKey(path, locked, cert, passphrase);
 }
 
-/** The last answer: nobody is asked again as long as the file stays as it is. */
+/** The last answer: nobody is asked again while the file stays the same. */
 let answered: { text: string; passphrase: string } | undefined;
 
 async function readPassphrase(
@@ -143,7 +143,7 @@ async function readPassphrase(
   if (file !== undefined) return await readSecret(file);
   if (answered?.text === text) return answered.passphrase;
   const passphrase = mayAsk
-    ? promptHidden(`Passphrase of ${path}:`)
+    ? promptHidden(`Passphrase for ${path}:`)
     : undefined;
   if (passphrase === undefined) {
     const what = advice ?? `decrypt it with 'openssl pkey -in ${path}'`;

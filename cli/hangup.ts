@@ -1,7 +1,7 @@
 /**
- * SIGHUP, heard from a program's first instruction on: it imports this before all
- * else, and says later what the signal is to do. Until then it is remembered, and
- * does not end the program, as it would by itself.
+ * SIGHUP, from a program's first instruction on. The program imports this before
+ * everything else, and later says what the signal does. Until then the signal is
+ * remembered, and does not end the program.
  *
  * @module
  */

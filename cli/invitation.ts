@@ -1,5 +1,6 @@
 /**
- * An invitation: all that a client needs of a server, in one line.
+ * An invitation: everything that a client needs to know of a server, in one
+ * line.
  *
  * ```text
  * innerlock-1.PAYLOAD.CHECKSUM
@@ -8,7 +9,7 @@
  * CHECKSUM  the first 8 hex digits of its SHA-256
  * ```
  *
- * It has the key in it: whoever reads it can speak as either side.
+ * It contains the key: whoever reads it can speak as either side.
  *
  * @module
  */
@@ -57,22 +58,22 @@ export function parseInvitation(line: string): Invitation {
   const [head = "", payload = "", ...rest] = text.split(".");
   if (!head.startsWith(NAME)) {
     throw new UsageError(
-      "This is no invitation: make one with 'deno task certs --invite NAME' " +
+      "This is not an invitation; make one with 'deno task certs --invite NAME' " +
         "on the server, and copy the whole line",
     );
   }
   const version = head.slice(NAME.length);
   if (version !== VERSION) {
     throw new UsageError(
-      `This invitation is of version ${version}, and this program knows ` +
-        `${VERSION}: use the same release of innerlock on both machines`,
+      `This invitation has version ${version}, but this program knows only ` +
+        `version ${VERSION}; use the same release of innerlock on both machines`,
     );
   }
   const invitation = rest.join(".") === checksum(payload)
     ? decode(payload)
     : undefined;
   if (invitation) return invitation;
-  throw new UsageError("This invitation is damaged: copy the whole line again");
+  throw new UsageError("This invitation is damaged; copy the whole line again");
 }
 
 function decode(payload: string): Invitation | undefined {

@@ -1,6 +1,6 @@
 /**
- * The two sides of an invitation: the server's, which makes one, and the client's,
- * which keeps what it says.
+ * The two sides of an invitation: the server's, which makes one, and the
+ * client's, which keeps what it says.
  *
  * @module
  */
@@ -37,8 +37,8 @@ export async function invite(
   const cert = await readCertificates(`${out}/cert.pem`);
   if (!hasIssuer(cert)) {
     throw new UsageError(
-      `${out}/cert.pem lacks the certificate of its CA, without which clients ` +
-        "do not trust it: append it there",
+      `${out}/cert.pem lacks the certificate of its CA, which clients need; ` +
+        "append it to the file",
     );
   }
   const asked = args.texts("host").find((host) => !host.startsWith("*"));
@@ -46,13 +46,13 @@ export async function invite(
   const port = args.integer("port", 1, 65_535);
   const key = psk.get(identity)!.toHex();
   const line = formatInvitation({ host, port, identity, key, cert });
-  // Of stdout the line is all, so that it can be piped.
+  // Only the line goes to stdout, so that it can be piped.
   notes.forEach((note) => stderr.line(note));
   const file = args.text("invite-file");
   if (file === undefined) {
     stderr.line(
-      `for ${identity} at ${host}:${port}; whoever reads this line can speak ` +
-        `as ${identity}, so pass it on as a secret:`,
+      `invitation for ${identity} to ${host}:${port}; whoever reads this line ` +
+        `can speak as ${identity}, so keep it secret:`,
     );
     stdout.line(line);
   } else {
@@ -60,11 +60,13 @@ export async function invite(
       [file],
       () => replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]),
     );
-    stderr.line(`${file}: for ${identity} at ${host}:${port}; keep it secret`);
+    stderr.line(
+      `${file}: invitation for ${identity} to ${host}:${port}; keep it secret`,
+    );
   }
 }
 
-/** The first of its names that leads here from elsewhere, or else this machine. */
+/** The first of its names that works from elsewhere, or else `localhost`. */
 function hostOf(cert: string): string {
   const { names } = describeCertificate(cert);
   const isLocal = (name: string) =>
@@ -85,8 +87,8 @@ export async function join(args: Args, out: string): Promise<void> {
   const sign = await serverSign(folder);
   if (sign !== undefined) {
     throw new UsageError(
-      `${folder} is a server's, with ${sign}: give this one a name with ` +
-        "--as NAME, or another folder with --out DIR",
+      `${folder} belongs to a server, because it has ${sign}; keep this one ` +
+        "under a name with --as NAME, or in another folder with --out DIR",
     );
   }
   const settings = JSON.stringify({ host, port, identity }, undefined, 2);
@@ -120,7 +122,7 @@ export async function join(args: Args, out: string): Promise<void> {
 /** What shows that a folder is a server's, if it is. */
 async function serverSign(folder: string): Promise<string | undefined> {
   const key = await readIfThere(`${folder}/key.pem`);
-  if (key !== undefined) return "its key.pem";
+  if (key !== undefined) return "a key.pem";
   const psk = await readIfThere(`${folder}/psk.txt`) ?? "";
   const several = linesOf(psk).filter(({ entry }) => entry).length > 1;
   return several ? "the keys of several clients" : undefined;
@@ -133,5 +135,5 @@ async function readLine(file: string | undefined): Promise<string> {
     throw new UsageError(`Cannot read ${file}: there is no such file`);
   }
   if (!Deno.stdin.isTerminal()) return await toText(Deno.stdin.readable);
-  return promptHidden("Paste the invitation; it is not shown:", isWhole) ?? "";
+  return promptHidden("Paste the invitation (it is not shown):", isWhole) ?? "";
 }

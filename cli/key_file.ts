@@ -11,7 +11,7 @@ import { messageOf, UsageError } from "./main.ts";
 const KEY_LENGTH = 32;
 
 /** What a new file begins with. */
-const HEAD = "# identity:key, a line each; keep it secret\n";
+const HEAD = "# identity:key, one per line; keep it secret\n";
 
 /** The text of a key file, which may be empty yet. */
 export class KeyFile {
@@ -41,7 +41,7 @@ export class KeyFile {
       return isEmpty ? new Map() : parsePsk(this.#text);
     } catch (error) {
       throw new UsageError(
-        `${messageOf(error)} (${this.#path}); mend or remove it`,
+        `${messageOf(error)} (${this.#path}); fix or remove it`,
       );
     }
   }
@@ -54,7 +54,7 @@ export class KeyFile {
     this.#text += `${identity}:${key.toHex()}\n`;
   }
 
-  /** Takes an identity out; whether it was in. */
+  /** Removes an identity, and says whether it was there. */
   remove(identity: string): boolean {
     const lines = linesOf(this.#text);
     const kept = lines.filter(({ entry }) => entry?.identity !== identity);

@@ -1,6 +1,6 @@
 /**
- * A terminal at which lines are typed, edited and called up again while other
- * text comes in.
+ * A terminal where lines are typed, edited and recalled while other text comes
+ * in.
  *
  * @module
  */
@@ -17,27 +17,29 @@ import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { stderr, writeAll } from "./output.ts";
 import { onSignal } from "./signals.ts";
 
-/** What a line is asked for with. */
+/** The prompt. */
 const PROMPT = "> ";
 
-/** The line that is no line but the last word. */
+/** The line that ends the conversation. */
 const LEAVE = "q";
 
-/** How many lines can be called up again. */
+/** How many lines can be recalled. */
 const HISTORY_SIZE = 1000;
 
-/** The width of a terminal that does not tell its own. */
+/** The width of a terminal that does not report its own. */
 const COLUMNS = 80;
 
-/** What a shell says of a program that a signal has ended: 128 and its number. */
+/**
+ * What a shell says of a program that a signal has ended: 128 and its number.
+ */
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
 
 /**
  * Asks for lines, and keeps what is being typed below all that is shown
  * meanwhile, this program's stderr included.
  *
- * An unfinished line of what is shown, such as a server's `Password: `, takes the
- * place of the prompt.
+ * An unfinished line of what is shown, such as a server's `Password: `, takes
+ * the place of the prompt.
  */
 export class LineEditor implements AsyncDisposable {
   readonly #screen = new Screen();

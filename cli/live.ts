@@ -1,5 +1,5 @@
 /**
- * What is under way, and is waited for when a program stops.
+ * Work in progress, which a stopping program waits for.
  *
  * @module
  */
@@ -30,7 +30,8 @@ export class Live {
   }
 
   /**
-   * Waits until all is done, but not for longer than that; then ends the rest.
+   * Waits until all work is done, at most for the grace time; then ends the
+   * rest.
    *
    * @param grace In milliseconds.
    * @returns How many had to be ended.

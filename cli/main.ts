@@ -16,11 +16,13 @@ export const Exit = {
   failed: 1,
   usage: 2,
   refused: 3,
-  /** As that of `cat`, which SIGPIPE ends: the reader wants no more. */
+  /** Like `cat` ended by SIGPIPE: the reader wants no more. */
   unread: 128 + 13,
 } as const;
 
-/** The command line or the configuration is wrong; the message says what to do. */
+/**
+ * The command line or the configuration is wrong; the message says what to do.
+ */
 export class UsageError extends Error {}
 
 /** The reader of stdout has gone, as `head` does when it has what it wants. */
@@ -66,14 +68,15 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
     argv.map((arg, i) => withoutValue(arg, argv[i + 1])),
     {
       string: [...strings, "_"],
-      // All may repeat as far as the parser goes: it would keep the last silently.
+      // All may repeat as far as the parser goes: it would keep the last
+      // silently.
       collect: strings,
       boolean: [...flags.boolean ?? [], "help", "version"],
       alias: { h: "help" },
       unknown: (arg, key) => {
         if (key === undefined && takesWords) return true;
         if (/^-\d/.test(arg)) {
-          throw new UsageError(`No flag takes a number below 0, as ${arg} is`);
+          throw new UsageError(`No flag takes a negative number: ${arg}`);
         }
         const what = key === undefined ? "argument" : "flag";
         throw new UsageError(`Unknown ${what} ${arg}: --help lists the flags`);
@@ -109,7 +112,7 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
       const host = text(name);
       if (name === "host" && host && lacksZone(host)) {
         throw new UsageError(
-          `--host ${host} lacks its zone, as in ${host}%eth0`,
+          `--host ${host} needs its zone, as in ${host}%eth0`,
         );
       }
       if (host === undefined || isHost(host)) return host;

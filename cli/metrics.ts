@@ -28,7 +28,7 @@ export class Metrics {
   /** Begins to measure. */
   constructor() {
     this.#meter.createObservableUpDownCounter("innerlock.channels.live", {
-      description: "Channels that there are",
+      description: "Live channels",
     }).addCallback((result) => result.observe(this.#live.size));
     this.#meter.createObservableCounter("innerlock.bytes", {
       description: "Bytes of data, by direction",

@@ -1,5 +1,5 @@
 /**
- * What `gen_certs.ts` asks of openssl.
+ * What `gen_certs.ts` uses openssl for.
  *
  * @module
  */
@@ -15,14 +15,16 @@ export async function makeKey(rsa: boolean): Promise<string> {
   return await openssl(["genpkey", ...algorithm]);
 }
 
-/** Clocks differ: a certificate is valid from so long ago, in milliseconds. */
+/**
+ * Clocks differ: how long ago a certificate's validity begins, in milliseconds.
+ */
 const BACKDATE = 3_600_000;
 
 /**
  * A self-signed certificate of a key for names and addresses, PEM.
  *
- * It is `openssl ca` that makes it: until version 3.4 that alone can say from
- * when on a certificate is valid.
+ * `openssl ca` makes it: before version 3.4, no other command can set the start
+ * of its validity.
  *
  * @param dir Where openssl keeps its books while it works: a new folder, one of
  * the system's for temporary files unless given. The key passes through a pipe
@@ -73,7 +75,7 @@ function asn1Time(time: number): string {
   return new Date(time).toISOString().replace(/\.\d+|[-:T]/g, "");
 }
 
-/** What a certificate says besides its names. */
+/** What a certificate says in addition to its names. */
 const EXTENSIONS = [
   // Deno refuses a self-signed leaf that calls itself a CA.
   "basicConstraints=critical,CA:FALSE",

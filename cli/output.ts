@@ -1,5 +1,5 @@
 /**
- * The way of every program to its stdout and stderr, a line at a time.
+ * How every program writes to its stdout and stderr, a line at a time.
  *
  * `console.error` throws when a disk is full, and stops the whole program while
  * nobody reads the pipe. Here a line waits instead, and the program goes on.
@@ -12,12 +12,14 @@ import { visible } from "./visible.ts";
 import { count } from "./words.ts";
 
 /**
- * How many lines may wait while others are being written; those that come then
- * are counted only.
+ * How many lines may wait while others are being written. Further lines are only
+ * counted.
  */
 const MAX_WAITING = 1000;
 
-/** A pipe that others made non-blocking, and that is full, is tried so often. */
+/**
+ * How often to try a full pipe that others made non-blocking, in milliseconds.
+ */
 const RETRY_PAUSE = 20;
 
 /** How long a program that ends waits for its last lines, in milliseconds. */
@@ -34,7 +36,7 @@ export interface Sink {
  * written waits for the next line, and is tried again before it.
  */
 export class Output {
-  /** Says of lines that they were lost, in a line of its own. */
+  /** The line that says how many lines were lost. */
   describeLoss = (lost: number): string =>
     `${count(lost, "line was", "lines were")} lost here`;
 
@@ -65,7 +67,7 @@ export class Output {
     this.raw(visible(text) + "\n");
   }
 
-  /** Writes text as it is: none that others may have chosen. */
+  /** Writes text as it is; never text that others may have chosen. */
   raw(text: string): void {
     if (this.#waiting.length < MAX_WAITING) this.#waiting.push(text);
     else this.#lost++;
@@ -90,7 +92,7 @@ export class Output {
     return error;
   }
 
-  /** @returns The error that it was given up for. */
+  /** @returns The error that stopped it, if one did. */
   async #write(): Promise<unknown> {
     try {
       while (!this.isIdle) {

@@ -52,8 +52,8 @@ export function parsePem(
   if (blocks.length === 0) {
     const other = kind === "CERTIFICATE" ? "PRIVATE KEY" : "CERTIFICATE";
     fail(
-      `it has no ${KINDS[kind]} in it` +
-        (isPartOf(other, text) ? ` but a ${KINDS[other]}` : ""),
+      `it contains no ${KINDS[kind]}` +
+        (isPartOf(other, text) ? `, but a ${KINDS[other]}` : ""),
     );
   }
   try {

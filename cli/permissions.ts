@@ -1,10 +1,10 @@
 /**
- * The rights that a program gives up once it knows what it was asked to do.
+ * Gives up rights once a program knows what it was asked to do.
  *
  * A task cannot know which files its flags will name, so it grants all of them,
- * as `--allow-read=/`. Deno narrows that while the program runs: what was
- * requested by its own path stays when the right to the root is revoked. It
- * cannot narrow a grant without a path (`--allow-read`, `--allow-net`); such a
+ * with `--allow-read=/`. Deno can narrow that while the program runs: a path
+ * that was requested by itself stays when the right to the root is revoked. Deno
+ * cannot narrow a grant without a path (`--allow-read`, `--allow-net`): such a
  * right is kept or given up as a whole.
  *
  * @module
@@ -12,7 +12,9 @@
 
 import type { Address } from "../tunnel/address.ts";
 
-/** What is read whatever the flags say: it shows whether descriptors are left. */
+/**
+ * What is read whatever the flags say: it shows whether descriptors are left.
+ */
 const ALWAYS_READ = ["/dev/null"];
 
 /** Keeps the right to read, or to write, these files and folders only. */
@@ -22,7 +24,7 @@ export function keepOnly(name: "read" | "write", paths: string[]): void {
   Deno.permissions.revokeSync(kept.length > 0 ? { name, path: "/" } : { name });
 }
 
-/** Gives up the network: no connection is made from now on. */
+/** Gives up the network: from now on, no connection can be made. */
 export function giveUpNetwork(): void {
   Deno.permissions.revokeSync({ name: "net" });
 }

@@ -1,6 +1,6 @@
 /**
- * Looks at private keys before they are used: Deno's errors come late and name
- * no file.
+ * Checks private keys before they are used: Deno's errors come late and do not
+ * name the file.
  *
  * @module
  */
@@ -80,7 +80,7 @@ function read(path: string, block: PemBlock): KeyObject {
     return createPrivateKey(formatPem(block));
   } catch {
     throw new UsageError(
-      `Cannot use ${path}: it is damaged, or no key that TLS can use`,
+      `Cannot use ${path}: it is damaged, or not a key that TLS can use`,
     );
   }
 }
@@ -88,7 +88,7 @@ function read(path: string, block: PemBlock): KeyObject {
 function decrypt(path: string, block: PemBlock, passphrase: string): KeyObject {
   if (!isCipherKnown(block)) {
     throw new UsageError(
-      `Cannot decrypt ${path}: Deno does not know its cipher; encrypt it with ` +
+      `Cannot decrypt ${path}: Deno does not know its cipher; encrypt it again with ` +
         `'openssl pkcs8 -topk8 -v2 aes-256-cbc -in ${path}'`,
     );
   }
@@ -114,6 +114,6 @@ function checkKind(path: string, key: KeyObject): void {
   if (type === "rsa" && modulusLength >= MIN_RSA_LENGTH) return;
   const kind = [type, namedCurve || modulusLength || ""].join(" ").trim();
   throw new UsageError(
-    `Cannot use ${path}: TLS takes no ${kind} key; make one of EC P-256`,
+    `Cannot use ${path}: TLS takes no ${kind} key; make an EC P-256 key`,
   );
 }

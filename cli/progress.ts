@@ -13,14 +13,14 @@ import { stderr } from "./output.ts";
 /** How often it is drawn, in milliseconds. */
 const INTERVAL = 200;
 
-/** The width of a terminal that does not tell its own. */
+/** The width of a terminal that does not report its own. */
 const COLUMNS = 80;
 
 /**
- * Shows on stderr the bytes sent and received, the rate and the time; where
- * stdin is a file, its size and the time that is left too. Until it is disposed
- * of. It leaves the terminal's modes alone, for a signal may end the program at
- * any time.
+ * Shows on stderr the bytes sent and received, the rate and the time, until it
+ * is disposed of. If stdin is a file, it also shows its size and the time left.
+ * It does not touch the terminal's modes, because a signal may end the program
+ * at any time.
  */
 export function showProgress(channel: Channel): Disposable {
   const total = sizeOfStdin();

@@ -1,5 +1,5 @@
 /**
- * Asks at the terminal for what nobody may see.
+ * Asks at the terminal for a secret.
  *
  * @module
  */
@@ -13,7 +13,7 @@ const [CTRL_C, CTRL_D, BACKSPACE, DELETE] = [3, 4, 8, 127];
 const [LF, CR] = [10, 13];
 
 /**
- * Asks on stderr, and shows nothing of the answer.
+ * Asks on stderr, and does not show the answer.
  *
  * @param isWhole Says of the lines so far that the answer may end with them. An
  * empty line and Ctrl-D always end it.

@@ -1,5 +1,5 @@
 /**
- * What a forward proxy answers, in words for people: one line that says what to
+ * What a forward proxy answers, written for people: one line that says what to
  * do.
  *
  * @module
@@ -28,29 +28,27 @@ export function whyNotThrough(
     case "credentials-missing":
     case "credentials-refused":
       if (!isBasic) {
-        return `Cannot pass ${proxy}: it takes ${
-          schemes.join(" or ")
-        } and no ` +
-          "password by Basic; ask who runs it for another way";
+        return `Cannot pass ${proxy}: it takes ${schemes.join(" or ")}, but ` +
+          "not Basic; ask whoever runs it for another way";
       }
       return credentials
-        ? `Cannot pass ${proxy}: it does not take this password of ` +
+        ? `Cannot pass ${proxy}: it rejects this password of ` +
           `${credentials.username}; check ` +
           (origin === "--proxy" ? "--proxy-password-file" : origin)
-        : `Cannot pass ${proxy}: it wants a password; give --proxy ` +
+        : `Cannot pass ${proxy}: it asks for a password; give --proxy ` +
           `http://USER@${host}:${port} and --proxy-password-file FILE`;
     case "forbidden":
       return `Cannot pass ${proxy}: it does not allow ${target}; many allow ` +
-        "port 443 alone: let the server listen there, or ask who runs the proxy";
+        "only port 443: let the server listen there, or ask whoever runs the proxy";
     case "unreachable":
       return `Cannot reach ${target} through ${proxy}, which answered ` +
-        `${error.startLine}; check --host and --port, and that the server runs`;
+        `${error.startLine}; check --host and --port, and whether the server runs`;
     case "status":
       return `Cannot pass ${proxy}: it answered ${error.startLine}; is it a ` +
-        `proxy at all? Check ${origin}`;
+        `proxy? Check ${origin}`;
     case "closed":
       return `Cannot pass ${proxy}: it closed the connection without an ` +
-        `answer; check ${origin}, or ask who runs it`;
+        `answer; check ${origin}, or ask whoever runs it`;
     default:
       return `Cannot pass ${proxy}: it does not speak HTTP; check ${origin}`;
   }

@@ -12,7 +12,9 @@ import { UsageError } from "./main.ts";
 /** curl's, for a proxy's URL that names none. */
 const DEFAULT_PORT = 1080;
 
-/** The variables that name a proxy for TLS; the first that is not empty counts. */
+/**
+ * The variables that name a proxy for TLS; the first that is not empty counts.
+ */
 const PROXY_VARIABLES = [
   "https_proxy",
   "HTTPS_PROXY",
@@ -20,7 +22,7 @@ const PROXY_VARIABLES = [
   "ALL_PROXY",
 ] as const;
 
-/** Those that name the hosts that are reached without it. */
+/** The variables that name the hosts to reach without it. */
 const EXCEPTION_VARIABLES = ["no_proxy", "NO_PROXY"] as const;
 
 /** The variables that {@linkcode chooseProxy} asks for. */
@@ -32,7 +34,7 @@ export interface ProxySettings {
   hostname: string;
   /** Its port. */
   port: number;
-  /** What it is shown; the password is empty where none was given. */
+  /** What to show it; the password is empty if none was given. */
   credentials?: { username: string; password: string };
   /** What named it: `--proxy`, or a variable. */
   origin: string;
@@ -51,7 +53,7 @@ export interface ProxyChoice {
 }
 
 /**
- * Which proxy there is on the way to a host; undefined if there is none.
+ * The proxy on the way to a host; undefined if there is none.
  *
  * `--proxy` counts for any host. Without it, the first of `https_proxy`,
  * `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is not empty counts, unless
@@ -90,7 +92,7 @@ function firstOf<T extends string>(
   }
 }
 
-/** `URL` would drop a port 80, and tell it from none no more. */
+/** `URL` would drop the port 80, as if none had been given. */
 const PROXY_URL =
   /^(?:([a-z][a-z\d+.-]*):\/\/)?(?:([^/?#]*)@)?(\[[^\]]*\]|[^:/?#[\]]+)(?::(\d+))?\/?$/i;
 
@@ -98,10 +100,10 @@ function parseProxy(text: string, origin: string): ProxySettings {
   const match = PROXY_URL.exec(text);
   const scheme = match?.[1]?.toLowerCase() ?? "http";
   if (scheme === "https" || scheme.startsWith("socks")) {
-    const kind = scheme === "https" ? "reached by https" : "of SOCKS";
+    const kind = scheme === "https" ? "an HTTPS proxy" : "a SOCKS proxy";
     throw new UsageError(
-      `${origin} names a proxy ${kind}, which is not supported; name one with ` +
-        "http://, or go without: --proxy none",
+      `${origin} names ${kind}, which is not supported; name one with http://, ` +
+        "or do without: --proxy none",
     );
   }
   const [, , user, address = "", digits] = match ?? [];
@@ -123,8 +125,8 @@ function parseProxy(text: string, origin: string): ProxySettings {
   const colon = user.indexOf(":");
   if (colon >= 0 && origin === "--proxy") {
     throw new UsageError(
-      "--proxy takes no password, which any user of this machine could read; " +
-        "put it into a file for --proxy-password-file",
+      "--proxy takes no password, because any user of this machine could read " +
+        "it; put it into a file for --proxy-password-file",
     );
   }
   const username = colon < 0 ? user : user.slice(0, colon);
@@ -139,8 +141,7 @@ function parseProxy(text: string, origin: string): ProxySettings {
     };
   } catch {
     throw new UsageError(
-      `${origin} has a % in its user or password that stands for nothing; a ` +
-        "% itself is written %25",
+      `${origin} has a stray % in its user or password; write a % itself as %25`,
     );
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Logs the handshakes that failed, so that nobody can flood the log who has not
- * even proved a key.
+ * Logs the handshakes that failed. Whoever has not proved a key cannot flood the
+ * log.
  *
  * @module
  */
@@ -8,10 +8,10 @@
 import { addressOf, type Reason } from "./clients.ts";
 import type { Log } from "./log.ts";
 
-/** For so long what repeats itself is counted, in milliseconds. */
+/** How long repeated refusals are counted together, in milliseconds. */
 const WINDOW = 10_000;
 
-/** How many of a kind are told one by one within that time. */
+/** How many of a kind are logged one by one within that time. */
 const TOLD_EACH = 5;
 
 /** How many hosts are told apart within that time. */
@@ -28,8 +28,8 @@ interface Kind {
 }
 
 /**
- * Tells the first refusals of a host and reason one by one and the others as a
- * number, every ten seconds.
+ * Logs the first refusals of each host and reason one by one, and counts the
+ * others, every ten seconds.
  */
 export class Refusals {
   readonly #log: Log;
@@ -39,7 +39,7 @@ export class Refusals {
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   /**
-   * @param log Is told.
+   * @param log Where they are logged.
    * @param window For how long they are counted, in milliseconds.
    */
   constructor(log: Log, window: number = WINDOW) {
@@ -62,15 +62,15 @@ export class Refusals {
     this.#log("refused", text, { address, reason });
   }
 
-  /** Tells how many there were besides those that were told one by one. */
+  /** Logs how many there were beyond those logged one by one. */
   tellRepeated(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     for (const { host, reason, count, told } of this.#kinds.values()) {
       const more = count - told;
       if (more === 0) continue;
-      const whose = host === undefined ? "of other addresses, " : "";
-      const text = `not let in: ${whose}${more} more, ${reason}`;
+      const from = host === undefined ? " from other addresses" : "";
+      const text = `not let in: ${more} more${from}, ${reason}`;
       const address = host === undefined ? {} : { address: host };
       this.#log("refused", text, { ...address, reason, count: more });
     }

@@ -9,20 +9,20 @@ import { basename, dirname, join, resolve } from "node:path";
 import { whyNot } from "./files.ts";
 import { UsageError } from "./main.ts";
 
-/** A file to be. */
+/** A file to write. */
 export interface NewFile {
   path: string;
   text: string;
-  /** The permission bits of one that is not there yet. */
+  /** The permission bits, if the file is new. */
   mode: number;
 }
 
 /**
- * Works while no other program does so on files of the same folders, wherever
- * links lead.
+ * Does the work while no other program does such work in the same folders,
+ * wherever links lead.
  *
- * The folders themselves are locked: that leaves nothing behind, and the system
- * lets go of a lock whenever the program ends.
+ * The folders themselves are locked. That leaves nothing behind, and the system
+ * releases a lock whenever the program ends.
  */
 export async function withFiles<T>(
   paths: string[],
@@ -36,8 +36,8 @@ export async function withFiles<T>(
 }
 
 /**
- * The folders in which files are, once all links are followed; sorted, so that two
- * programs that lock several do so in the same order.
+ * The folders in which files are, once all links are followed; sorted, so that
+ * two programs that lock several do so in the same order.
  */
 export async function foldersOf(paths: string[]): Promise<string[]> {
   const places = await Promise.all(paths.map(placeOf));
@@ -78,7 +78,7 @@ export async function replaceFiles(files: NewFile[]): Promise<void> {
   try {
     for (const [index, { path, text, mode }] of files.entries()) {
       const to = await placeOf(path);
-      // The same name each time: what a killed run has left is used up.
+      // The same name each time, so that a killed run leaves nothing for long.
       const from = join(dirname(to), `.${basename(to)}.${index}.new`);
       written.push({ from, to, text });
       await remove(from);
@@ -88,7 +88,7 @@ export async function replaceFiles(files: NewFile[]): Promise<void> {
     const last = new Map(written.map(({ to, text }) => [to, text]));
     for (const [to, text] of last) {
       if (await Deno.readTextFile(to) === text) continue;
-      throw new Error(`${to} was changed by somebody else meanwhile`);
+      throw new Error(`${to} was changed by another program meanwhile`);
     }
   } catch (error) {
     throw new UsageError(`Cannot write ${files[0]!.path}: ${whyNot(error)}`);
@@ -116,7 +116,8 @@ async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
 
 /**
  * Writes a file that is not there yet. Its owner and mode are set on the open
- * file: root may be at work in the folder of a user who puts a link in its place.
+ * file: root may be at work in the folder of a user who puts a link in its
+ * place.
  */
 async function writeAs(
   old: Deno.FileInfo | undefined,

@@ -1,5 +1,5 @@
 /**
- * Notices that a server took bytes for text that are none.
+ * Notices when a server took bytes for text that are not text.
  *
  * @module
  */

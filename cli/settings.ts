@@ -9,7 +9,7 @@ import { readIfThere } from "./files.ts";
 import { isHost } from "./addresses.ts";
 import { UsageError } from "./main.ts";
 
-/** Where all is, unless flags say otherwise. */
+/** Where the files are, unless flags say otherwise. */
 export const FOLDER = "certs";
 
 /** The names that a server may be given. */
@@ -25,12 +25,12 @@ export interface Settings {
   identity?: string;
 }
 
-/** The folder of a server that has a name, or of the one that has none. */
+/** The folder of a server with this name, or of the one without a name. */
 export function folderOf(out: string, name: string | undefined): string {
   if (name === undefined) return out;
   if (NAME.test(name)) return `${out}/${name}`;
   throw new UsageError(
-    `A server's name has letters, digits, '-', '_' and '.', unlike ${name}`,
+    `A server's name takes letters, digits, '-', '_' and '.', not ${name}`,
   );
 }
 

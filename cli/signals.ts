@@ -18,13 +18,13 @@ export function onSignal(
   }
 }
 
-/** Within this time of the first signal another is the same, in milliseconds. */
+/** A signal this soon after the first counts as the same, in milliseconds. */
 const SAME_SIGNAL = 500;
 
 /**
- * Waits for a signal to stop; at a second one the program ends at once. One
- * Ctrl-C may come as several: the terminal tells every process, and `deno task`
- * tells its child once more.
+ * Waits for a signal to stop. A second one ends the program at once. One Ctrl-C
+ * may arrive as several: the terminal signals every process, and `deno task`
+ * signals its child again.
  */
 export async function stopSignal(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();

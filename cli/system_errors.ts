@@ -1,5 +1,5 @@
 /**
- * What the system says when something on the network fails, in words for people.
+ * What the system says when something on the network fails, written for people.
  *
  * @module
  */
@@ -21,20 +21,20 @@ type Words = string | Partial<Record<Attempt, string>> & { other: string };
 
 const WORDS: Record<string, Words> = {
   EACCES: {
-    listen: "permission denied; ports below 1024 are root's",
-    serve: "this user may not listen on this port; choose one from 1024 on " +
-      "with --port",
+    listen: "permission denied; only root may use ports below 1024",
+    serve: "permission denied; only root may use ports below 1024: choose " +
+      "another with --port",
     other: "permission denied",
   },
   EADDRINUSE: {
     serve:
       "the port is in use; stop what uses it or choose another with --port",
     "listen unix": "the socket is in use",
-    other: "the port is in use, perhaps by the same service here",
+    other: "the port is in use, perhaps by the same service on this machine",
   },
   EADDRNOTAVAIL: {
     serve: "this machine has no such address; 0.0.0.0 listens on all addresses",
-    other: "it is no address of this machine",
+    other: "this machine has no such address",
   },
   EAGAIN: "its queue is full",
   ECONNABORTED: "it cut the connection at once",
@@ -45,17 +45,17 @@ const WORDS: Record<string, Words> = {
     other: "connection refused; is the service running?",
   },
   ECONNRESET: "it cut the connection at once",
-  EEXIST: "there is a file of that name",
+  EEXIST: "a file of that name exists",
   EHOSTUNREACH: {
-    dial: "there is no way to it; is it on, and the address right?",
-    other: "there is no way to it",
+    dial: "there is no route to it; is it on, and is the address right?",
+    other: "there is no route to it",
   },
   EINVAL: { "listen unix": "the path is too long", other: "invalid argument" },
   EMFILE: "this program is out of file descriptors; raise 'ulimit -n'",
   ENAMETOOLONG: "the path is too long",
   ENETUNREACH: {
-    dial: "there is no way to its network; is this machine online?",
-    other: "there is no way to its network",
+    dial: "there is no route to its network; is this machine online?",
+    other: "there is no route to its network",
   },
   ENFILE: "this machine is out of file descriptors",
   ENOENT: {
@@ -64,7 +64,7 @@ const WORDS: Record<string, Words> = {
   },
   ENOTCONN: "it cut the connection at once",
   ETIMEDOUT: {
-    dial: "no answer; the address may be wrong, or a firewall silent",
+    dial: "no answer; the address may be wrong, or a firewall may block it",
     other: "no answer",
   },
   NO_KEY: "Deno takes no key of this kind; make one with 'deno task certs'",
@@ -77,7 +77,7 @@ const WORDS: Record<string, Words> = {
   TOO_LONG: "the path is too long",
 };
 
-/** What has no code of the system's, by its text. */
+/** Errors without a code of the system, by their text. */
 const TEXTS: [RegExp, string][] = [
   [/lookup address information: Temporary/, "NO_NAME_SERVER"],
   [/lookup address information/, "NO_NAME"],

@@ -8,14 +8,14 @@ import { TlsError, type TlsErrorReason } from "../lib/deno.ts";
 import { messageOf } from "./main.ts";
 
 const ADVICE: Partial<Record<TlsErrorReason, string>> = {
-  ca: "make it with 'deno task certs'",
-  issuer: "copy cert.pem from the server again, or join it again",
+  ca: "make one with 'deno task certs'",
+  issuer: "copy cert.pem from the server again, or join again",
   expired: "set the clock, or make a new one with 'deno task certs' on the " +
     "server",
   "not-yet": "set the clock, or wait",
-  name: "use one of its names as --host, or with --server-name; or make one " +
-    "with 'deno task certs --host NAME --renew' on the server",
-  certificate: "make it with 'deno task certs'",
+  name: "use one of its names with --host or --server-name, or make one with " +
+    "'deno task certs --host NAME --renew' on the server",
+  certificate: "make one with 'deno task certs'",
   "client-certificate-missing": "give it one with --client-cert and " +
     "--client-key",
   "client-certificate-refused": "give it another with --client-cert and " +
@@ -24,7 +24,7 @@ const ADVICE: Partial<Record<TlsErrorReason, string>> = {
   "certificate-time": "compare the clocks, or make a new one",
 };
 
-/** What an error says, and what to do if it is of TLS and there is advice. */
+/** An error's message, with advice where TLS failed and there is some. */
 export function withAdvice(error: unknown): string {
   const advice = error instanceof TlsError ? ADVICE[error.reason] : undefined;
   const message = messageOf(error);

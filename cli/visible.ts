@@ -1,6 +1,6 @@
 /**
- * Makes what others have said safe to show: a peer, its certificate, the
- * network and the file system all get to choose text that a program prints.
+ * Makes other people's text safe to show: a peer, its certificate, the network
+ * and the file system all choose text that a program prints.
  *
  * @module
  */

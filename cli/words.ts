@@ -1,5 +1,5 @@
 /**
- * What English does with numbers.
+ * Words with numbers.
  *
  * @module
  */
@@ -19,7 +19,7 @@ export function mayFinish(some: string, grace: number): string {
     "Ctrl-C again stops at once";
 }
 
-/** What it says in the end. */
+/** What it says at the end. */
 export function stopped(cut: number, noun: string): string {
   return cut === 0 ? "stopped" : `stopped: ${count(cut, noun)} had to be cut`;
 }

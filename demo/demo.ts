@@ -91,10 +91,8 @@ async function show(dir: string, cleanUp: AsyncDisposableStack): Promise<void> {
     const [, identity] = hello.split(" ");
     say(
       "box saw",
-      `that ${identity} talks, and when, in frames of ${
-        listed(lengths)
-      } bytes; ` +
-        "not what is said",
+      `who talks (${identity}), when, and in frames of ${listed(lengths)} ` +
+        "bytes, but not what is said",
     );
     const [flipped, ...rest] = marked(before.toHex(), after.toHex());
     say("box gets", before.toHex());

@@ -26,7 +26,7 @@ const { code, stdout } = await new Deno.Command("script", {
 if (code !== 0) throw new Error(`The demo failed: ${code}`);
 
 const output = new TextDecoder().decode(stdout).replaceAll("\r", "").trimEnd();
-const lines = ["\x1b[2m$\x1b[22m npx -y deno@2.9.6 task -q demo"]
+const lines = ["\x1b[2m$\x1b[22m innerlock demo"]
   .concat(output.split("\n"));
 await Deno.writeTextFile(new URL("demo.svg", import.meta.url), draw(lines));
 

@@ -29,16 +29,16 @@ export async function example(
   const usage = `
 Usage: deno run -NRW examples/${name}.ts ${names.join("|")} [flags] [words...]
 
-  --host HOST      where to listen (127.0.0.1), or the server (the one that this
-                   machine has joined, or localhost)
-  --port PORT      its port (likewise, or 5001)
-  --identity NAME  whose key the client uses (likewise, or the only one)
-  --certs FOLDER   where 'deno task certs' has put its files (certs)
+  --host HOST      where to listen (127.0.0.1), or the server (as joined, or
+                   localhost)
+  --port PORT      its port (as joined, or 5001)
+  --identity NAME  whose key the client uses (as joined, or the only one)
+  --certs FOLDER   where 'deno task certs' put its files (certs)
 `;
   await run(name, usage, FLAGS, async (args) => {
     const [side = "", ...words] = args.words;
     if (Object.hasOwn(sides, side)) return await sides[side]!(args, ...words);
-    throw new UsageError(`The first word is ${names.join(" or ")}`);
+    throw new UsageError(`The first word must be ${names.join(" or ")}`);
   });
 }
 

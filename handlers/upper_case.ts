@@ -7,9 +7,9 @@
 import type { Handler } from "./handler.ts";
 
 /**
- * Sends UTF-8 text back in Unicode's upper case (`straße` is `STRASSE`), as it
- * comes. The decoder keeps a character that is split between chunks together;
- * what is not UTF-8 becomes U+FFFD.
+ * Sends UTF-8 text back in Unicode's upper case (`straße` becomes `STRASSE`), as
+ * it comes. The decoder joins a character that is split between chunks. What is
+ * not UTF-8 becomes U+FFFD.
  */
 export const upperCase: Handler = async (channel) => {
   await channel.readable

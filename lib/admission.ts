@@ -1,6 +1,6 @@
 /**
- * The limits of a listener: how many channels, and how many connections that have
- * not proved a key yet.
+ * The limits of a listener: how many channels, and how many connections that
+ * have not proved a key yet.
  *
  * @module
  */
@@ -13,7 +13,7 @@ const MAX_CONNECTIONS = 10_000;
 /** How many handshakes. */
 const MAX_HANDSHAKES = 256;
 
-/** That a limit was reached is told again after so long, in milliseconds. */
+/** How often a reached limit is reported at most, in milliseconds. */
 const NOTICE_INTERVAL = 60_000;
 
 /** What may run out. */
@@ -25,7 +25,7 @@ export interface AdmissionOptions {
   maxConnections?: number;
   /** How many handshakes may be under way. @default {256} */
   maxHandshakes?: number;
-  /** Is told that a limit was reached, once a minute at most. */
+  /** Is called when a limit is reached, at most once a minute. */
   onLimit?: (limit: Limit) => void;
 }
 
@@ -41,10 +41,10 @@ interface Handshake {
 /**
  * Decides who is let in.
  *
- * Handshakes have a limit of their own: whoever cannot prove a key takes no place
- * from those who can. Where there are too many, the network that holds most of
- * them gives one up, its oldest. So a flood displaces itself, and the stranger
- * beside it has the time that it needs.
+ * Handshakes have a limit of their own, so whoever cannot prove a key takes no
+ * place from those who can. If there are too many, the network with most of them
+ * loses its oldest. So a flood displaces itself, and others have the time that
+ * they need.
  */
 export class Admission {
   readonly #maxConnections: number;
@@ -76,11 +76,11 @@ export class Admission {
   }
 
   /**
-   * Takes a connection in that begins its handshake, for which another may have
-   * to go.
+   * Counts a connection that begins its handshake. Another may have to make
+   * room.
    *
-   * @param drop Is called, after it has been taken out, if it has to go itself.
-   * @returns What takes it out when its handshake has ended.
+   * @param drop Is called if this one has to make room later.
+   * @returns A function to call when the handshake has ended.
    */
   begin(address: string, drop: (reason: ChannelError) => void): () => void {
     const network = networkOf(address);
@@ -104,7 +104,7 @@ export class Admission {
     }
   }
 
-  /** Tells that a limit was reached, but not too often. */
+  /** Reports that a limit was reached, but not too often. */
   notice(limit: Limit): void {
     const now = performance.now();
     if (now - (this.#noticed.get(limit) ?? -Infinity) < NOTICE_INTERVAL) return;
@@ -139,7 +139,7 @@ export class Admission {
 }
 
 /**
- * What one party has for itself: an address of IPv4, 64 bits of IPv6 (RFC 6177),
+ * The network of one party: an IPv4 address, or 64 bits of IPv6 (RFC 6177),
  * where a host may take as many addresses as it likes.
  */
 export function networkOf(address: string): string {

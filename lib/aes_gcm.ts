@@ -2,9 +2,9 @@
  * AES-256-GCM with a 96-bit nonce and a 128-bit tag (NIST SP 800-38D), under
  * WebCrypto keys that cannot be exported. Nothing else here encrypts.
  *
- * Short messages take the runtime's synchronous way, where it has one; all others
- * take WebCrypto's, which runs on other threads. Both yield the same bytes. Both
- * are done with their input when they return, be it with a result or with a
+ * Short messages use the runtime's synchronous functions, where it has them; all
+ * others use WebCrypto's, which run on other threads. Both give the same bytes.
+ * Both have finished with their input when they return, be it a result or a
  * promise, so a caller may use the buffers again at once.
  *
  * @module

@@ -1,17 +1,16 @@
 /**
- * Callbacks that only look on.
+ * Callbacks that only observe.
  *
  * @module
  */
 
 /**
- * A callback whose failure is its own: it neither throws nor leaves a promise
- * that rejects, for a channel or a listener must not end because something that
- * looks on has failed.
+ * Wraps a callback so that it neither throws nor leaves a rejected promise: a
+ * channel or a listener must not end because an observer has failed.
  *
- * The error is not lost where the runtime has `ErrorEvent` (browsers, Deno): an
- * `error` event of `globalThis` carries it, as one from `reportError`, but
- * nothing ends if nobody listens.
+ * Where the runtime has `ErrorEvent` (browsers, Deno), the error is not lost: an
+ * `error` event of `globalThis` carries it, as with `reportError`, but the
+ * program goes on if nobody listens.
  */
 export function guarded<Args extends unknown[]>(
   callback: (...args: Args) => unknown,

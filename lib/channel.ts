@@ -25,19 +25,21 @@ export interface ChannelOptions {
   /** A time limit for the whole handshake, in milliseconds. @default {10000} */
   handshakeTimeout?: number;
   /**
-   * A peer that has been silent for so long is pinged, and one that stays silent
-   * for as long again is given up, in milliseconds; 0 for never. So is one that
-   * does not close after both ends, whatever this says: at the latest after 144
-   * times as long, even if it pings.
+   * A peer that has been silent for this long is pinged, and given up after as
+   * long again, in milliseconds; 0 for never.
+   *
+   * After both ends, a peer that does not close is given up too: after twice
+   * this time if it is silent, and after 144 times if it pings. With 0, the
+   * default counts for that.
    *
    * @default {25000}
    */
   idleTimeout?: number;
-  /** Gives the handshake up, and the transport with it. */
+  /** Cancels the handshake, and closes the transport. */
   signal?: AbortSignal;
   /**
-   * Is shown each frame, plaintext included: to learn, not to log. What it throws
-   * ends nothing: it becomes an `error` event of `globalThis`, where the runtime
+   * Gets each frame, plaintext included: to learn, not to log. If it throws, the
+   * channel goes on, and `globalThis` gets an `error` event where the runtime
    * has `ErrorEvent` (browsers, Deno).
    */
   trace?: (frame: FrameTrace) => void;
@@ -46,15 +48,15 @@ export interface ChannelOptions {
 /** What the client's side of a channel takes. */
 export interface ClientOptions extends ChannelOptions {
   /**
-   * Whose key to use. What follows the last `@` is the service that the server
-   * is asked for: `alice@db`.
+   * Whose key to use. What follows the last `@` is the service to ask for:
+   * `alice@db`.
    *
    * @default {"default"}
    */
   identity?: string;
   /**
-   * Leaves the stream to begin at {@linkcode Channel.open}: until then the server
-   * hands the channel to nobody, and keeps it proved and idle.
+   * Begins the stream only at {@linkcode Channel.open}. Until then, the server
+   * keeps the channel proved and idle, and hands it to nobody.
    *
    * @default {false}
    */
@@ -62,10 +64,10 @@ export interface ClientOptions extends ChannelOptions {
 }
 
 /**
- * Makes a channel as the client, over a transport that is connected.
+ * Makes a channel as the client, over a connected transport.
  *
- * Whatever happens, the transport now belongs to the channel. The server's
- * possession of the key is proved when this resolves.
+ * Whatever happens, the transport now belongs to the channel. When this
+ * resolves, the server has proved that it holds the key.
  *
  * @example Both sides, without a network
  * ```ts
@@ -113,7 +115,7 @@ export async function initiateChannel(
     transport,
     options,
     "client",
-    // Not before all that closes the transport stands.
+    // An unknown identity, too, must close the transport.
     async (tracer) =>
       await initiate(transport, pskOf(identity, psk), identity, tracer),
     signal,
@@ -121,18 +123,19 @@ export async function initiateChannel(
 }
 
 /**
- * Makes a channel as the server, over a transport that has been accepted.
+ * Makes a channel as the server, over an accepted transport.
  *
- * Whatever happens, the transport now belongs to the channel. The client's
- * possession of the key, and that it is there now, are proved when this
- * resolves, and its stream has begun. {@linkcode connectChannel} has an example.
+ * Whatever happens, the transport now belongs to the channel. When this
+ * resolves, the client has proved that it holds the key and is there now, and
+ * its stream has begun. {@linkcode connectChannel} has an example.
  *
- * A client may prove itself and keep the stream in reserve. The time limit is
- * for the proof; the signal gives up the wait for the stream too.
+ * A client may prove its key and begin the stream much later. The time limit
+ * applies only to the proof; the signal also cancels the wait for the stream.
  *
  * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
  * @throws {SyntaxError} If the key file's text is malformed.
- * @throws {DOMException} `AbortError`, or the signal's reason, once it is given.
+ * @throws {DOMException} `AbortError`, or the signal's reason, once it is
+ * aborted.
  */
 export async function acceptChannel(
   duplex: Transport | StreamPair,
@@ -151,8 +154,8 @@ export async function acceptChannel(
 }
 
 /**
- * {@linkcode acceptChannel} without a deadline of its own, up to the proof: the
- * stream begins when `opened` resolves.
+ * {@linkcode acceptChannel} without a deadline of its own, and only up to the
+ * proof: the stream begins when `opened` resolves.
  */
 export async function respondChannel(
   transport: Transport,
@@ -199,21 +202,21 @@ const CHUNK_LENGTH = 65_536;
  * A duplex stream of bytes to a peer that holds the same key, in the shape of
  * `Deno.Conn`. It can carry another channel.
  *
- * Each direction ends by itself: `closeWrite()`, or `writable.close()`, tells the
- * peer, authentically, that there is no more; `read()` gives null, and `readable`
- * ends, only when the peer has said so. A connection that closes otherwise is an
- * error in both directions, never an end. After both ends the connection is
- * closed.
+ * Each direction ends on its own. `closeWrite()` or `writable.close()` tells the
+ * peer, authentically, that there is no more. `read()` gives null, and
+ * `readable` ends, only when the peer has said so. A connection that closes
+ * otherwise is an error in both directions, never an end. After both ends, the
+ * connection closes.
  *
- * Errors are {@linkcode ChannelError}s, the first failure for every caller:
- * `cut`, `protocol`, `timeout`, `aborted`, or what {@linkcode Channel.abort} was
- * given.
+ * Errors are {@linkcode ChannelError}s with the code `cut`, `protocol`,
+ * `timeout` or `aborted`, or whatever {@linkcode Channel.abort} was given. Every
+ * caller gets the first failure.
  */
 export class Channel implements Transport, AsyncDisposable {
   /** Whose key the two sides share, and the service: `alice`, `alice@db`. */
   readonly identity: string;
 
-  /** The service that the client asks for: what follows the last `@`, if any. */
+  /** The service that the client asks for, after the identity's last `@`. */
   readonly service: string | undefined;
 
   /**
@@ -268,8 +271,8 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Begins the stream of a channel that was made with `standby`. To write begins
-   * it too; once it has begun this does nothing.
+   * Begins the stream of a channel made with `standby`. Writing begins it too.
+   * Once the stream has begun, this does nothing.
    *
    * @throws {ChannelError} If the channel has failed meanwhile.
    */
@@ -279,10 +282,11 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Reads up to `p.length` bytes into `p`; their number, or null once the peer
-   * has ended its direction. Bounds carry no meaning. Whoever reads slowly slows
-   * the peer down: at most 8 frames, 512 KiB, are held.
+   * Reads up to `p.length` bytes into `p`. The sizes of reads and writes carry
+   * no meaning. A slow reader slows the peer down: at most 8 frames, 512 KiB,
+   * are held.
    *
+   * @returns The number of bytes, or null once the peer has ended its direction.
    * @throws {ChannelError} If the channel fails.
    * @throws {TypeError} If another read is under way.
    */
@@ -291,13 +295,13 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Writes all of `p`, any `BufferSource`, which is the caller's again when this
-   * resolves; its length in bytes. It resolves when all has been taken: about
-   * 600 KiB wait at most.
+   * Writes all of `p`, any `BufferSource`. It resolves when all bytes are
+   * queued, about 600 KiB at most; then the caller may use `p` again.
    *
+   * @returns The length of `p`, in bytes.
    * @throws {ChannelError} If the channel fails.
-   * @throws {TypeError} If `p` is something else, which also fails the channel; or
-   * after `closeWrite()`.
+   * @throws {TypeError} After `closeWrite()`, or if `p` is not a `BufferSource`,
+   * which also fails the channel.
    */
   write(p: ArrayBufferLike | ArrayBufferView): Promise<number> {
     let bytes: Uint8Array;
@@ -311,8 +315,8 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Tells the peer that there is no more. It resolves when all is written; the
-   * other direction may go on.
+   * Tells the peer that there is no more. It resolves when everything is
+   * written. The other direction may go on.
    *
    * @throws {ChannelError} If the channel fails.
    * @throws {TypeError} If it has been called before.
@@ -322,18 +326,18 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Closes both directions. Where both have ended nothing is lost; what has not
-   * is cut, with an error of code `aborted` on this side.
+   * Closes both directions. If both have ended, nothing is lost. Otherwise the
+   * channel is cut, with an error of code `aborted` on this side.
    */
   close(): void {
     this.#session.close();
   }
 
   /**
-   * Gives the channel up: closes the connection without an end, which the peer
-   * sees as a cut. Nothing if it is closed.
+   * Closes the connection without an end, which the peer sees as a cut. Does
+   * nothing if the channel is closed.
    *
-   * @param reason What both directions fail with, as with
+   * @param reason The error for both directions, as with
    * `AbortController.abort()`; by default a {@linkcode ChannelError} `aborted`.
    */
   abort(reason: unknown = aborted("The channel was aborted")): void {
@@ -341,10 +345,10 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * What the peer sends, as a byte stream over {@linkcode Channel.read}: it reads
-   * on demand, and a reader may bring its own buffer (`getReader({ mode: "byob"
-   * })`), which leaves nothing for the collector. Cancelling it gives the whole
-   * channel up.
+   * What the peer sends, as a byte stream over {@linkcode Channel.read}. It
+   * reads on demand. A reader with its own buffer (`getReader({ mode: "byob"
+   * })`) leaves nothing for the garbage collector. Cancelling the stream aborts
+   * the channel.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= new ReadableStream({
@@ -369,7 +373,7 @@ export class Channel implements Transport, AsyncDisposable {
 
   /**
    * What goes to the peer, over {@linkcode Channel.write}: any `BufferSource`.
-   * `close()` says the end; aborting it gives the whole channel up.
+   * `close()` ends this direction; aborting the stream aborts the channel.
    */
   get writable(): WritableStream<ArrayBufferLike | ArrayBufferView> {
     return this.#writable ??= new WritableStream({
@@ -386,8 +390,8 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Waits for a channel that both sides have ended to close; aborts any other,
-   * so that a block that was left early is never taken for a clean end.
+   * Waits for the channel to close if both sides have ended it, and aborts it
+   * otherwise. So leaving a block early never looks like a clean end.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#session.haveBothEnded) this.abort();

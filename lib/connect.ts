@@ -20,25 +20,25 @@ import { capital, isAlert, tlsError } from "./tls_errors.ts";
 import type { Transport } from "./transport.ts";
 
 /**
- * Offered to the server, which may do without. A box with a list of its own
+ * Offered to the server, which need not choose any. A box that has a list
  * refuses a client that offers nothing on it, and most lists have HTTP.
  */
 const ALPN_PROTOCOLS = [ALPN, "http/1.1"];
 
 /**
- * The addresses within whose TLS handshake the last dial has stalled. Deno keeps
- * the socket of such a handshake until the peer goes: a server that is frozen, or
- * is none, shall not get one for each dial.
+ * The addresses where the last dial stalled in the TLS handshake. Deno keeps the
+ * socket of such a handshake until the peer leaves, so a frozen server must not
+ * cost one for each dial.
  */
 const silent = new Set<string>();
 
-/** A forward proxy, which is asked to CONNECT. */
+/** A forward proxy, reached with CONNECT. */
 export interface Proxy {
   /** Its name or address. */
   hostname: string;
   /** Its port. */
   port: number;
-  /** Who it is to let through, if it asks. */
+  /** What to show it, if it asks. */
   credentials?: ProxyCredentials;
 }
 
@@ -48,22 +48,22 @@ export interface ConnectOptions extends ClientOptions {
   port: number;
   /** The server's name or address. @default {"localhost"} */
   hostname?: string;
-  /** The name that the certificate must have, if it is not `hostname`. */
+  /** The name in the certificate, if it is not `hostname`. */
   serverName?: string;
   /**
    * Certificates to trust, PEM. Deno adds them to its own store: Mozilla's
-   * roots, or what the environment's `DENO_TLS_CA_STORE` says.
+   * roots, or what the environment variable `DENO_TLS_CA_STORE` says.
    */
   caCerts?: string[];
-  /** A certificate chain to show, PEM, for a proxy that wants one. */
+  /** A certificate chain to show to a box that asks for one, PEM. */
   cert?: string;
   /** The certificate's private key, PEM. */
   key?: string;
   /** The forward proxy on the way to the server, if there is one. */
   proxy?: Proxy;
   /**
-   * Has the frames travel in a WebSocket, for boxes that speak HTTP: at this
-   * path, or with `true` at `/innerlock`.
+   * Sends the frames in a WebSocket, for boxes that speak HTTP: at this path, or
+   * at `/innerlock` with `true`.
    *
    * @default {false}
    */
@@ -71,8 +71,8 @@ export interface ConnectOptions extends ClientOptions {
 }
 
 /**
- * Connects to a server: TCP, a forward proxy if there is one, TLS, a WebSocket if
- * asked for, then the inner handshake.
+ * Connects to a server: TCP, a forward proxy if given, TLS, a WebSocket if asked
+ * for, then the inner handshake.
  *
  * @example
  * ```ts
@@ -94,14 +94,14 @@ export interface ConnectOptions extends ClientOptions {
  * ```
  *
  * @throws {ChannelError} `untrusted` if the server's certificate is not trusted,
- * out of date or of another name; `proxy` if the forward proxy does not lead
- * there; `refused`, `protocol`, `cut` or `timeout`.
- * @throws {UnansweredError} `refused`, `cut` or `timeout` if nothing came through
- * TLS. A connection that was closed counts as `refused` where the server itself
- * must have done it, and as `cut` where a box in between may have.
- * @throws {HttpError} `protocol` if HTTP is spoken there and no WebSocket was
- * asked for, or does not come about; `proxy`, as above.
- * @throws {Deno.errors.ConnectionRefused} And others of `Deno.connect`.
+ * is out of date or has another name; `proxy` if the forward proxy does not
+ * connect; `refused`, `protocol`, `cut` or `timeout`.
+ * @throws {UnansweredError} `refused`, `cut` or `timeout` if no answer came
+ * through TLS. If the connection was closed, the code is `refused` if only the
+ * server can have done it, and `cut` if a box in between may have.
+ * @throws {HttpError} `protocol` if the other end answers in HTTP without a
+ * WebSocket, or does not open the one asked for; `proxy`, as above.
+ * @throws {Deno.errors.ConnectionRefused} And other errors of `Deno.connect`.
  * @throws {TypeError} If the key file has no such identity.
  */
 export async function connect(options: ConnectOptions): Promise<Channel> {
@@ -164,31 +164,28 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
   }
 }
 
-/** What a time limit cut short, and why that may be. */
+/** What was under way when the time was over, and why that may be. */
 const WAITING = {
   connect: (peer: string, limit: string) =>
-    `No answer from ${peer} ${limit}: the address may be wrong, or a firewall ` +
-    "or the name server silent",
+    `No answer from ${peer} ${limit}: the address may be wrong, a firewall may ` +
+    "block it, or the name server may not answer",
   tls: (peer: string, limit: string) =>
-    `A connection to ${peer}, but no TLS ${limit}; is it innerlock at all?`,
+    `Connected to ${peer}, but TLS did not begin ${limit}; is it innerlock?`,
   websocket: (peer: string, limit: string) =>
-    `TLS with ${peer}, but no answer to a request for a WebSocket ${limit}; ` +
-    "is it innerlock at all?",
+    `TLS with ${peer} works, but no WebSocket opened ${limit}; is it innerlock?`,
   innerlock: (peer: string, limit: string) =>
-    `TLS with ${peer}, but nothing of innerlock ${limit}: perhaps it is another ` +
-    "server, or a box that waits for HTTP",
+    `TLS with ${peer} works, but innerlock did not answer ${limit}: it may be ` +
+    "another server, or a box that waits for HTTP",
   inside: (peer: string, limit: string) =>
-    `A WebSocket with ${peer}, but nothing of innerlock ${limit}; is it ` +
-    "innerlock at all?",
+    `The WebSocket to ${peer} is open, but innerlock did not answer ${limit}; ` +
+    "is it innerlock?",
 };
 
-/** What it means that a box, or a server behind it, closes without a word. */
+/** A box, or a server behind it, closed without a word. */
 function closedEarly(peer: string): string {
-  return `${
-    capital(peer)
-  } closed the connection without an answer; where its ` +
-    "log does not say why, a box in between does not reach it, or lets HTTP " +
-    "alone pass";
+  return `${capital(peer)} closed the connection without an answer; if its ` +
+    "log does not say why, a box in between cannot reach it, or passes only " +
+    "HTTP";
 }
 
 /** Opens a TCP connection that leads to the server. */
@@ -211,9 +208,9 @@ async function reach(
 }
 
 /**
- * Opens the outer lock's connection, TLS yet to be done. `Deno.connectTls`
+ * Opens the outer lock's connection, before its TLS handshake. `Deno.connectTls`
  * leaves Nagle's algorithm on, which costs the handshake two delayed ACKs, about
- * 88 ms; its two steps by hand allow `setNoDelay` between them. But only
+ * 88 ms. Connecting in two steps allows `setNoDelay` between them, but only
  * `connectTls` takes a client certificate.
  */
 async function dial(

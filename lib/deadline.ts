@@ -7,15 +7,15 @@
 import { ChannelError } from "./errors.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
-/** A handshake that takes longer has failed, in milliseconds. */
+/** The time limit of a handshake, in milliseconds. */
 export const HANDSHAKE_TIMEOUT = 10_000;
 
 /**
  * Runs a set-up, all its steps together, until its deadline or its signal.
  *
- * @param work Is given a signal that tells it to stop, perhaps from the start,
- * and is not waited for once it has been told.
- * @param abandon Is given what the work brought when it was too late.
+ * @param work Gets a signal that tells it to stop, perhaps from the start. Once
+ * it is told to, it is not waited for.
+ * @param abandon Gets the result of work that came too late.
  * @throws {ChannelError} `timeout` at the deadline, or what the signal says.
  */
 export async function withDeadline<T>(
@@ -73,7 +73,7 @@ export async function orClose<T>(
     return result;
   } catch (error) {
     stop();
-    // What the step says of its closed transport is not why it failed.
+    // If the signal closed the transport, the signal is the reason.
     throw signal?.aborted ? signal.reason : error;
   } finally {
     signal?.removeEventListener("abort", stop);

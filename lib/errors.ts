@@ -13,9 +13,9 @@
  * | `untrusted` | the server's TLS certificate is not trusted, is out of date, or has another name |
  * | `proxy` | a forward proxy did not let the connection through |
  * | `protocol` | the peer sent what `innerlock/1` (or TLS) does not allow |
- * | `cut` | the connection closed before the peer had ended its stream |
+ * | `cut` | the connection closed before the peer ended its stream |
  * | `timeout` | a time limit passed, or the peer answered no ping |
- * | `revoked` | the identity has lost its key, or has another one now |
+ * | `revoked` | the identity's key was removed or replaced |
  * | `service` | the client asked for a service that the listener does not have |
  * | `limit` | the listener had to make room for another connection |
  * | `aborted` | this side gave the channel up |
@@ -35,8 +35,8 @@ export type ChannelErrorCode =
 /**
  * A channel failed, or could not be made.
  *
- * The code is for this side's program and log. The peer is told nothing: for
- * it, every failure is a connection that closes.
+ * The code is for this side's program and log. The peer learns nothing: it only
+ * sees a connection that closes.
  *
  * @example Tell a wrong key from a network that failed
  * ```ts
@@ -46,7 +46,8 @@ export type ChannelErrorCode =
  *   return error instanceof ChannelError && error.code === "refused" ? 3 : 1;
  * }
  *
- * if (exitCode(new ChannelError("refused", "Wrong key")) !== 3) throw new Error();
+ * if (exitCode(new ChannelError("refused", "Wrong key")) !== 3) throw new
+ * Error();
  * ```
  */
 export class ChannelError extends Error {
@@ -60,7 +61,8 @@ export class ChannelError extends Error {
    * Makes the error.
    *
    * @param code Why the channel failed.
-   * @param message What failed, on what, what to do: a sentence without period.
+   * @param message What failed, on what, and what to do: a sentence without
+   * period.
    * @param options The error beneath, as `cause`.
    */
   constructor(code: ChannelErrorCode, message: string, options?: ErrorOptions) {

@@ -1,6 +1,6 @@
 /**
- * From where a request came to the boxes in front of us: `X-Forwarded-For`, to
- * which each adds on the right the address that it was called from.
+ * The address from which a request came to the boxes in front: each box appends
+ * to `X-Forwarded-For` the address that called it.
  *
  * @module
  */
@@ -8,15 +8,15 @@
 import { canonicalAddress } from "./ip_address.ts";
 
 /**
- * The address of the client, as far as it can be believed: what a box that is
- * trusted says of the address that called it. Whoever is not trusted may have
- * written what stands further left.
+ * The address of the client, as far as it can be believed: each trusted box is
+ * believed about the address that called it. Whatever is further left may have
+ * been written by anybody.
  *
  * @example
  * ```ts ignore
  * const isTrusted = (address: string) => address.startsWith("10.");
- * clientAddress("10.0.0.1", "1.2.3.4, 192.0.2.7, 10.0.0.2", isTrusted); // 192.0.2.7
- * clientAddress("192.0.2.9", "1.2.3.4", isTrusted); // 192.0.2.9
+ * clientAddress("10.0.0.1", "1.2.3.4, 192.0.2.7, 10.0.0.2", isTrusted); //
+ * 192.0.2.7 clientAddress("192.0.2.9", "1.2.3.4", isTrusted); // 192.0.2.9
  * ```
  *
  * @param peer The address that the connection comes from.

@@ -36,8 +36,8 @@ export interface Reader {
   read(p: Uint8Array): Promise<number | null>;
 }
 
-// A connection that says little keeps a small buffer only. A busy one reads a
-// TLS record at a time (16 KiB) and has room for two frames.
+// A quiet connection keeps only a small buffer. A busy one reads a TLS record at
+// a time (16 KiB) and has room for two frames.
 const IDLE_BUFFER = 2 * 1024;
 const BUSY_BUFFER = 128 * 1024;
 
@@ -57,9 +57,9 @@ export class FrameReader {
   }
 
   /**
-   * The next frame, without its length; valid until the next call. Null if
-   * the source ends, be it between frames or inside of one: without the
-   * peer's authenticated end either is a cut.
+   * The next frame, without its length; valid until the next call. Null if the
+   * source ends, between frames or inside one: without the peer's authenticated
+   * end, either is a cut.
    *
    * @param min The least length that is allowed here, in bytes.
    * @param max The greatest.
@@ -114,7 +114,7 @@ export class FrameReader {
     return true;
   }
 
-  /** Sees to it that so many bytes fit from `#start` on, and one more read. */
+  /** Makes room for this many bytes from `#start` on, and for one more read. */
   #makeRoom(length: number): void {
     if (this.#start === this.#end) {
       this.#start = this.#end = 0;

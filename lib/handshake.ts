@@ -9,9 +9,9 @@
  * C3  C→S  the first transport message: a ping
  * ```
  *
- * C1 and C2 leave in one write. After S1 the client knows that the server
- * holds the key; the server knows it of the client only after C3, since C2
- * could be a replay.
+ * C1 and C2 leave in one write. After S1, the client knows that the server holds
+ * the key. The server knows it of the client only after C3, because C2 could be
+ * a replay.
  *
  * @module
  */
@@ -41,7 +41,7 @@ const HELLO = "innerlock/1 ";
 const MAX_IDENTITY_LENGTH = 64;
 
 /**
- * The server, or a box in between that ends TLS, answered a client nothing. The
+ * The server, or a box in between that ends TLS, gave the client no answer. The
  * code says how: `refused` or `cut` if it closed the connection, `timeout` if it
  * was silent.
  */
@@ -49,7 +49,7 @@ export class UnansweredError extends ChannelError {}
 
 /** What a handshake leaves behind. */
 export interface HandshakeResult {
-  /** Whose key it was, and the service asked for, as the hello has it. */
+  /** The identity in the hello, with the service if it asks for one. */
   identity: string;
   /** The hash of all that the handshake said, the same on both sides. */
   handshakeHash: Bytes;
@@ -62,13 +62,11 @@ export interface HandshakeResult {
 }
 
 /**
- * Does the client's part up to S1.
- *
- * The first message on the session must be a ping: the channel sends it.
+ * Does the client's part up to S1. The session must begin with a ping.
  *
  * @throws {UnansweredError} `refused` if the server closes instead of answering.
  * @throws {ChannelError} `refused` if it answers without holding the key;
- * `protocol` if it speaks otherwise.
+ * `protocol` if it answers something else.
  * @throws {HttpError} `protocol`, with the reason `unasked`, if it speaks HTTP.
  */
 export async function initiate(
@@ -159,8 +157,8 @@ function refusedByServer(identity: string, cause?: unknown): ChannelError {
   return new UnansweredError(
     "refused",
     `The server closed the connection when it saw the identity ${identity}: ` +
-      "it does not know it, or has another key for it; copy its line of the " +
-      "key file from the server again",
+      "it does not know this identity, or has another key for it; copy its " +
+      "line of the key file from the server again",
     { cause },
   );
 }
@@ -168,11 +166,11 @@ function refusedByServer(identity: string, cause?: unknown): ChannelError {
 /**
  * Does the server's part up to the client's ping, which it checks.
  *
- * An unknown identity takes the path of a wrong key: a key that nobody holds
- * stands in for it, so message 1 does not open.
+ * An unknown identity looks like a wrong key: the server uses a random key for
+ * it, so message 1 does not open.
  *
  * @throws {ChannelError} `refused` if the client does not prove the key;
- * `protocol` if it speaks otherwise; `cut` if it goes before it has proved it.
+ * `protocol` if it sends something else; `cut` if it leaves before the proof.
  */
 export async function respond(
   transport: Transport,
@@ -247,7 +245,10 @@ function parseHello(hello: Bytes): string {
   const text = String.fromCharCode(...hello);
   const identity = text.slice(HELLO.length);
   if (!text.startsWith(HELLO) || !isIdentity(identity)) {
-    throw new ChannelError("protocol", "The client said no innerlock/1 hello");
+    throw new ChannelError(
+      "protocol",
+      "The client did not begin with an innerlock/1 hello",
+    );
   }
   return identity;
 }

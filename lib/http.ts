@@ -10,14 +10,14 @@ import { ChannelError, type ChannelErrorCode } from "./errors.ts";
 import { replay } from "./replay.ts";
 import type { Transport } from "./transport.ts";
 
-/** A head that is longer than this is refused, in bytes. */
+/** The longest head that is accepted, in bytes. */
 export const MAX_HEAD_LENGTH = 8192;
 
 const TAB = 0x09;
 const LF = 0x0a;
 const CR = 0x0d;
 
-/** So much of what a peer said is shown in an error's message, in characters. */
+/** How much of a peer's text an error's message shows, in characters. */
 const SHOWN_LENGTH = 80;
 
 /**
@@ -27,14 +27,14 @@ const SHOWN_LENGTH = 80;
  * | --- | --- |
  * | `closed` | the connection closed before the end of the head |
  * | `too-long` | the head has no end within its bound |
- * | `not-http` | what came is no HTTP/1.x |
- * | `credentials-missing` | a proxy asks for credentials, and was given none (407) |
- * | `credentials-refused` | a proxy does not take the credentials that it was given (407) |
+ * | `not-http` | what came is not HTTP/1.x |
+ * | `credentials-missing` | a proxy asks for credentials, but got none (407) |
+ * | `credentials-refused` | a proxy rejects the credentials that it got (407) |
  * | `forbidden` | a proxy does not allow this target, or this port (403) |
  * | `unreachable` | a proxy cannot reach the target (502, 503, 504) |
- * | `status` | another answer than the one that was asked for |
+ * | `status` | an unexpected answer |
  * | `no-upgrade` | a request that asks for no WebSocket, or an answer that does not open one |
- * | `unasked` | an answer to what was no request: HTTP is spoken where frames should be |
+ * | `unasked` | HTTP came where frames should be, without a request |
  */
 export type HttpErrorReason =
   | "closed"
@@ -49,9 +49,9 @@ export type HttpErrorReason =
   | "unasked";
 
 /**
- * HTTP led to no connection: a forward proxy or an HTTP server stands in the
- * way, or a client sent another request. The facts are for a program that
- * wants to give its own advice.
+ * HTTP led to no connection: a forward proxy or an HTTP server is in the way, or
+ * a client sent another request. The properties let a program give its own
+ * advice.
  */
 export class HttpError extends ChannelError {
   /** What went wrong. */
@@ -193,7 +193,9 @@ export function listOf(headers: Headers, name: string): string[] {
     .map((member) => member.trim());
 }
 
-/** What a peer said, for a line of a log: nothing in it is a control character. */
+/**
+ * What a peer said, for a line of a log: nothing in it is a control character.
+ */
 export function shown(text: string): string {
   const cut = text.length > SHOWN_LENGTH;
   return text.slice(0, SHOWN_LENGTH).replaceAll(

@@ -5,9 +5,9 @@
  */
 
 /**
- * The one way to write an address: IPv6 as RFC 5952 says, and an IPv4 address
- * that is mapped into IPv6 (RFC 4291, 2.5.5.2) as IPv4. Undefined if the text is
- * no address; one with a zone is none.
+ * The one way to write an address: IPv6 as in RFC 5952, and an IPv4 address
+ * mapped into IPv6 (RFC 4291, 2.5.5.2) as IPv4. Undefined if the text is not an
+ * address, or has a zone.
  */
 export function canonicalAddress(text: string): string | undefined {
   if (!text.includes(":")) return isIpv4(text) ? text : undefined;

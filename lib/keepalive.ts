@@ -5,12 +5,12 @@
  */
 
 /**
- * A peer that has been silent for so long is asked for a sign, in milliseconds.
- * Boxes in between close what has been silent for 60 s.
+ * How long a peer may be silent before it is pinged, in milliseconds. Many boxes
+ * close a connection that has been silent for 60 s.
  */
 export const IDLE_TIMEOUT = 25_000;
 
-/** Of {@linkcode Clock.after}. */
+/** What {@linkcode Clock.after} returns. */
 export type Timer = ReturnType<typeof setTimeout>;
 
 /** Time, in milliseconds. */
@@ -31,9 +31,9 @@ export const CLOCK: Clock = {
  * Pings a peer that has been silent for an interval, and gives it up when it
  * stays silent for another.
  *
- * While this side does not read, because what was received waits for the
- * application, the peer cannot be heard and is not given up. It is pinged then
- * too: a peer that keeps the same rule hears by it that this side is alive.
+ * While the application does not take what was received, this side does not
+ * read. It cannot hear the peer then, and does not give it up. It still pings,
+ * so that a peer with the same rule knows that this side is alive.
  */
 export class Keepalive {
   readonly #interval: number;
@@ -46,7 +46,7 @@ export class Keepalive {
   #timer: Timer | undefined;
 
   /**
-   * @param interval In milliseconds; 0 for none of this.
+   * @param interval In milliseconds; 0 turns keepalive off.
    * @param giveUp Is told how long the peer has been silent, in milliseconds.
    * @param clock Stands in for time in tests.
    */
@@ -76,7 +76,7 @@ export class Keepalive {
     return this.#clock.now() - this.#lastHeard;
   }
 
-  /** Pings the peer now, and gives it so long to answer. */
+  /** Pings the peer now, and gives it this long to answer, in milliseconds. */
   ask(time: number): void {
     if (this.#interval === 0) return;
     this.#ping();
@@ -93,7 +93,7 @@ export class Keepalive {
     this.#isDeaf = true;
   }
 
-  /** No more of this. */
+  /** Stops pinging. */
   stop(): void {
     this.#clock.clear(this.#timer);
   }

@@ -1,5 +1,5 @@
 /**
- * Listens for channels: accepts within limits, and shakes hands side by side.
+ * Listens for channels: accepts within limits, and runs handshakes side by side.
  *
  * @module
  */
@@ -22,8 +22,8 @@ import { ALPN, finishTls } from "./tls.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
 /**
- * By the first a client knows that no box in between ends TLS. The others are for
- * boxes that offer no protocol of ours: TLS would refuse them.
+ * The first tells a client that no box in between ends TLS. The others are for
+ * boxes that do not offer ours: TLS would refuse them.
  */
 const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
 
@@ -31,15 +31,15 @@ const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
 const LONGEST_PAUSE = 100;
 
 /**
- * After a shutdown a client that has just proved its key has so long to begin its
- * stream, in milliseconds.
+ * How long a client that has just proved its key has to begin its stream after a
+ * shutdown, in milliseconds.
  */
 const OPENING_TIME = 1000;
 
-/** A port that somebody else has taken is given up after so long, in ms. */
+/** How long to wait for a port that somebody else has taken, in ms. */
 const REOPEN_TIMEOUT = 3_000;
 
-/** What a listener proves itself with, and asks of its clients. */
+/** What a listener proves itself with, and which keys clients may have. */
 export interface ListenerCredentials {
   /** The text of a key file, or what {@linkcode parsePsk} made of it. */
   psk: string | PskMap;
@@ -59,23 +59,24 @@ export interface ListenOptions
   /** The address to listen on. @default {"127.0.0.1"} */
   hostname?: string;
   /**
-   * `false` leaves the outer lock out, and `cert` and `key` with it: for a
-   * proxy that ends TLS before us, on the same machine or a private network.
+   * `false` leaves out the outer lock, `cert` and `key`: for a listener behind a
+   * box that ends TLS, on the same machine or a private network.
    *
    * @default {true}
    */
   tls?: boolean;
   /**
-   * Whether an address is that of a box in front of us, which says from where its
-   * clients come: by `X-Forwarded-For` over a WebSocket, and by the PROXY
-   * protocol. What it says counts for `remoteAddr` and for the limits.
+   * Whether an address is that of a box in front, to be believed when it names a
+   * client's address: with `X-Forwarded-For` over a WebSocket, or with the PROXY
+   * protocol. That address counts for `remoteAddr` and for the limits.
    *
    * @default No address is.
    */
   isProxy?: (address: string) => boolean;
   /**
-   * Connections of those boxes begin with a header of the PROXY protocol, version
-   * 1 or 2. It comes before TLS, so it goes with `tls: false` only.
+   * Whether connections of these boxes begin with a header of the PROXY
+   * protocol, version 1 or 2. The header comes before TLS, so this needs `tls:
+   * false`.
    *
    * @default {false}
    */
@@ -83,45 +84,45 @@ export interface ListenOptions
   /** Lets several processes share the port (`--unstable-net`). */
   reusePort?: boolean;
   /**
-   * How many channels there may be at a time. Those that their clients keep in
-   * standby count, and the oldest of them makes room for whoever proves a key.
-   * Where there is none, others wait: a few that have proved their key, and the
-   * rest in the system's queue.
+   * How many channels there may be at a time, including those in standby. The
+   * oldest in standby makes room for a client that proves a key. If there is
+   * none, clients wait: a few that have proved their key, and the rest in the
+   * system's queue.
    *
    * @default {10000}
    */
   maxConnections?: number;
   /**
-   * How many handshakes may be under way beside them. When there are more, the
-   * network that has most of them (an address of IPv4, 64 bits of IPv6) loses its
+   * How many handshakes may be under way in addition. When there are more, the
+   * network with most of them (an IPv4 address, or 64 bits of IPv6) loses its
    * oldest.
    *
    * @default {256}
    */
   maxHandshakes?: number;
   /**
-   * Whether there is a service that a client asks for, as `alice@db` does. One
-   * that asks for another is cut once it has proved its key, as is one for which
-   * this throws; the handshake's report says why.
+   * Whether a service exists that a client asks for, as `alice@db` asks for
+   * `db`. If not, or if this throws, the client is cut once it has proved its
+   * key, and the handshake's report says why.
    *
    * @default Every service is there.
    */
   hasService?: (service: string | undefined) => boolean;
   /**
-   * Is told how each handshake went. What it throws ends nothing: it becomes an
-   * `error` event of `globalThis`.
+   * Is called after each handshake. If it throws, the listener goes on, and
+   * `globalThis` gets an `error` event.
    */
   onHandshake?: (report: HandshakeReport) => void;
   /**
-   * Is told that a limit was reached, once a minute at most. What it throws ends
-   * nothing: it becomes an `error` event of `globalThis`.
+   * Is called when a limit is reached, at most once a minute. If it throws, the
+   * listener goes on, and `globalThis` gets an `error` event.
    */
   onLimit?: (limit: "connections" | "handshakes" | "descriptors") => void;
 }
 
 /** How a handshake went. */
 export interface HandshakeReport {
-  /** With whom. */
+  /** The client's address. */
   remoteAddr: Deno.NetAddr;
   /** How long it took, TLS included, in milliseconds. */
   duration: number;
@@ -130,8 +131,8 @@ export interface HandshakeReport {
 }
 
 /**
- * Listens for channels. Handshakes run side by side and do not hold each other
- * up; a client becomes a channel when it has proved that it holds its key.
+ * Listens for channels. Handshakes run side by side and do not delay each other.
+ * A client becomes a channel when it has proved its key and begun its stream.
  *
  * @example
  * ```ts
@@ -150,59 +151,58 @@ export interface HandshakeReport {
  * }
  * ```
  *
- * @throws {Deno.errors.AddrInUse} And others of `Deno.listenTls`.
+ * @throws {Deno.errors.AddrInUse} And other errors of `Deno.listenTls`.
  * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
  * @throws {Error} If they do not belong together.
  * @throws {SyntaxError} If the key file's text is malformed.
- * @throws {TypeError} If `cert` or `key` is missing, or `proxyProtocol` is asked
- * for, and `tls` is not `false`.
+ * @throws {TypeError} If `tls` is not `false`, and `cert` or `key` is missing or
+ * `proxyProtocol` is set.
  */
 export function listen(options: ListenOptions): Listener {
   return new ChannelListener(options);
 }
 
 /**
- * Gives channels, one for each client, until it is closed: in the shape of
- * `Deno.Listener`, and `Deno.HttpServer` where it ends.
+ * Gives a channel for each client until it is closed. It has the shape of
+ * `Deno.Listener`, with the `shutdown` of `Deno.HttpServer`.
  */
 export interface Listener extends AsyncIterable<Channel>, Disposable {
   /** Where it listens, with the port that was taken. */
   readonly addr: Deno.NetAddr;
 
   /**
-   * The next channel, in the order in which the clients prove their keys.
+   * The next channel, in the order in which clients begin their streams.
    *
-   * @throws {Deno.errors.BadResource} If it is closed, and there is no more.
+   * @throws {Deno.errors.BadResource} If the listener is closed and has no more.
    */
   accept(): Promise<Channel>;
 
   /**
-   * Takes other credentials, at once for keys. A channel whose identity has lost
-   * its key, or has another, is cut with a {@linkcode ChannelError} of code
-   * `revoked`; all others live on.
+   * Takes other credentials. New keys count at once: a channel whose identity
+   * has lost its key, or has another one, is cut with a {@linkcode ChannelError}
+   * of code `revoked`. All others live on.
    *
-   * Deno cannot change a listener's certificate. For another one the listener is
-   * closed and opened again on the same port: whoever calls within those few
-   * milliseconds is refused, and whoever waits to be accepted is reset. Of
-   * reloads at the same time the last one counts.
+   * Deno cannot change a listener's certificate. For another certificate, the
+   * listener closes and opens again on the same port. Clients that call in these
+   * few milliseconds are refused, and clients waiting to be accepted are reset.
+   * If several reloads overlap, the last one counts.
    *
    * @throws {SyntaxError} If the key file's text is malformed.
    * @throws {Deno.errors.InvalidData} If certificate or key is malformed.
-   * @throws {Error} If they do not belong together. In all three cases the old
-   * credentials stay in force.
-   * @throws {Deno.errors.AddrInUse} If somebody else takes the port, and keeps it
-   * for three seconds. The listener is closed then.
+   * @throws {Error} If they do not belong together. In these three cases, the
+   * old credentials stay in force.
+   * @throws {Deno.errors.AddrInUse} If somebody else takes the port and keeps it
+   * for three seconds. The listener is then closed.
    */
   reload(credentials: ListenerCredentials): Promise<void>;
 
   /**
-   * Accepts no more. Handshakes under way may still become channels; those that
-   * their clients keep in standby are closed. Resolves when the last channel has
-   * ended.
+   * Stops accepting. Handshakes under way may still become channels; channels in
+   * standby are closed. Resolves when the last channel has ended.
    */
   shutdown(): Promise<void>;
 
-  /** Accepts no more and drops unfinished handshakes; channels live on. */
+  /** Stops accepting and drops unfinished handshakes; channels live on. */
   close(): void;
 
   /** {@linkcode Listener.close}. */
@@ -210,7 +210,7 @@ export interface Listener extends AsyncIterable<Channel>, Disposable {
 
   /**
    * The channels, as {@linkcode Listener.accept} gives them. Leaving the loop
-   * closes the listener, and the channels that nobody has taken.
+   * closes the listener and aborts the channels that nobody has taken.
    */
   [Symbol.asyncIterator](): AsyncIterator<Channel, void, void>;
 }
@@ -223,7 +223,9 @@ class ChannelListener implements Listener {
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
-  /** Those of them whose stream has not begun, and their numbers, oldest first. */
+  /**
+   * Those of them whose stream has not begun, and their numbers, oldest first.
+   */
   readonly #standby = new Map<Channel, number>();
   /** How many clients have proved a key: the number of the next one. */
   #proofs = 0;
@@ -232,7 +234,7 @@ class ChannelListener implements Listener {
   readonly #finished = Promise.withResolvers<void>();
   #listener: Deno.TlsListener | Deno.TcpListener;
   #psks: PskMap;
-  /** What the listener shall show, and does unless it is being opened anew. */
+  /** What the listener is to show; it does, unless it is being opened again. */
   #pair: Pair;
   #reopening: Promise<void> | undefined;
   /** No more are accepted. */
@@ -330,7 +332,7 @@ class ChannelListener implements Listener {
     this.#changed();
   }
 
-  /** Opens the port anew, until it shows the certificate that it shall. */
+  /** Opens the port again until it shows the certificate that it should. */
   async #reopen(): Promise<void> {
     try {
       let shown: Pair | undefined;
@@ -386,12 +388,12 @@ class ChannelListener implements Listener {
 
   async #acceptAll(): Promise<void> {
     while (!this.#isClosed) {
-      // Those in standby make room for whoever proves a key, and not before.
+      // Channels in standby make room only when somebody proves a key.
       if (!this.#admission.hasRoom(this.#channels.size - this.#standby.size)) {
         await this.#change.promise;
         continue;
       }
-      // Whoever asked for it is told if it fails.
+      // If it fails, the caller of reload() is told.
       await this.#reopening?.catch(() => {});
       const listener = this.#listener;
       try {
@@ -486,8 +488,8 @@ class ChannelListener implements Listener {
   }
 
   /**
-   * What carries the frames, the connection itself or a WebSocket on it, and from
-   * where it comes.
+   * What carries the frames, the connection itself or a WebSocket on it, and
+   * from where it comes.
    */
   async #carrierOf(
     conn: Conn,
@@ -512,7 +514,7 @@ class ChannelListener implements Listener {
     });
     return await carrier.catch((cause) => {
       if (cause instanceof ChannelError) throw cause;
-      const message = "The client left before it had said what it speaks";
+      const message = "The client left before it said anything";
       throw new ChannelError("cut", message, { cause });
     });
   }
@@ -526,11 +528,11 @@ class ChannelListener implements Listener {
   }
 
   /**
-   * Where there are too many channels, the oldest in standby goes for one that
-   * has come later. What was proved since then is no standby yet: its open may be
-   * right behind its proof.
+   * If there are too many channels, the oldest in standby makes room for a later
+   * one. A channel that was proved since then does not count as standby yet: its
+   * open may follow right behind its proof.
    *
-   * @param before How many proofs there were when it came.
+   * @param before How many proofs there were when the later one came.
    */
   #makeRoom(before: number): void {
     for (const [channel, proof] of this.#standby) {
@@ -583,13 +585,13 @@ function closed(): ChannelError {
 }
 
 function noService({ identity, service }: Channel): ChannelError {
-  const what = service === undefined ? "no default service" : `no ${service}`;
-  return new ChannelError("service", `There is ${what} for ${identity}`);
+  const what = service === undefined ? "default service" : `service ${service}`;
+  return new ChannelError("service", `There is no ${what} for ${identity}`);
 }
 
 function revoked({ identity }: Channel): ChannelError {
   return new ChannelError(
     "revoked",
-    `The key of ${identity} was taken away or replaced`,
+    `The key of ${identity} was removed or replaced`,
   );
 }

@@ -21,7 +21,7 @@ export const TYPE_LENGTH = 1;
 /** Length of the shortest message when sealed: a type and a tag, in bytes. */
 export const MIN_MESSAGE_LENGTH = TYPE_LENGTH + TAG_LENGTH;
 
-/** After so many messages a direction's key is replaced. */
+/** After this many messages, a direction's key is replaced. */
 export const REKEY_INTERVAL = 65_536n;
 
 /**
@@ -49,10 +49,10 @@ export function messageType(plaintext: Bytes): Type {
 
 /** Seals and opens one direction's messages, in order. */
 export interface Seal {
-  /** Seals a plaintext; done with its buffer when it returns. */
+  /** Seals a plaintext; the buffer may be used again when this returns. */
   seal(plaintext: Bytes): Bytes | Promise<Bytes>;
   /**
-   * Opens a frame; done with its buffer when it returns.
+   * Opens a frame; the buffer may be used again when this returns.
    *
    * @throws {ChannelError} `protocol` if it is not authentic. A promise rejects
    * with it.

@@ -1,11 +1,11 @@
 /**
  * Streams with two locks: AES-256-GCM frames under a shared secret, inside TLS.
- * What is said stays sealed where TLS ends early: at a load balancer, a
- * company's inspecting proxy, a CDN. The protocol is `innerlock/1`.
+ * The data stays sealed even where TLS ends early: at a load balancer, a
+ * company's inspecting proxy or a CDN. The protocol is `innerlock/1`.
  *
- * This module runs wherever there is WebCrypto: {@linkcode connectChannel} and
- * {@linkcode acceptChannel} do the inner lock over any duplex. For Deno,
- * `@innerlock/innerlock/deno` does both locks:
+ * This module runs wherever there is WebCrypto. {@linkcode connectChannel} and
+ * {@linkcode acceptChannel} put the inner lock on any duplex. On Deno,
+ * `@innerlock/innerlock/deno` has both locks:
  *
  * ```ts
  * import { connect, listen } from "@innerlock/innerlock/deno";

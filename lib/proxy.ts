@@ -1,6 +1,6 @@
 /**
  * A tunnel through a forward proxy: the CONNECT method of HTTP (RFC 9110,
- * section 9.3.6), with credentials of the Basic kind (RFC 7617) if asked for.
+ * section 9.3.6), with Basic credentials (RFC 7617) if given.
  *
  * @module
  */
@@ -11,31 +11,30 @@ import { type Transport, writeAll } from "./transport.ts";
 
 /** What {@linkcode connectThroughProxy} takes. */
 export interface TunnelOptions {
-  /** The name or address of whom to reach. An IPv6 address has no brackets. */
+  /** The name or address to reach; an IPv6 address without brackets. */
   hostname: string;
   /** The port there. */
   port: number;
-  /** What the proxy is shown. It travels in the clear, as HTTP does. */
+  /** What to show the proxy. It travels in the clear, as HTTP does. */
   credentials?: ProxyCredentials;
   /** Gives the attempt up. */
   signal?: AbortSignal;
 }
 
-/** Who a proxy is to let through. */
+/** A user and password for a proxy. */
 export interface ProxyCredentials {
-  /** The user, who has no `:` in the name. */
+  /** The user's name, without `:`. */
   username: string;
   /** The password; it may be empty. */
   password: string;
 }
 
 /**
- * Has a proxy connect to a host. When this resolves, the transport leads there:
- * it has been read up to the end of the proxy's answer and not a byte further,
- * so that a `Deno.TcpConn` can be given to `Deno.startTls`.
+ * Asks a proxy to connect to a host. When this resolves, the transport leads
+ * there. It has been read up to the end of the proxy's answer and not a byte
+ * further, so a `Deno.TcpConn` can be given to `Deno.startTls`.
  *
- * Whatever happens, the transport belongs to the tunnel: if this fails, it is
- * closed.
+ * If this fails, the transport is closed.
  *
  * @example Reach a server from behind a proxy
  * ```ts ignore
@@ -46,7 +45,7 @@ export interface ProxyCredentials {
  *
  * @throws {HttpError} `proxy` if the proxy does not connect; `reason` says why,
  * `status` what it answered.
- * @throws {TypeError} If the host's or the user's name cannot stand in a
+ * @throws {TypeError} If the host's or the user's name is not allowed in a
  * request.
  */
 export async function connectThroughProxy(
@@ -69,7 +68,7 @@ export async function connectThroughProxy(
   });
 }
 
-/** The host and port as they stand in a request. */
+/** The host and port as a request has them. */
 function authority({ hostname, port }: TunnelOptions): string {
   return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
@@ -95,7 +94,7 @@ function basic({ username, password }: ProxyCredentials): string {
   return `Basic ${btoa(String.fromCharCode(...bytes))}`;
 }
 
-/** What a proxy's answer means, where it is not the one that opens the tunnel. */
+/** What an answer means that does not open the tunnel. */
 function refusal(
   head: Head,
   status: number | undefined,
@@ -108,7 +107,7 @@ function refusal(
   switch (status) {
     case 407:
       return options.credentials
-        ? fail("credentials-refused", "does not take these credentials")
+        ? fail("credentials-refused", "rejects these credentials")
         : fail("credentials-missing", "asks for credentials");
     case 403:
       return fail("forbidden", `does not allow a connection to ${target}`);

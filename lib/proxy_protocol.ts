@@ -1,15 +1,15 @@
 /**
- * The PROXY protocol of HAProxy, versions 1 and 2: a box that ends TLS says by a
- * header, ahead of everything else, from which address the connection came to
- * it (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt).
+ * The PROXY protocol of HAProxy, versions 1 and 2: with a header ahead of
+ * everything else, a box that ends TLS says from which address a connection came
+ * (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt).
  *
  * ```text
  * 1  "PROXY TCP4 192.0.2.1 203.0.113.7 51000 443\r\n", 107 bytes at most
  * 2  signature 12 bytes │ version, command │ family │ length u16 │ addresses, …
  * ```
  *
- * Whoever can reach the port could say anything by such a header: it may be
- * believed only if the connection comes from a box that is known.
+ * Anybody who can reach the port can send such a header. Believe it only if the
+ * connection comes from a known box.
  *
  * @module
  */
@@ -19,7 +19,7 @@ import { ChannelError } from "./errors.ts";
 import { canonicalAddress } from "./ip_address.ts";
 import type { Transport } from "./transport.ts";
 
-/** From where a connection came to a box; a `Deno.NetAddr`. */
+/** The address from which a connection came to a box; a `Deno.NetAddr`. */
 export interface SourceAddress {
   /** The kind of the connection. */
   transport: "tcp";
@@ -47,11 +47,10 @@ const Protocol = { unspecified: 0x0, stream: 0x1, datagram: 0x2 } as const;
 const LF = 0x0a;
 
 /**
- * Reads the header, and not a byte more. It has to come first, and whole: the
- * caller sets the time limit.
+ * Reads the header, and not a byte more. The caller sets the time limit.
  *
  * @returns From where the connection came; undefined if the header does not say,
- * as that of a box that checks our health.
+ * as in a box's health checks.
  * @throws {ChannelError} `protocol` if there is no header, or it is malformed;
  * `cut` if the connection ends within it. The transport stays open.
  */

@@ -1,8 +1,8 @@
 /**
  * The key file: which identity holds which pre-shared key.
  *
- * One `identity:hex` on a line, 64 hex digits; `#` begins a comment: the format
- * of GnuTLS `psktool` and of stunnel's `PSKsecrets`.
+ * One `identity:hex` per line, with 64 hex digits; `#` begins a comment. GnuTLS
+ * `psktool` and stunnel's `PSKsecrets` use the same format.
  *
  * @module
  */
@@ -37,8 +37,8 @@ export function isIdentity(text: string): boolean {
  *
  * @param text The file's text.
  * @returns The key of each identity, in the file's order; at least one.
- * @throws {SyntaxError} If a line is not `identity:hex`, an identity comes
- * twice, or there is none. The message names the line and shows no key.
+ * @throws {SyntaxError} If a line is not `identity:hex`, an identity is
+ * repeated, or there is none. The message names the line and shows no key.
  */
 export function parsePsk(text: string): PskMap {
   const keys = new Map<string, Bytes>();
@@ -55,11 +55,11 @@ export function parsePsk(text: string): PskMap {
     if (!HEX_KEY.test(key!)) {
       fail(`has no key of ${PSK_LENGTH * 2} hex digits after its colon`);
     }
-    if (keys.has(identity)) fail(`names the identity ${identity} once more`);
+    if (keys.has(identity)) fail(`repeats the identity ${identity}`);
     keys.set(identity, fromHex(key!));
   }
   if (keys.size === 0) {
-    throw new SyntaxError("Cannot parse key file: there is no key in it");
+    throw new SyntaxError("Cannot parse key file: it has no key");
   }
   return keys;
 }
@@ -101,9 +101,9 @@ export function toPskMap(psk: string | PskMap): PskMap {
 }
 
 /**
- * The key of an identity: that of the whole identity if the file has it, else
- * that of what stands before its last `@`. So `alice` opens every service, and
- * `alice@db` that one alone.
+ * The key of an identity: the one of the whole identity if there is one,
+ * otherwise the one of the part before its last `@`. So the key of `alice` opens
+ * every service, and the key of `alice@db` only that one.
  */
 export function findPsk(identity: string, psks: PskMap): Bytes | undefined {
   const at = identity.lastIndexOf("@");

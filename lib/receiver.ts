@@ -17,7 +17,7 @@ import {
   TYPE_LENGTH,
 } from "./message.ts";
 
-/** So many frames may have been read whose data has not been taken. */
+/** How many frames may be read ahead of the data that was taken. */
 const READ_AHEAD = 8;
 
 /** Hears what is not data, in the order in which it came. */
@@ -26,7 +26,7 @@ export interface Listener {
   control(type: Exclude<Type, 0>): void | Promise<void>;
   /** Data came. It throws if none may come now. */
   data(): void;
-  /** No more is read until what came has been taken. */
+  /** Reading pauses until the data that came is taken. */
   deaf(): void;
   /** It is read again. */
   hearing(): void;
@@ -165,7 +165,7 @@ export class Receiver {
     const type = messageType(plaintext);
     const isStream = type === Type.data || type === Type.end;
     if (isStream && this.#hasEnded) {
-      throw new ChannelError("protocol", "The peer went on after its end");
+      throw new ChannelError("protocol", "The peer sent more after its end");
     }
     if (type === Type.data) {
       this.#listener.data();

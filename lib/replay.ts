@@ -1,5 +1,5 @@
 /**
- * Looking at the first bytes of a connection, and putting them back.
+ * Looks at the first bytes of a connection, and puts them back.
  *
  * @module
  */
@@ -14,7 +14,7 @@ const TLS_HANDSHAKE = 0x16;
 /**
  * The same transport, whose reads give these bytes first.
  *
- * @param bytes Are not copied, and are let go of when they have been read.
+ * @param bytes They are not copied, and are released once read.
  */
 export function replay(bytes: Bytes, transport: Transport): Transport {
   return bytes.length === 0 ? transport : new Replay(bytes, transport);
@@ -56,25 +56,28 @@ class Replay implements Transport {
   }
 }
 
-/** What a client speaks once it is connected. */
+/** What a client speaks after connecting. */
 export interface Sniffed {
-  /** Frames of `innerlock/1` as they stand, or HTTP, perhaps a WebSocket. */
+  /** Frames of `innerlock/1` as they are, or HTTP, perhaps a WebSocket. */
   carrier: "frames" | "http";
   /** The same connection, from its first byte on. */
   transport: Transport;
 }
 
 /**
- * Tells by a client's first byte what it speaks: `00` begins the length of a
- * hello, `47` (`G`) the `GET` of an HTTP request. Reads no more than that byte.
+ * Tells from a client's first byte what it speaks: `00` begins the length of a
+ * hello, `47` (`G`) the `GET` of an HTTP request. Reads only that byte.
  *
- * @throws {ChannelError} `protocol` if it is another byte, `cut` if there is
- * none. The transport stays open.
+ * @throws {ChannelError} `protocol` if it is another byte, `cut` if none comes.
+ * The transport stays open.
  */
 export async function sniff(transport: Transport): Promise<Sniffed> {
   const first = new Uint8Array(1);
   if (await transport.read(first) === null) {
-    throw new ChannelError("cut", "The client closed and had said nothing");
+    throw new ChannelError(
+      "cut",
+      "The client closed the connection and had said nothing",
+    );
   }
   const byte = first[0]!;
   const carrier = byte === 0x00 ? "frames" : byte === 0x47 ? "http" : undefined;
@@ -82,7 +85,7 @@ export async function sniff(transport: Transport): Promise<Sniffed> {
   throw new ChannelError(
     "protocol",
     byte === TLS_HANDSHAKE
-      ? "The client speaks TLS inside what should carry frames"
+      ? "The client speaks TLS where its frames should be"
       : `The client speaks neither innerlock nor HTTP: it began with byte ${
         byte.toString(16).padStart(2, "0")
       }`,

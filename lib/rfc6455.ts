@@ -1,7 +1,7 @@
 /**
  * WebSocket over any {@linkcode Transport}: RFC 6455, version 13, both roles.
  *
- * | section | what of it is here |
+ * | section | what is implemented |
  * | --- | --- |
  * | 4.1, 4.2 | the opening handshake, without subprotocols and extensions |
  * | 5.2, 5.3 | the frame: lengths of 7, 16 and 64 bits, masks of the client |
@@ -10,10 +10,9 @@
  * | 5.6 | binary messages; a text message is an error |
  * | 7 | the closing handshake, and the codes of errors |
  *
- * The bytes of the messages are one stream: no message is put together, so that
- * a message may have any length and costs no memory. What is read is freed of
- * its frames in the caller's own buffer. A connection that is slow to read or
- * to write slows the peer down, as without WebSocket.
+ * The bytes of all messages form one stream. Messages are not assembled, so they
+ * may have any length and cost no memory. Reads are unpacked in the caller's own
+ * buffer. A slow reader or writer slows the peer down, as without WebSocket.
  *
  * @module
  */
@@ -40,7 +39,7 @@ const VERSION = "13";
 /** The path that a client asks for, unless told otherwise. */
 export const DEFAULT_PATH = "/innerlock";
 
-/** After a refusal so much of what the client still says is read, in bytes. */
+/** How much of a refused client's data is still read, in bytes. */
 const MAX_REFUSED = 16_384;
 
 /** What {@linkcode connectWebSocket} takes. */
@@ -56,14 +55,12 @@ export interface WebSocketOptions {
 /**
  * Opens a WebSocket as the client.
  *
- * Whatever happens, the transport now belongs to the WebSocket: if this fails,
- * it is closed.
+ * The transport now belongs to the WebSocket. If this fails, it is closed.
  *
- * @returns The stream of the binary messages, as {@linkcode WebSocketTransport}
- * tells.
- * @throws {HttpError} `protocol` if the server opens no WebSocket: `reason` and
- * `status` say what it answered instead; with the reason `closed`, nothing.
- * @throws {TypeError} If host or path cannot stand in a request.
+ * @returns The stream of the binary messages.
+ * @throws {HttpError} `protocol` if the server opens no WebSocket. `reason` and
+ * `status` say what it answered; with the reason `closed`, it did not answer.
+ * @throws {TypeError} If host or path is not allowed in a request.
  */
 export async function connectWebSocket(
   transport: Transport,
@@ -88,8 +85,8 @@ export interface AcceptedWebSocket {
   /** The stream of the binary messages. */
   transport: WebSocketTransport;
   /**
-   * The header fields of the client's request, of which a reverse proxy may
-   * have written `X-Forwarded-For`.
+   * The header fields of the client's request, where a reverse proxy may have
+   * written `X-Forwarded-For`.
    */
   headers: Headers;
 }
@@ -97,11 +94,10 @@ export interface AcceptedWebSocket {
 /**
  * Opens a WebSocket as the server, at any path.
  *
- * A request that asks for none, or for another version, is answered with 426;
- * what is no request is not answered. Whatever happens, the transport now
- * belongs to the WebSocket: if this fails, it is closed. Until the client has
- * sent its request, at most {@linkcode MAX_HEAD_LENGTH} bytes, it may take its
- * time; the signal sets it a limit.
+ * A request for no WebSocket, or for another version, is answered with 426; what
+ * is not a request gets no answer. The transport now belongs to the WebSocket.
+ * If this fails, it is closed. The client may take its time to send the request,
+ * of at most {@linkcode MAX_HEAD_LENGTH} bytes; the signal sets a limit.
  *
  * @throws {HttpError} `protocol`, with the reasons `no-upgrade`, `not-http`,
  * `too-long` or `closed`.
@@ -115,7 +111,7 @@ export async function acceptWebSocket(
     const { head, rest } = await readHead(transport, client);
     const fault = faultOfRequest(head);
     if (fault !== undefined) {
-      // If the answer does not arrive, why it was given is still what matters.
+      // Even if the answer does not arrive, the fault is what to report.
       if (REQUEST_LINE.test(head.startLine)) await refuse(rest).catch(() => {});
       throw new HttpError(
         "protocol",
@@ -148,8 +144,8 @@ function encodeRequest(host: string, path: string, key: string): Bytes {
   }
   if (!/^\/[\x21-\x7e]*$/.test(path) || path.includes("#")) {
     throw new TypeError(
-      `Cannot ask for the path ${shown(path)}: it must begin with / and have ` +
-        "neither blanks nor # nor letters beyond ASCII",
+      `Cannot ask for the path ${shown(path)}: it must begin with / and ` +
+        "contain only ASCII, without blanks or #",
     );
   }
   return encodeHead([
@@ -178,7 +174,7 @@ async function checkAnswer(head: Head, key: string): Promise<void> {
     !listOf(headers, "upgrade").includes("websocket") ||
     !listOf(headers, "connection").includes("upgrade")
   ) {
-    throw fail("switched to another protocol than WebSocket", "no-upgrade");
+    throw fail("switched to a protocol other than WebSocket", "no-upgrade");
   }
   if (headers.get("sec-websocket-accept") !== await acceptOf(key)) {
     throw fail(
@@ -189,7 +185,7 @@ async function checkAnswer(head: Head, key: string): Promise<void> {
   }
   for (const name of ["sec-websocket-extensions", "sec-websocket-protocol"]) {
     if (headers.has(name)) {
-      throw fail(`chose a ${name}, and was offered none`, "no-upgrade");
+      throw fail(`chose a ${name}, but was offered none`, "no-upgrade");
     }
   }
 }
@@ -199,7 +195,7 @@ const REQUEST_LINE = /^[!#$%&'*+.^_`|~\w-]+ \S+ HTTP\/1\.\d$/;
 /** Why a request opens no WebSocket; undefined if it does (4.2.1). */
 function faultOfRequest({ startLine, headers }: Head): string | undefined {
   if (!REQUEST_LINE.test(startLine)) return "with a malformed request line";
-  if (!startLine.startsWith("GET ")) return "with another method than GET";
+  if (!startLine.startsWith("GET ")) return "with a method other than GET";
   if (!listOf(headers, "upgrade").includes("websocket")) {
     return "asked for no WebSocket";
   }
@@ -210,7 +206,7 @@ function faultOfRequest({ startLine, headers }: Head): string | undefined {
     return "asked for a WebSocket in HTTP/1.0, which has none";
   }
   if (headers.get("sec-websocket-version") !== VERSION) {
-    return "asked for another version of WebSocket than 13";
+    return "asked for a version of WebSocket other than 13";
   }
   // 16 bytes in base64.
   if (!/^[\w+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {
@@ -219,8 +215,9 @@ function faultOfRequest({ startLine, headers }: Head): string | undefined {
 }
 
 /**
- * Answers a request that opens no WebSocket, so that the answer arrives: data of
- * the client that nobody has read would make of the close a reset.
+ * Answers a request that opens no WebSocket, and reads on for a while: unread
+ * data of the client would turn the close into a reset, and the answer would be
+ * lost.
  */
 async function refuse(transport: Transport): Promise<void> {
   await writeAll(
@@ -317,8 +314,7 @@ interface Frame {
 /**
  * The stream of a WebSocket's binary messages, after the opening handshake.
  *
- * What reads and writes shares nothing but this object: one `read` and one
- * `write` may be under way at a time, as with a `Deno.Conn`.
+ * One `read` and one `write` may be under way at a time, as with a `Deno.Conn`.
  */
 export class WebSocketTransport implements Transport {
   /** The peer's address, if the transport beneath has one. */
@@ -367,8 +363,8 @@ export class WebSocketTransport implements Transport {
    *
    * @returns Their number; null after the peer's Close, or at the end of the
    * transport.
-   * @throws {ChannelError} `protocol` if the peer does not keep to the rules. It
-   * is sent a Close with the code.
+   * @throws {ChannelError} `protocol` if the peer breaks the rules. The peer
+   * gets a Close with the code.
    */
   async read(p: Uint8Array): Promise<number | null> {
     if (this.#failure) throw this.#failure;
@@ -446,7 +442,7 @@ export class WebSocketTransport implements Transport {
     if (this.#headerLength < 2) return undefined;
     const first = this.#header[0]!;
     const second = this.#header[1]!;
-    // Whatever is wrong is said at once, not after more bytes.
+    // Refuse it at once, not after more bytes.
     if (this.#headerLength === 2) this.#checkHeader(first, second);
     const short = second & LENGTH;
     const extra = short === LENGTH_64 ? 8 : short === LENGTH_16 ? 2 : 0;
@@ -551,8 +547,9 @@ export class WebSocketTransport implements Transport {
   }
 
   /**
-   * Answers a Ping. Not awaited: whoever reads must not wait for a peer that
-   * does not. While a pong waits, another Ping only changes what it says (5.5.3).
+   * Answers a Ping. It is not awaited: reading must not wait for a peer that
+   * does not read. While a pong waits, another Ping only replaces its payload
+   * (5.5.3).
    */
   #answer(payload: Bytes): void {
     const isWaiting = this.#pong !== undefined;

@@ -1,9 +1,9 @@
 /**
- * What some runtimes offer beside WebCrypto: the synchronous primitives of
- * `node:crypto`. Node, Deno and Bun have them, a browser has not.
+ * What some runtimes offer in addition to WebCrypto: the synchronous primitives
+ * of `node:crypto`. Node, Deno and Bun have them; browsers do not.
  *
- * A call of WebCrypto changes threads twice, which takes several times as long as
- * the work itself where there is little to do. The results are the same bytes.
+ * A WebCrypto call changes threads twice. For a short message, that takes
+ * several times as long as the work itself. The results are the same bytes.
  *
  * @module
  */
@@ -51,16 +51,16 @@ interface Process {
 const { process } = globalThis as { process?: Process };
 
 /**
- * `node:crypto` where there is one. It is asked for by its name at run time: an
- * `import` would stop a browser.
+ * `node:crypto`, if there is one. It is looked up at run time, because an
+ * `import` would fail in a browser.
  */
 export const nodeCrypto = process?.getBuiltinModule?.("node:crypto") as
   | NodeCrypto
   | undefined;
 
 /**
- * Whether a `CryptoKey` that cannot be exported may serve there too. Node and Bun
- * have deprecated that (DEP0204) and warn of it.
+ * Whether a `CryptoKey` that cannot be exported may serve there too. Node and
+ * Bun have deprecated that (DEP0204) and warn of it.
  */
 export const takesCryptoKeys = process?.versions?.deno !== undefined;
 
@@ -77,7 +77,7 @@ export function plain(
 const { setImmediate = (callback: () => void) => setTimeout(callback) } =
   globalThis as { setImmediate?: (callback: () => void) => unknown };
 
-/** Waits until all that runs now has run, and the system has been looked at. */
+/** Waits until pending work has run and the system's events have been polled. */
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

@@ -40,7 +40,7 @@ const FULL_LENGTH = TYPE_LENGTH + MAX_BODY_LENGTH;
 const MAX_PONGS_WAITING = 64;
 
 /**
- * A pong waits so long for company, in milliseconds. Deno cannot turn Nagle's
+ * How long a pong waits for company, in milliseconds. Deno cannot turn Nagle's
  * algorithm off on what `listenTls` accepts: a pong on its way alone would hold
  * the server's first reply back until the client's delayed ACK, 40 ms.
  */
@@ -77,8 +77,8 @@ export class Sender {
   /**
    * The transport is written to by this object alone.
    *
-   * @param onFailure Is told if a write or a seal fails, and may say by a stop
-   * what all others are told. Nothing more is sent then.
+   * @param onFailure Is called if a write or a seal fails; it may stop the sender
+   * with what all others are told. Nothing more is sent then.
    */
   constructor(
     transport: Transport,
@@ -114,8 +114,8 @@ export class Sender {
 
   /**
    * Sends a pong with the next message, or soon. If it returns a promise, too
-   * many pongs wait, and no more may be asked for before it resolves: a peer
-   * that pings and does not read may not fill our memory.
+   * many pongs wait. Ask for no more before it resolves: a peer that pings and
+   * does not read may not fill our memory.
    */
   sendPong(): Promise<void> | undefined {
     if (this.#stopped) return undefined;
@@ -225,7 +225,7 @@ export class Sender {
     const staging = this.#staging!;
     const length = this.#stagedLength;
     this.#stagedLength = 0;
-    // One that is full size serves again: the seal is done with it.
+    // A full-size buffer is used again: the seal has finished with it.
     if (staging.length < FULL_LENGTH) this.#staging = undefined;
     this.#sealMessage(
       length < staging.length ? staging.subarray(0, length) : staging,
@@ -240,7 +240,7 @@ export class Sender {
     } catch (cause) {
       ciphertext = Promise.reject(cause);
     }
-    // Its failure is told when its turn has come.
+    // Its failure is reported when its turn comes.
     if (ciphertext instanceof Promise) ciphertext.catch(() => {});
     const length = HEADER_LENGTH + plaintext.length + TAG_LENGTH;
     this.#inFlight.push({ type: plaintext[0] as Type, length, ciphertext });

@@ -166,7 +166,7 @@ export class Session {
     await this.#closing;
   }
 
-  /** As `Deno.Conn.close`; what is not ended by then is cut. */
+  /** As `Deno.Conn.close`; what has not ended by then is cut. */
   close(): void {
     if (this.haveBothEnded) return;
     this.abort(new ChannelError("aborted", "The channel was closed"));
@@ -252,7 +252,7 @@ export class Session {
     if (this.#closeTimer !== undefined) this.#awaitSign();
   }
 
-  /** Gives up a peer that does not close, whatever it says. */
+  /** Gives up a peer that does not close, even if it pings. */
   #awaitClose(): void {
     const time = CLOSING_TIMEOUTS * this.#idleTimeout;
     const message = `The peer did not close within ${
@@ -301,7 +301,10 @@ export class Session {
   async #connectionEnded(): Promise<void> {
     if (!this.#endSent) {
       return this.#fail(
-        new ChannelError("cut", "The peer closed before it had read all"),
+        new ChannelError(
+          "cut",
+          "The peer closed before it had read everything",
+        ),
       );
     }
     // What carries us may have a last word of its own, as a channel has.
@@ -317,7 +320,7 @@ export class Session {
     );
   }
 
-  /** The first failure is what everyone is told; the peer is told nothing. */
+  /** The first failure goes to every caller; the peer learns nothing. */
   #fail(reason: unknown): void {
     if (!this.#finish(reason)) return;
     this.#failure = { reason };

@@ -8,7 +8,7 @@ import { orClose } from "./deadline.ts";
 import { tlsError } from "./tls_errors.ts";
 import { closeQuietly, type Transport, writeAll } from "./transport.ts";
 
-/** What a server that speaks frames itself answers to a client that offers it. */
+/** The ALPN name of a server that ends TLS itself. */
 export const ALPN = "innerlock/1";
 
 /**
@@ -36,9 +36,9 @@ export async function finishTls(
 const FATAL_ALERT = Uint8Array.of(21, 3, 1, 0, 2, 2, 80);
 
 /**
- * Waits until a TLS server gives a sign of life: it closes a connection that
- * begins with a fatal alert. Takes the connection, and always gives it back to
- * the system, as a TLS handshake that stalls does not.
+ * Waits for a TLS server's sign of life: it closes a connection that begins with
+ * a fatal alert. This always frees the connection, unlike a TLS handshake that
+ * stalls.
  */
 export async function awaitSign(
   conn: Transport,
@@ -46,7 +46,7 @@ export async function awaitSign(
 ): Promise<void> {
   await orClose(conn, signal, async () => {
     await writeAll(conn, FATAL_ALERT);
-    // However it ends, somebody has ended it.
+    // However it ends, the server has answered.
     await conn.read(new Uint8Array(1)).catch(() => {});
   });
   closeQuietly(conn);

@@ -12,14 +12,14 @@ import { canonicalAddress } from "./ip_address.ts";
  *
  * | reason | what happened |
  * | --- | --- |
- * | `ca` | the server's certificate calls itself a CA, which Deno does not take |
+ * | `ca` | the server's certificate calls itself a CA, which Deno does not accept |
  * | `issuer` | its issuer is not trusted |
- * | `expired`, `not-yet` | its time is over, or has not come |
- * | `name` | it is made out to other names |
+ * | `expired`, `not-yet` | it has expired, or is not valid yet |
+ * | `name` | it is for other names |
  * | `certificate` | something else is wrong with it |
- * | `not-tls`, `broken`, `protocol`, `version` | the peer speaks no TLS, or another |
- * | `client-certificate-missing`, `client-certificate-refused` | the server wants one of the client, or another |
- * | `certificate-issuer`, `certificate-time`, `certificate-name`, `certificate-refused` | the client does not take the server's |
+ * | `not-tls`, `broken`, `protocol`, `version` | the peer does not speak TLS, or not as this side does |
+ * | `client-certificate-missing`, `client-certificate-refused` | the server asks for a client certificate, or rejects it |
+ * | `certificate-issuer`, `certificate-time`, `certificate-name`, `certificate-refused` | the client rejects the server's certificate |
  * | `failed`, `cut` | something else, or the connection broke |
  */
 export type TlsErrorReason =
@@ -42,7 +42,7 @@ export type TlsErrorReason =
   | "failed"
   | "cut";
 
-/** The outer lock did not close. */
+/** The TLS handshake of the outer lock failed. */
 export class TlsError extends ChannelError {
   /** What went wrong. */
   readonly reason: TlsErrorReason;
@@ -66,7 +66,7 @@ export class TlsError extends ChannelError {
   }
 }
 
-/** What it means, a text of rustls for it, and how it is said of a peer. */
+/** The reason, the text of rustls for it, and the message about a peer. */
 type Failure = [
   TlsErrorReason,
   RegExp,
@@ -79,12 +79,12 @@ const UNTRUSTED: Failure[] = [
     "ca",
     /CaUsedAsEndEntity/,
     (peer) =>
-      `The certificate of ${peer} calls itself a CA, which Deno does not take`,
+      `The certificate of ${peer} calls itself a CA, which Deno does not accept`,
   ],
   [
     "issuer",
     /UnknownIssuer|BadSignature/,
-    (peer) => `The certificate of ${peer} is of an issuer that is not trusted`,
+    (peer) => `The issuer of the certificate of ${peer} is not trusted`,
   ],
   [
     "expired",
@@ -110,8 +110,7 @@ const UNTRUSTED: Failure[] = [
     "name",
     /not valid for name "([^"]*)"(?:.*only valid for (.*))?/,
     (peer, name, names) =>
-      `The certificate of ${peer} is made out to ${listed(names)}, not to ` +
-      name,
+      `The certificate of ${peer} is for ${listed(names)}, not for ${name}`,
   ],
   [
     "certificate",
@@ -120,49 +119,48 @@ const UNTRUSTED: Failure[] = [
   ],
 ];
 
-/** What either side finds wrong with what the other says. */
+/** What either side may find wrong with the other's messages. */
 const PROTOCOL: Failure[] = [
   [
     "not-tls",
     /InvalidContentType/,
-    (peer) => `${capital(peer)} did not speak TLS; is it innerlock at all?`,
+    (peer) => `${capital(peer)} did not speak TLS; is it innerlock?`,
   ],
   [
     "broken",
     /corrupt message|unexpected handshake message|InappropriateMessage|peer misbehaved/,
-    (peer) => `${capital(peer)} did not keep to the rules of TLS`,
+    (peer) => `${capital(peer)} broke the rules of TLS`,
   ],
   [
     "protocol",
     /NoApplicationProtocol|any known protocol/,
-    (peer) =>
-      `${capital(peer)} speaks TLS but not innerlock; is it innerlock at all?`,
+    (peer) => `${capital(peer)} speaks TLS, but not innerlock`,
   ],
   [
     "version",
     /peer is incompatible|HandshakeFailure|ProtocolVersion|InsufficientSecurity/,
     (peer) =>
       `${capital(peer)} and this side have no version or cipher of TLS in ` +
-      "common; is it innerlock at all?",
+      "common; is it innerlock?",
   ],
 ];
 
-/** How a server says that it does not take the client's certificate. */
+/** How a server says that it rejects the client's certificate. */
 const CLIENT_REFUSED: Failure[] = [
   [
     "client-certificate-missing",
     /alert: CertificateRequired/,
-    (peer) => `${capital(peer)} wants a certificate of the client`,
+    (peer) => `${capital(peer)} asks for a client certificate`,
   ],
   [
     "client-certificate-refused",
     /alert: (\w*Certificate\w*|UnknownCA|DecryptError|AccessDenied)/,
     (peer, alert) =>
-      `${capital(peer)} does not take the client's certificate (${alert})`,
+      `${capital(peer)} rejects the client's certificate (${alert})`,
   ],
 ];
 
-/** How a client says that it does not take the server's. */
+/** How a client says that it rejects the server's. */
 const SERVER_REFUSED: Failure[] = [
   [
     "certificate-issuer",
@@ -173,20 +171,21 @@ const SERVER_REFUSED: Failure[] = [
   [
     "certificate-time",
     /alert: CertificateExpired/,
-    (peer) => `${capital(peer)} finds this certificate out of date`,
+    (peer) => `${capital(peer)} considers this certificate out of date`,
   ],
   [
     "certificate-name",
     /alert: BadCertificate/,
     (peer) =>
-      `${capital(peer)} does not take this certificate; most likely it has ` +
-      "not the name that was dialled",
+      `${
+        capital(peer)
+      } rejects this certificate, most likely because it lacks ` +
+      "the name that was dialled",
   ],
   [
     "certificate-refused",
     /alert: (\w*Certificate\w*|AccessDenied)/,
-    (peer, alert) =>
-      `${capital(peer)} does not take this certificate (${alert})`,
+    (peer, alert) => `${capital(peer)} rejects this certificate (${alert})`,
   ],
 ];
 
@@ -226,18 +225,18 @@ export function tlsError(
     ? new TlsError(
       "protocol",
       "failed",
-      `${capital(peer)} failed in the TLS handshake: ${message}`,
+      `${capital(peer)} failed during the TLS handshake: ${message}`,
       { cause },
     )
     : new TlsError(
       "cut",
       "cut",
-      `${capital(peer)} cut the connection in the TLS handshake`,
+      `${capital(peer)} cut the connection during the TLS handshake`,
       { cause },
     );
 }
 
-/** An alert that came after the handshake: TLS 1.3 judges clients so late. */
+/** An alert after the handshake, which is when TLS 1.3 judges clients. */
 export function isAlert(error: unknown): error is Error {
   return error instanceof Error && /^received fatal alert/.test(error.message);
 }

@@ -1,5 +1,5 @@
 /**
- * Shows the frames of a channel to whoever wants to learn what is on the wire.
+ * Shows the frames of a channel, to learn what is on the wire.
  *
  * @module
  */
@@ -25,7 +25,9 @@ export interface FrameTrace {
 const TYPE_NAMES = Object.keys(Type) as (keyof typeof Type)[];
 const NOTHING = new Uint8Array(0);
 
-/** Numbers the frames of a channel and hands them to a function, if there is one. */
+/**
+ * Numbers the frames of a channel and hands them to a function, if there is one.
+ */
 export class Tracer {
   readonly #trace: ((frame: FrameTrace) => void) | undefined;
   readonly #count = { sent: 0, received: 0 };
@@ -79,7 +81,7 @@ export class Tracer {
     ciphertext: Bytes,
   ): void {
     const type = TYPE_NAMES[plaintext[0]!];
-    // One that there is not ends the channel.
+    // An unknown type ends the channel.
     if (!type) return;
     this.#show(direction, type, plaintext.subarray(TYPE_LENGTH), ciphertext);
   }

@@ -9,9 +9,14 @@
  * `Deno.TcpConn` is one as it stands.
  */
 export interface Transport {
-  /** Reads up to `p.length` bytes into `p`; their number, or null at the end. */
+  /**
+   * Reads up to `p.length` bytes into `p`. Gives their number, or null at the
+   * end.
+   */
   read(p: Uint8Array): Promise<number | null>;
-  /** Writes some of `p`, and does not keep it; how many bytes it took. */
+  /**
+   * Writes some of `p`, and does not keep it. Gives the number of bytes written.
+   */
   write(p: Uint8Array): Promise<number>;
   /** Ends this side's direction; the other may go on. */
   closeWrite(): Promise<void>;
@@ -27,17 +32,17 @@ export interface Transport {
 export interface Addr {
   /** `tcp`, `unix` and the like. */
   readonly transport: string;
-  /** The IP address, of one that has a port. */
+  /** The IP address, if there is a port. */
   readonly hostname?: string;
   /** The port. */
   readonly port?: number;
-  /** The path, of a Unix socket. */
+  /** The path, if it is a Unix socket. */
   readonly path?: string | null;
 }
 
 /**
- * A pair of Web streams, such as a `WebSocketStream` or two `TransformStream`s
- * give. What is read must be bytes: a text is an error.
+ * A pair of Web streams, such as those of a `WebSocketStream` or of two
+ * `TransformStream`s. What is read must be bytes: text is an error.
  */
 export interface StreamPair {
   /** What the peer sends. */
@@ -92,7 +97,8 @@ class StreamTransport implements Transport {
 /**
  * The bytes of any `BufferSource`, not copied.
  *
- * @throws {TypeError} If it is something else, or its bytes have been transferred.
+ * @throws {TypeError} If it is something else, or its bytes have been
+ * transferred.
  */
 export function toBytes(source: unknown): Uint8Array {
   try {

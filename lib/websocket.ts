@@ -8,13 +8,13 @@
 import { ChannelError } from "./errors.ts";
 import type { StreamPair } from "./transport.ts";
 
-/** What a page may fall behind its WebSocket, unless told otherwise, in bytes. */
+/** How far a page may fall behind its WebSocket by default, in bytes. */
 const MAX_BUFFERED = 16 * 1024 * 1024;
 
-/** With so much not sent yet, a write waits, in bytes. */
+/** A write waits while more than this is not sent yet, in bytes. */
 const HIGH_WATER_MARK = 1024 * 1024;
 
-/** No event tells that it was sent: one looks so often, in milliseconds. */
+/** No event says that data was sent: how often to look, in milliseconds. */
 const POLL_INTERVAL = 5;
 
 /** The close code of an end that was meant (RFC 6455, section 7.4.1). */
@@ -23,7 +23,7 @@ const NORMAL_CLOSURE = 1000;
 /** Of `readyState`. */
 const OPEN = 1;
 
-/** What of a `WebSocket` {@linkcode webSocketPair} uses. */
+/** The part of a `WebSocket` that {@linkcode webSocketPair} uses. */
 export interface WebSocketLike {
   /** How binary messages are given; it is set to `arraybuffer`. */
   binaryType: string;
@@ -45,8 +45,8 @@ export interface WebSocketLike {
 /** What {@linkcode webSocketPair} takes. */
 export interface WebSocketPairOptions {
   /**
-   * How much may have come and not been read, in bytes. If more comes, the
-   * WebSocket is closed.
+   * How many received bytes may wait to be read. If more come, the WebSocket is
+   * closed.
    *
    * @default {16777216}
    */
@@ -54,20 +54,20 @@ export interface WebSocketPairOptions {
 }
 
 /**
- * Makes streams of a WebSocket, for {@linkcode connectChannel} in a browser. It
- * may be connecting still: the first write waits for it.
+ * Makes a pair of streams from a WebSocket, for {@linkcode connectChannel} in a
+ * browser. The WebSocket may still be connecting: the first write waits for it.
  *
  * A platform's WebSocket has limits that no code above it can lift:
  *
- * - It cannot slow the peer down. What comes and is not read stays in memory, up
- *   to `maxBuffered`; beyond that both streams fail with `limit`.
- * - A message comes whole. Of one that is too long its memory is used before
- *   anything can be said against it: run no server on this, where anybody may
+ * - It cannot slow the peer down. Unread data stays in memory, up to
+ *   `maxBuffered`; beyond that, both streams fail with `limit`.
+ * - It delivers messages whole, so a message that is too long uses its memory
+ *   before it can be refused. Do not run a server on this where anybody may
  *   connect.
- * - It does not tell why it could not connect.
+ * - It does not say why it could not connect.
  *
- * A text message is an error. A close by the peer is the end of `readable`, and
- * what a channel on top makes of it is a cut, unless the channel had ended.
+ * A text message is an error. If the peer closes, `readable` ends; a channel on
+ * top takes that for a cut, unless the channel had ended.
  *
  * @example Connect from a page
  * ```ts
@@ -119,7 +119,7 @@ export function webSocketPair(
     },
     write: async (chunk) => {
       await opened.promise;
-      // What is given to one that is closing is dropped without a word.
+      // A WebSocket that is closing drops data silently.
       if (socket.readyState !== OPEN) {
         throw new ChannelError("cut", "The WebSocket is closed");
       }

@@ -21,7 +21,7 @@ TCP sockets with two locks: TLS outside, AES-256-GCM under your own key inside.
   server   answer clients, or carry them to a backend
   client   talk to the server, or carry local connections to it
   check    tell whether the server can be reached and lets this client in
-  demo     show what travels, and what a box in the middle sees of it
+  demo     show what travels, and what a box in the middle sees
 
   --help, --version
 
@@ -51,8 +51,11 @@ function main() {
   const deno = denoPath();
   if (deno === undefined) {
     const system = `${process.platform} on ${process.arch}`;
-    // npm says nothing when it could not get an optional package.
-    return fail(`npm installed no Deno for ${system}: install it again`, 1);
+    // npm is silent when it cannot get an optional package.
+    return fail(
+      `npm installed no Deno for ${system}; install innerlock again`,
+      1,
+    );
   }
   const [task, ...flags] = COMMANDS[name];
   const { env, words } = commandOf(task);

@@ -77,12 +77,12 @@ async function bundle() {
   const packages = new Set<string>();
   for (const file of outputFiles) {
     texts[relative(ROOT, file.path)] = file.text()
-      // Where this machine has its cache is no one's business.
+      // Nobody needs to know where this machine has its cache.
       .replaceAll(MODULE, (_, folder, name, path) => {
         packages.add(ROOT + folder);
         return `// npm:${name}${path}`;
       })
-      // Whoever has the package has no tasks, but the command.
+      // The package has the command, but no tasks.
       .replaceAll("deno task ", "innerlock ");
   }
   return { texts, packages };

@@ -28,8 +28,8 @@ export async function readSection(heading: string): Promise<Section> {
     own!.matchAll(/^```\w+\n([^]*?)^```$/gm),
     ([_, block]) => block!,
   );
-  const argsOf = (task: string) =>
-    new RegExp(`^deno task ${task} (.*)$`, "m").exec(programs!)![1]!
+  const argsOf = (command: string) =>
+    new RegExp(`^innerlock ${command} (.*)$`, "m").exec(programs!)![1]!
       .split(" ");
   return { box: box!, server: argsOf("server"), client: argsOf("client") };
 }

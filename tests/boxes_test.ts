@@ -399,11 +399,14 @@ test(
     await each(HTTP_BOXES, async (name) => {
       await using box = await startAlone(name, certs);
       const raw = await words(certs, without("--websocket")(box.clientArgs));
-      assertMatch(raw, /^1 client: .*(HTTP\/1\.\d 400|nothing of innerlock)/);
-      assertMatch(raw, /; through a box that speaks HTTP, use --websocket\n$/);
+      assertMatch(
+        raw,
+        /^1 client: .*(HTTP\/1\.\d 400|innerlock did not answer)/,
+      );
+      assertMatch(raw, /; if a box in between speaks HTTP, use --websocket\n$/);
       assert(!raw.includes("another key"), raw);
       const upgraded = await words(certs, box.clientArgs);
-      assertMatch(upgraded, /^1 client: .*HTTP\/1\.\d 50[23] .*does not reach/);
+      assertMatch(upgraded, /^1 client: .*HTTP\/1\.\d 50[23] .*cannot reach/);
     });
   },
 );

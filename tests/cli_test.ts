@@ -110,11 +110,11 @@ test("client: wrong usage exits 2", async (dir, port) => {
     const [args, message] of [
       [["--no-such"], /Unknown flag --no-such/],
       [["--port", "65536"], /whole number from 1 to 65535/],
-      [["--port", "-1"], /No flag takes a number below 0, as -1 is/],
+      [["--port", "-1"], /No flag takes a negative number: -1/],
       [["--port"], /--port/],
       [["--identity", "bob"], /no identity bob in .*--identity: default\n/],
-      [["--psk", `${dir}/none.txt`], /no such file; copy it from the server/],
-      [["--ca", `${dir}/none.pem`], /no such file; copy it from the server/],
+      [["--psk", `${dir}/none.txt`], /no such file; get it with/],
+      [["--ca", `${dir}/none.pem`], /no such file; get it with/],
       [["--ca", dir], /Cannot read \S+: it is a folder\n/],
       [["--psk", "/dev/stdin"], /Deno lets no program in there; choose ano/],
       [["--client-cert", `${dir}/cert.pem`], /go together/],
@@ -123,10 +123,10 @@ test("client: wrong usage exits 2", async (dir, port) => {
       [["--host", "https://x/"], /not https:\/\/x\/; the port goes to --port/],
       [["--host", "a b"], /name or an address, not a b/],
       [["--server-name", "x:1"], /--server-name takes a name .*, not x:1\n/],
-      [["--host", "fe80::1"], /fe80::1 lacks its zone, as in fe80::1%eth0\n/],
+      [["--host", "fe80::1"], /fe80::1 needs its zone, as in fe80::1%eth0\n/],
       [
         ["--host", "fe80::1%lo"],
-        /No certificate has the zone of .*--server-name/,
+        /Certificates have no zone, .*--server-name/,
       ],
     ] as const
   ) {
@@ -156,17 +156,17 @@ test("client: a certificate or key that is none exits 2", async (dir, port) => {
   const ca = ["--ca", `${dir}/cert.pem`];
   for (
     const [args, message] of [
-      [["--ca", `${dir}/empty.pem`], /empty\.pem: it has no certificate in/],
+      [["--ca", `${dir}/empty.pem`], /empty\.pem: it contains no certificate/],
       [["--ca", `${dir}/key.pem`], /key\.pem: .* but a private key/],
       [["--ca", `${dir}/half.pem`], /half\.pem: it is cut off; copy it/],
       [["--ca", `${dir}/damaged.pem`], /damaged\.pem: it is damaged; copy/],
       [
         [...ca, ...client("key.pem", "cert.pem")],
-        /key\.pem: it has no certificate in it but a private key/,
+        /key\.pem: it contains no certificate, but a private key/,
       ],
       [
         [...ca, ...client("cert.pem", "cert.pem")],
-        /cert\.pem: it has no private key in it but a certificate/,
+        /cert\.pem: it contains no private key, but a certificate/,
       ],
       [
         [...ca, ...client("cert.pem", "other.pem")],
@@ -198,7 +198,7 @@ test(
     };
     const client = (...args: string[]) =>
       run("client", [...flags, ...args, "hi"], "", system);
-    assertFails(await client(), 3, /issuer that is not trusted/);
+    assertFails(await client(), 3, /issuer of .* is not trusted/);
     const { text, code } = await client("--system-ca");
     assertEquals([text, code], ["HI\n", 0]);
     await Deno.remove(other, { recursive: true });
@@ -208,7 +208,7 @@ test(
 test("client: --system-ca needs no file", async (dir, port) => {
   const flags = ["--psk", `${dir}/psk.txt`, "--port", String(port)];
   const result = await run("client", [...flags, "--system-ca", "x"]);
-  assertFails(result, 3, /issuer that is not trusted/);
+  assertFails(result, 3, /issuer of .* is not trusted/);
 });
 
 test("client: a bad key file exits 2 and names the line", async (dir, port) => {
@@ -218,10 +218,10 @@ test("client: a bad key file exits 2 and names the line", async (dir, port) => {
     const [text, mode, message] of [
       [`a:${KEY}\nb:12\n`, 0o600, /line 2 has no key/],
       ["nonsense\n", 0o600, /line 1 has no colon/],
-      ["", 0o600, /no key in it/],
+      ["", 0o600, /it has no key/],
       // That it is no key file comes first: others may need to read it.
       ["-----BEGIN CERTIFICATE-----\n", 0o644, /line 1 has no colon/],
-      [`default:${KEY}\n`, 0o644, /others may read it; run 'chmod 600/],
+      [`default:${KEY}\n`, 0o644, /other users may read it; run 'chmod 600/],
     ] as const
   ) {
     await writeKey(path, text, mode);
@@ -240,7 +240,7 @@ test(
     for (const identity of ["default", "nobody"]) {
       const psk = ["--psk", path, "--identity", identity];
       const result = await run("client", [...flags, ...psk, "x"]);
-      assertFails(result, 3, /does not know it, or has another key/);
+      assertFails(result, 3, /does not know this identity, or has another key/);
       stderrs.push(result.stderr.replace(identity, "X"));
     }
     assertEquals(stderrs[0], stderrs[1]);
@@ -262,7 +262,7 @@ test("client: a certificate that is not trusted exits 3", async (dir, port) => {
   assertFails(
     await run("client", [...flags, ...ca, "x"]),
     3,
-    /issuer that is not trusted/,
+    /issuer of .* is not trusted/,
   );
   await Deno.remove(other, { recursive: true });
   const name = ["--server-name", "other.example"];
@@ -270,8 +270,8 @@ test("client: a certificate that is not trusted exits 3", async (dir, port) => {
     await run("client", [...clientFlags(dir, port), ...name, "x"]),
     3,
     new RegExp(
-      `server localhost:${port} \\(127\\.0\\.0\\.1\\) is made out to localhost, ` +
-        "127\\.0\\.0\\.1 or ::1, not to other\\.example; use one of its names as --host",
+      `server localhost:${port} \\(127\\.0\\.0\\.1\\) is for localhost, ` +
+        "127\\.0\\.0\\.1 or ::1, not for other\\.example; use one of its names with --host",
     ),
   );
 });
@@ -302,7 +302,7 @@ test("client: nobody there, no TLS there, silence there: exit 1", async (dir) =>
   assertFails(
     await limited,
     1,
-    /A connection to the server localhost:\d+ \(127\.0\.0\.1\), but no TLS within 1 s/,
+    /Connected to the server localhost:\d+ \(127\.0\.0\.1\), but TLS did not begin within 1 s/,
   );
   silent.close();
   const plain = run("client", [...flags, "x"]);
@@ -386,13 +386,13 @@ test("server: wrong configuration exits 2", async (dir) => {
   ) as [string, string];
   for (
     const [certText, keyText, message] of [
-      ["", key, /cert\.pem: it has no certificate in it\n/],
-      ["nonsense", key, /cert\.pem: it has no certificate in it\n/],
+      ["", key, /cert\.pem: it contains no certificate\n/],
+      ["nonsense", key, /cert\.pem: it contains no certificate\n/],
       [cert.slice(0, 300), key, /cert\.pem: it is cut off/],
       [cert.replace(/\n.{20}/, "\n"), key, /cert\.pem: it is damaged/],
-      [key, cert, /cert\.pem: it has no certificate in it but a private key/],
-      [cert, cert, /key\.pem: it has no private key in it but a certificate/],
-      [cert, "", /key\.pem: it has no private key in it\n/],
+      [key, cert, /cert\.pem: it contains no certificate, but a private key/],
+      [cert, cert, /key\.pem: it contains no private key, but a certificate/],
+      [cert, "", /key\.pem: it contains no private key\n/],
       [cert, key.slice(0, 100), /key\.pem: it is cut off/],
       [cert, key.replace(/\n.{20}/, "\n"), /key\.pem: it is damaged/],
       [
@@ -409,7 +409,11 @@ test("server: wrong configuration exits 2", async (dir) => {
   await Deno.writeTextFile(`${dir}/cert.pem`, cert);
   await Deno.writeTextFile(`${dir}/key.pem`, key);
   await Deno.chmod(`${dir}/key.pem`, 0o640);
-  assertFails(await run("server", flags), 2, /key\.pem: others may read it/);
+  assertFails(
+    await run("server", flags),
+    2,
+    /key\.pem: other users may read it/,
+  );
   await Deno.chmod(`${dir}/key.pem`, 0o600);
   // The certificate is open to others: what is wrong is that it is no key.
   assertFails(
@@ -418,7 +422,7 @@ test("server: wrong configuration exits 2", async (dir) => {
       ...["--psk", `${dir}/psk.txt`],
     ]),
     2,
-    /cert\.pem: it has no private key in it but a certificate/,
+    /cert\.pem: it contains no private key, but a certificate/,
   );
   for (
     const [args, message] of [
@@ -432,8 +436,8 @@ test("server: wrong configuration exits 2", async (dir) => {
         ["--host", "x:5001"],
         /name or an address, not x:5001; the port goes to/,
       ],
-      [["--host", "fe80::1"], /fe80::1 lacks its zone, as in fe80::1%eth0\n/],
-      [["--port", "-1"], /No flag takes a number below 0, as -1 is/],
+      [["--host", "fe80::1"], /fe80::1 needs its zone, as in fe80::1%eth0\n/],
+      [["--port", "-1"], /No flag takes a negative number: -1/],
       [["--psk", `${dir}/none`], /no such file; 'deno task certs' makes one/],
     ] as const
   ) {
@@ -585,7 +589,9 @@ testUnless(
     await say("welcome\n");
     await client.expect("welcome\r\n\x1b[1G\x1b[0J> ");
     await channel!.closeWrite();
-    await client.expect("the server has ended; q or Ctrl-D leaves\r\n");
+    await client.expect(
+      "the server has ended its side; q or Ctrl-D leaves\r\n",
+    );
     await client.type("q\n");
     const buffer = new Uint8Array(10);
     assertEquals(await channel!.read(buffer), 3);
@@ -620,7 +626,7 @@ test("client: it says so if the server replaces bytes", async (dir, port) => {
   assertEquals([code, text], [0, "A\ufffd\ufffd"]);
   assertEquals(
     stderr,
-    "client: the server replaced what is no text; for binary start it with " +
+    "client: the server replaced bytes that are not text; for binary data, start it with " +
       "--echo\n",
   );
   assertEquals((await run("client", flags, "a\ufffd")).stderr, "");
@@ -650,7 +656,7 @@ test(
       await certs.expect("assphrase");
       await echoIsOff(`${dir}/tty`);
       await certs.type("open sesame\n");
-      await certs.expect("Once more");
+      await certs.expect("Again");
       await echoIsOff(`${dir}/tty`);
       await certs.type("open sesame\n");
       const { code, rest } = await certs.end();
@@ -704,7 +710,7 @@ test("gen_certs: two different passphrases make nothing", async (dir) => {
   await using certs = new Terminal("certs", ["--out", out, "--passphrase"]);
   await certs.expect("assphrase");
   await certs.type("one\n");
-  await certs.expect("Once more");
+  await certs.expect("Again");
   await certs.type("two\n");
   assertEquals((await certs.end()).code, 2);
   assertEquals([...Deno.readDirSync(out)], []);

@@ -23,7 +23,7 @@ testUnless(
     for (const line of text.split("\n")) assert(line.length <= 80, line);
     assertMatch(
       text,
-      /^ {2}box saw +that default talks, and when, .*\n.*; not what is said$/m,
+      /^ {2}box saw +who talks \(default\), when, .*\n.*, but not what is said$/m,
     );
     // The mark stands below the digit that differs.
     const [, gets, sends, space] =

@@ -54,10 +54,10 @@ Deno.test("parseInvitation: says what is wrong, and nothing of what is in it", (
     formatInvitation(JSON.parse(text) as typeof INVITATION);
   for (
     const [line, why] of [
-      ["", "This is no invitation"],
-      ["hello", "This is no invitation"],
-      [`innerlock-2.${payload}.${sum}`, "is of version 2, and this program"],
-      [`innerlock-1.${payload}`, "is damaged: copy the whole line"],
+      ["", "This is not an invitation"],
+      ["hello", "This is not an invitation"],
+      [`innerlock-2.${payload}.${sum}`, "has version 2, but this program"],
+      [`innerlock-1.${payload}`, "is damaged; copy the whole line"],
       [`innerlock-1.${payload}.${sum}.${sum}`, "is damaged"],
       [LINE + LINE, "is damaged"],
       [said("{}"), "is damaged"],
@@ -127,7 +127,7 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
   assertMatch(invited.stderr, /psk\.txt: made a key for alice\n/);
   assertMatch(
     invited.stderr,
-    new RegExp(`alice at localhost:${running.port}; .* can speak as alice`),
+    new RegExp(`alice to localhost:${running.port}; .* can speak as alice`),
   );
   await running.logged("certificate and keys read again");
   const joined = await succeeds(
@@ -215,21 +215,33 @@ test("nothing is joined in a server's folder, or by a bad line", async ({ server
   const { text } = await succeeds(run("certs", flags));
   const join = ["--join", "--out"];
   const own = run("certs", [...join, server], text);
-  await fails(own, /is a server's, with its key\.pem: .*--as NAME/);
+  await fails(
+    own,
+    /belongs to a server, because it has a key\.pem; .*--as NAME/,
+  );
   await Deno.remove(`${server}/key.pem`);
   const keys = run("certs", [...join, server], text);
-  await fails(keys, /is a server's, with the keys of several clients: /);
+  await fails(
+    keys,
+    /belongs to a server, because it has the keys of several clients; /,
+  );
   for (
     const [input, why] of [
-      ["", /This is no invitation: /],
-      [text.slice(0, -5), /This invitation is damaged: /],
-      [text.replace("-1.", "-9."), /is of version 9, and this program knows 1/],
+      ["", /This is not an invitation; /],
+      [text.slice(0, -5), /This invitation is damaged; /],
+      [
+        text.replace("-1.", "-9."),
+        /has version 9, but this program knows only version 1/,
+      ],
     ] as const
   ) await fails(at(client, "certs", ["--join"], input), why);
   const missing = ["--join", "--invite-file", "none"];
   await fails(at(client, "certs", missing), /Cannot read none: there is no/);
   const slash = ["--join", "--as", "../x"];
-  await fails(at(client, "certs", slash, text), /A server's name has letters/);
+  await fails(
+    at(client, "certs", slash, text),
+    /A server's name takes letters/,
+  );
   const both = ["--join", "--invite", "bob"];
   await fails(at(client, "certs", both, text), /--join does not go with --inv/);
   assertEquals(Array.from(Deno.readDirSync(client)), []);
@@ -264,7 +276,7 @@ test("a CA's certificate goes with its chain or not at all", async ({ server }) 
     ...["-CAcreateserial", "-copy_extensions", "copy", "-out", "cert.pem"],
   );
   const flags = ["--out", server, "--invite", "alice"];
-  const lacks = /cert\.pem lacks the certificate of its CA, .*: append it/;
+  const lacks = /cert\.pem lacks the certificate of its CA, .*; append it/;
   await fails(run("certs", flags), lacks);
   const ca = await Deno.readTextFile(`${server}/ca.pem`);
   await Deno.writeTextFile(`${server}/cert.pem`, ca, { append: true });
@@ -290,7 +302,7 @@ test(
     ) {
       const flags = ["--join", "--out", `${client}/${name}`];
       await using terminal = new Terminal("certs", flags);
-      await terminal.expect("it is not shown: ");
+      await terminal.expect("(it is not shown): ");
       await terminal.type(pasted + "\r");
       const shown = await terminal.expect("joined ");
       assertEquals(shown.trim(), "joined", name);
@@ -305,7 +317,7 @@ test(
   async ({ client }) => {
     for (
       const [keys, code, why] of [
-        ["\r", 2, "This is no invitation"],
+        ["\r", 2, "This is not an invitation"],
         [`${LINE.slice(0, 90)}\r\r`, 2, "This invitation is damaged"],
         [`${LINE}x\x7f\x04`, 2, "Cannot use the invitation"],
         ["abc\x03", 130, "after"],
@@ -315,7 +327,7 @@ test(
       const flags = ["--join", "--out", `${client}/certs`];
       const words = command("certs", flags).join(" ");
       await terminal.type(`${words}; echo after $?; stty | grep echo; exit\n`);
-      await terminal.expect("it is not shown: ");
+      await terminal.expect("(it is not shown): ");
       await terminal.type(keys);
       await terminal.expect(why);
       // The shell's terminal is as it was: it shows what is typed.

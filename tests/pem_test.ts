@@ -110,8 +110,8 @@ testUnless(
     const begin = "-----BEGIN PRIVATE KEY-----\n";
     for (
       const [text, why] of [
-        ["", "it has no private key in it"],
-        [cert, "it has no private key in it but a certificate"],
+        ["", "it contains no private key"],
+        [cert, "it contains no private key, but a certificate"],
         [key.slice(0, 100), "it is cut off"],
         [key.slice(40), "it is cut off"],
         [key + key.slice(0, 100), "it is cut off"],
@@ -181,7 +181,7 @@ test("readPrivateKey: keys of an old format, and those that TLS cannot use", asy
   await assertRejects(
     () => read(ssh),
     UsageError,
-    "or no key that TLS can use",
+    "or not a key that TLS can use",
   );
 });
 

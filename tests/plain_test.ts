@@ -80,10 +80,10 @@ testUnix("listenPlain: what cannot be had is said in words", async (dir) => {
   const { port } = taken.addr;
   const refusals: [Address, string][] = [
     [{ host: "127.0.0.1", port }, "the port is in use"],
-    [{ host: "192.0.2.1", port: 0 }, "it is no address of this machine"],
+    [{ host: "192.0.2.1", port: 0 }, "this machine has no such address"],
     [{ path: "/nowhere/x" }, "there is no such folder"],
     [{ path: `${dir}/${"a".repeat(200)}` }, "the path is too long"],
-    [{ path: `${dir}/file` }, "there is a file of that name"],
+    [{ path: `${dir}/file` }, "a file of that name exists"],
   ];
   for (const [address, why] of refusals) {
     await assertRejects(

@@ -93,9 +93,9 @@ Deno.test("chooseProxy takes the password of the file before the variable's", ()
 const SECRET = "Hunter2";
 
 const WRONG: [string, string][] = [
-  ["https://proxy:443", "reached by https, which is not supported"],
-  ["socks5h://proxy:1080", "of SOCKS, which is not supported"],
-  ["SOCKS4://proxy", "of SOCKS, which is not supported"],
+  ["https://proxy:443", "an HTTPS proxy, which is not supported"],
+  ["socks5h://proxy:1080", "a SOCKS proxy, which is not supported"],
+  ["SOCKS4://proxy", "a SOCKS proxy, which is not supported"],
   ["ftp://proxy", "must be http://HOST:PORT"],
   ["http://", "must be http://HOST:PORT"],
   ["http://proxy:0", "must be http://HOST:PORT"],
@@ -106,7 +106,7 @@ const WRONG: [string, string][] = [
   ["http://2001:db8::1", "must be http://HOST:PORT"],
   ["http://[proxy]:1", "must be http://HOST:PORT"],
   ["http://[192.0.2.1]:1", "must be http://HOST:PORT"],
-  ["http://user%@proxy:1", "a % itself is written %25"],
+  ["http://user%@proxy:1", "write a % itself as %25"],
 ];
 
 for (const [url, message] of WRONG) {

@@ -275,7 +275,7 @@ test("all servers down: --listen waits for one", async (dir) => {
   };
   assertMatch(
     await words(proxy.through),
-    /^1 .* cut the connection in the TLS/,
+    /^1 .* cut the connection during the TLS/,
   );
   // Where TLS ends early nobody says why; but no server has seen the key.
   assertMatch(

@@ -18,8 +18,8 @@ for (
     ["no hex", `#\n\na:${HEX.replace("0", "g")}`, "line 3 has no key"],
     ["an empty identity", `:${HEX}`, "line 1 has no identity"],
     ["a space in it", `a b:${HEX}`, "line 1 has no identity"],
-    ["an identity twice", `a:${HEX}\na:${HEX}`, "line 2 names"],
-    ["nothing", "# nobody\n", "no key in it"],
+    ["an identity twice", `a:${HEX}\na:${HEX}`, "line 2 repeats"],
+    ["nothing", "# nobody\n", "it has no key"],
   ] as const
 ) {
   Deno.test(`parsePsk: ${name} is refused`, () => {

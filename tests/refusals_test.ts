@@ -55,7 +55,7 @@ Deno.test("Refusals: however many hosts there are, there are few lines", () => {
   refusals.tellRepeated();
   assertEquals(entries.length, 21);
   assertEquals(entries.at(-1), [
-    "not let in: of other addresses, 4980 more, cut",
+    "not let in: 4980 more from other addresses, cut",
     { reason: "cut", count: 4980 },
   ]);
 });

@@ -61,7 +61,7 @@ test("a revoked identity is cut and refused, without a signal; others live on", 
   assertEquals(code, 0);
   await assertRejects(() => alice.closed, ChannelError);
   await server.logged("alice closed: 0 bytes in, 0 out, ");
-  await server.logged("revoked (The key of alice was taken away or replaced)");
+  await server.logged("revoked (The key of alice was removed or replaced)");
   const caCerts = [await Deno.readTextFile(`${dir}/cert.pem`)];
   const { port } = server;
   const refused = await assertRejects(

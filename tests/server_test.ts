@@ -316,12 +316,12 @@ test("its start says what it does, and with what", async (dir) => {
     `${names}; ${fingerprint}, valid until \\d{4}-\\d\\d-\\d\\d\n`;
   for (
     const [flags, back] of [
-      [[], "in upper case"],
-      [["--echo"], "as it came"],
+      [[], "text back in upper case"],
+      [["--echo"], "bytes back unchanged"],
     ] as const
   ) {
     const log = await startOf([...serverFlags(dir), ...flags]);
-    const what = `^[^ ]+ what clients send goes back ${back}\n[^ ]+ `;
+    const what = `^[^ ]+ sending ${back}\n[^ ]+ `;
     assertMatch(log, new RegExp(what + credentials));
   }
   const { code, stderr } = await run("server", [
@@ -349,12 +349,12 @@ test("its start says whether each backend answers", async (dir) => {
       [here, `to ${here}, which answers\n`],
       [
         `db=${gone}`,
-        `db to ${gone}, but for now: Cannot reach ${gone}: connection refused; ` +
+        `db to ${gone}, which does not answer yet: Cannot reach ${gone}: connection refused; ` +
         "is the service running?\n",
       ],
       [
         `unix:${dir}/none`,
-        `to unix:${dir}/none, but for now: Cannot reach unix`,
+        `to unix:${dir}/none, which does not answer yet: Cannot reach unix`,
       ],
     ] as const
   ) {
@@ -417,7 +417,10 @@ test("--no-tls: only on an address that stays in, and loud", async (dir) => {
   for (const host of ["0.0.0.0", "::", "192.0.2.1", "server.example"]) {
     const { code, stderr } = await run("server", [...psk, "--host", host]);
     assertEquals(code, 2, host);
-    assertMatch(stderr, /--no-tls does not go with --host/);
+    assertMatch(
+      stderr,
+      /--no-tls needs a loopback or private address as --host/,
+    );
   }
   await using server = await TestServer.start(psk);
   await server.logged("no TLS: whoever sees this network");

@@ -121,7 +121,7 @@ test("connect: serverName is what the certificate is checked for", async () => {
   const error = await assertRejects(
     () => dial(listener, { serverName: "other.example" }),
     ChannelError,
-    "not to other.example",
+    "not for other.example",
   );
   assertEquals(error.code, "untrusted");
   listener.close();
@@ -156,7 +156,8 @@ test("connect: a silent server meets the time limit", async () => {
   );
   assertEquals(error.code, "timeout");
   const address = `127.0.0.1:${listener.addr.port}`;
-  const expected = `A connection to the server ${address}, but no TLS within`;
+  const expected =
+    `Connected to the server ${address}, but TLS did not begin within`;
   assertStringIncludes(error.message, expected);
   (await accepted).close();
   listener.close();
@@ -177,7 +178,10 @@ test("connect: a server that is silent inside TLS meets it too", async () => {
   });
   const error = await assertRejects(() => connecting, ChannelError);
   assertEquals(error.code, "timeout");
-  assertStringIncludes(error.message, "but nothing of innerlock within 0.2 s");
+  assertStringIncludes(
+    error.message,
+    "but innerlock did not answer within 0.2 s",
+  );
   (await serving).close();
   listener.close();
 });
@@ -198,7 +202,7 @@ test("connect: a server of another protocol inside TLS", async () => {
   const connecting = connect({ port, caCerts: [cert], psk: PSK });
   const error = await assertRejects(() => connecting, ChannelError);
   assertEquals(error.code, "protocol");
-  assertStringIncludes(error.message, "speaks TLS but not innerlock");
+  assertStringIncludes(error.message, "speaks TLS, but not innerlock");
   await serving;
   listener.close();
 });
@@ -216,7 +220,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "The certificate of the peer is made out to a.example or 10.0.0.1, not to x",
+        "The certificate of the peer is for a.example or 10.0.0.1, not for x",
       ],
       [
         new InvalidData(
@@ -225,7 +229,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         ),
         "server",
         "untrusted",
-        "made out to no name, not to x",
+        "is for no name, not for x",
       ],
       [
         new InvalidData(
@@ -249,7 +253,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         new InvalidData(`${bad}Other(OtherError(CaUsedAsEndEntity))`),
         "server",
         "untrusted",
-        "calls itself a CA, which Deno does not take",
+        "calls itself a CA, which Deno does not accept",
       ],
       [
         new InvalidData(`${bad}Expired`),
@@ -261,7 +265,7 @@ Deno.test("tlsError: what rustls says, in words", () => {
         new InvalidData(`${bad}UnknownIssuer`),
         "server",
         "untrusted",
-        "is of an issuer that is not trusted",
+        "The issuer of the certificate of the peer is not trusted",
       ],
       [new InvalidData(`${bad}Whatever`), "server", "untrusted", "(Whatever)"],
       [
@@ -280,19 +284,19 @@ Deno.test("tlsError: what rustls says, in words", () => {
         new InvalidData("received unexpected handshake message: got Finished"),
         "server",
         "protocol",
-        "did not keep to the rules of TLS",
+        "broke the rules of TLS",
       ],
       [
         new InvalidData("received fatal alert: CertificateRequired"),
         "server",
         "refused",
-        "wants a certificate of the client",
+        "asks for a client certificate",
       ],
       [
         new InvalidData("received fatal alert: CertificateRevoked"),
         "server",
         "refused",
-        "not take the client's certificate (CertificateRevoked)",
+        "rejects the client's certificate (CertificateRevoked)",
       ],
       [
         new InvalidData("received fatal alert: UnknownCA"),
@@ -304,23 +308,28 @@ Deno.test("tlsError: what rustls says, in words", () => {
         new InvalidData("received fatal alert: BadCertificate"),
         "client",
         "protocol",
-        "has not the name that was dialled",
+        "lacks the name that was dialled",
       ],
       [
         new InvalidData("received fatal alert: CertificateExpired"),
         "client",
         "protocol",
-        "The peer finds this certificate out of date",
+        "The peer considers this certificate out of date",
       ],
       [
         new InvalidData("received fatal alert: UnsupportedCertificate"),
         "client",
         "protocol",
-        "does not take this certificate (UnsupportedCertificate)",
+        "rejects this certificate (UnsupportedCertificate)",
       ],
       [new InvalidData("no idea"), "client", "protocol", "handshake: no idea"],
-      [new TimedOut("x"), "server", "cut", "cut the connection in the TLS"],
-      [new ConnectionReset("x"), "client", "cut", "cut the connection in the"],
+      [new TimedOut("x"), "server", "cut", "cut the connection during the TLS"],
+      [
+        new ConnectionReset("x"),
+        "client",
+        "cut",
+        "cut the connection during the",
+      ],
     ] as const
   ) {
     const error = tlsError(cause, role, "the peer") as ChannelError;
@@ -490,7 +499,7 @@ test("connect: an alert after the handshake is told in words", async () => {
     const { port } = listener.addr;
     assertStringIncludes(
       error.message,
-      `The server localhost:${port} (127.0.0.1) wants a certificate`,
+      `The server localhost:${port} (127.0.0.1) asks for a client certificate`,
     );
   } finally {
     Deno.startTls = startTls;
@@ -511,7 +520,7 @@ test("connect: a server that says nothing keeps one connection, not one for each
   for (let dials = 0; dials < 5; dials++) {
     const error = await assertRejects(() => dialSilent(50), ChannelError);
     assertEquals(error.code, "timeout");
-    assertStringIncludes(error.message, "but no TLS within");
+    assertStringIncludes(error.message, "but TLS did not begin within");
   }
   silent.close();
   await accepting;

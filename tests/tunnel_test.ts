@@ -456,7 +456,7 @@ test("--listen, --forward: an address that cannot be", async (dir) => {
   assertEquals(
     busy.stderr,
     `client: Cannot listen on ${place}: the port is in use, ` +
-      "perhaps by the same service here; choose another with --listen\n",
+      "perhaps by the same service on this machine; choose another with --listen\n",
   );
   const flags = [...serverFlags(dir), "--port", "0"];
   const none = await run("server", [...flags, "--forward", "localhost:0"]);

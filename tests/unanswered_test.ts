@@ -129,7 +129,7 @@ const RAW: [string, (conn: Deno.TlsConn) => Promise<unknown>, RegExp][] = [
   [
     "waits for a newline",
     silent,
-    /nothing of innerlock within 1 s.*--websocket/,
+    /innerlock did not answer within 1 s.*--websocket/,
   ],
 ];
 
@@ -159,20 +159,20 @@ const UPGRADES: [string, (conn: Deno.TlsConn) => Promise<unknown>, RegExp][] = [
   [
     "finds no server",
     HTTP("502 Bad Gateway"),
-    /502 Bad Gateway.*does not reach/,
+    /502 Bad Gateway.*cannot reach/,
   ],
   [
     "asks for a login",
     HTTP("401 Unauthorized"),
-    /401 Unauthorized.*who runs it/,
+    /401 Unauthorized.*whoever runs it/,
   ],
   [
     "is none of HTTP",
     said("220 mail\r\n"),
     /does not speak HTTP.*without --websocket/,
   ],
-  ["closes", heard, /closed the connection.*does not reach/],
-  ["says nothing", silent, /no answer to a request for a WebSocket within 1 s/],
+  ["closes", heard, /closed the connection.*may not reach/],
+  ["says nothing", silent, /no WebSocket opened within 1 s/],
 ];
 
 for (const [name, answer, words] of UPGRADES) {

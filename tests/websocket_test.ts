@@ -190,7 +190,7 @@ const REFUSED: [string, Record<string, string>, string][] = [
     "no WebSocket",
   ],
   ["HTTP/1.0", { start: "GET / HTTP/1.0" }, "HTTP/1.0"],
-  ["another method", { start: "GUESS / HTTP/1.1" }, "another method"],
+  ["another method", { start: "GUESS / HTTP/1.1" }, "a method other than GET"],
   ["another upgrade", { upgrade: "Upgrade: h2c" }, "no WebSocket"],
   ["no Connection", { connection: "" }, "Connection"],
   [
@@ -328,14 +328,14 @@ const ANSWERS: [string, string, string, number | undefined, string][] = [
     SWITCHING + "Connection: Upgrade\r\n\r\n",
     "no-upgrade",
     101,
-    "another protocol",
+    "a protocol other than WebSocket",
   ],
   [
     "no Connection",
     SWITCHING + "Upgrade: websocket\r\n\r\n",
     "no-upgrade",
     101,
-    "another protocol",
+    "a protocol other than WebSocket",
   ],
   ["no Accept", UPGRADED + "\r\n", "no-upgrade", 101, "Accept"],
   [

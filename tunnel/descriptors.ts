@@ -4,16 +4,16 @@
  * @module
  */
 
-/** So long a shortage may explain what else has failed, in milliseconds. */
+/** How long a shortage may explain other failures, in milliseconds. */
 const RECENTLY = 1000;
 
 let lastShortage = -Infinity;
 
-/** Whether there are so many to be had at this moment. */
+/** Whether this many are available now. */
 export function areLeft(count: number): boolean {
   const taken: Deno.Listener[] = [];
   try {
-    // Without one more, those that are just looking up a name have none.
+    // One more, for a name that is being looked up.
     while (taken.length <= count) {
       taken.push(Deno.listen({ hostname: "127.0.0.1", port: 0 }));
     }
@@ -28,7 +28,7 @@ export function areLeft(count: number): boolean {
   }
 }
 
-/** Whether there are none, or have been none a moment ago. */
+/** Whether there are none, or were none a moment ago. */
 export function areShort(): boolean {
   return !areLeft(1) || performance.now() - lastShortage < RECENTLY;
 }

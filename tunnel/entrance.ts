@@ -13,7 +13,7 @@ import type { Resettable } from "./resettable.ts";
 /** How long a caller waits for a server that is away, in milliseconds. */
 const PATIENCE = 10_000;
 
-/** What an entrance needs of those who make sessions. */
+/** What an entrance needs of a reserve. */
 export type Sessions = Pick<Reserve, "take">;
 
 /** The two sides of a caller, each being read. */
@@ -24,11 +24,11 @@ interface Sides {
 }
 
 /**
- * Carries a local caller to its end, over a session of the server's.
+ * Carries a local caller over a session with the server, until it ends.
  *
- * @param report Is told why a caller broke. A server that cannot be reached has
- * been told of already.
- * @param signal Resets the caller. Whoever gives it knows: it is not reported.
+ * @param report Is told why a caller broke. The reserve has already reported a
+ * server that cannot be reached.
+ * @param signal Resets the caller. This is not reported.
  */
 export async function carry(
   plain: Resettable,
@@ -39,7 +39,7 @@ export async function carry(
   const name = "The local caller";
   const fromPlain = new Source(plain);
   const gone = new AbortController();
-  // What it says waits for the session; that it breaks need not.
+  // Its data waits for the session, but a break is noticed at once.
   fromPlain.peek().catch((error) => gone.abort(broken(name, error)));
   try {
     const stop = AbortSignal.any([signal, gone.signal]);
@@ -53,9 +53,9 @@ export async function carry(
 }
 
 /**
- * Begins the stream over a session in reserve. Such a one may be dead without
- * anybody knowing: if it is lost before either side has said anything, a new one
- * serves the caller as well.
+ * Begins the stream over a session in reserve. That session may already be dead.
+ * If it is lost before either side has said anything, a new one serves the
+ * caller just as well.
  */
 async function begin(
   sessions: Sessions,
@@ -67,7 +67,7 @@ async function begin(
     const patience = Math.max(0, deadline - performance.now());
     const channel = await sessions.take(patience, signal, isFresh);
     const fromChannel = new Source(channel);
-    // Whoever reads it is told why it cannot begin.
+    // If it cannot begin, the reader is told why.
     await channel.open().catch(() => {});
     return { fromPlain, channel, fromChannel };
   };
@@ -81,7 +81,9 @@ async function begin(
   return await take(true);
 }
 
-/** Waits until either side says something; false if the session is lost before. */
+/**
+ * Waits until either side says something; false if the session is lost first.
+ */
 async function isInUse({ fromPlain, fromChannel }: Sides): Promise<boolean> {
   return await Promise.race([
     fromPlain.peek().then(() => true),

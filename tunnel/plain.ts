@@ -12,20 +12,20 @@ import { type Address, format } from "./address.ts";
 import { areLeft } from "./descriptors.ts";
 import { type Resettable, resettable } from "./resettable.ts";
 
-/** A backend that does not answer is given up, after so many milliseconds. */
+/** How long a backend may take to answer, in milliseconds. */
 const CONNECT_TIMEOUT = 10_000;
 
 /** The pauses while there are no descriptors, or nothing can be accepted. */
 const FIRST_PAUSE = 5;
 const LONGEST_PAUSE = 200;
 
-/** A shortage is told again after so long, in milliseconds. */
+/** How often a shortage is reported at most, in milliseconds. */
 const NOTICE_INTERVAL = 60_000;
 
-/** What a caller takes: a descriptor to read, one to write, and its session. */
+/** Descriptors for a caller: one to read, one to write, and its session's. */
 const DESCRIPTORS = 3;
 
-/** So many sessions to be made are thought of: more are not made at a time. */
+/** Sessions that may be dialled at the same time. */
 const MAX_SESSIONS = 16;
 
 /** A plain connection or its listener could not be made, or broke. */
@@ -34,7 +34,7 @@ export class PlainError extends Error {}
 /**
  * Connects to an address, whose name is looked up now.
  *
- * @param signal Gives it up, and throws the signal's reason.
+ * @param signal Cancels this, which then throws the signal's reason.
  * @throws {PlainError} If nobody answers.
  */
 export async function connectPlain(
@@ -92,11 +92,11 @@ export interface PlainListenOptions {
 }
 
 /**
- * Listens on an address. Out of descriptors, callers wait in the system's queue
- * and are accepted when there are some again: for themselves, for the session of
- * each, and for those that are still to be made.
+ * Listens on an address. Without descriptors, callers wait in the system's
+ * queue. They are accepted when there are enough for the caller, its session,
+ * and the sessions still to be made.
  *
- * @throws {PlainError} If the address cannot be had.
+ * @throws {PlainError} If it cannot listen there.
  */
 export async function listenPlain(
   address: Address,
@@ -139,9 +139,10 @@ function listenTcp(
 }
 
 /**
- * Deno removes a socket's path when its listener closes, whosever it is by then.
- * So the socket is bound under another name and moved into its place, and removed
- * from there only while it is ours. Whoever does so holds the folder's lock.
+ * Deno removes a socket's path when its listener closes, even if the path is
+ * somebody else's by then. So the socket is bound under another name and moved
+ * into place, and removed from there only while it is ours. Both steps hold the
+ * folder's lock.
  */
 async function listenUnix(
   path: string,
@@ -170,7 +171,7 @@ async function withFolder<T>(path: string, work: () => Promise<T>): Promise<T> {
   return await work();
 }
 
-/** Why a path cannot be had; a socket that was left behind is nobody's. */
+/** Why a path cannot be used; a socket that was left behind may be replaced. */
 async function whyTaken(path: string): Promise<string | undefined> {
   const info = await Deno.lstat(path).catch(() => undefined);
   if (!info) return undefined;
@@ -179,8 +180,8 @@ async function whyTaken(path: string): Promise<string | undefined> {
     (await Deno.connect({ transport: "unix", path })).close();
   } catch (error) {
     if (error instanceof Deno.errors.ConnectionRefused) return undefined;
-    // Any other failure may be that of one who is there: whose queue is full, or
-    // whom we may not reach.
+    // After any other failure there may be a listener: its queue may be full, or
+    // we may not be allowed to connect.
   }
   return "EADDRINUSE";
 }

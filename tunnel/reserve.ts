@@ -11,36 +11,36 @@ import { type Channel, ChannelError } from "../lib/mod.ts";
 const FIRST_PAUSE = 100;
 
 /**
- * So long it may take until a certificate that has been replaced is known on both
- * sides, in milliseconds.
+ * How long it may take until both sides know a replaced certificate, in
+ * milliseconds.
  */
 const ROTATION_TIME = 2_000;
 
-/** The longest pause, in milliseconds: well within the patience of a caller. */
+/** The longest pause, in milliseconds: well within a caller's patience. */
 const LONGEST_PAUSE = 2_000;
 
-/** At so many dials at a time one more would only slow down the others. */
+/** How many dials run at a time; more would only slow each other down. */
 const MAX_DIALS = 16;
 
-/** The reserve shrinks by what nobody has needed for so long, in milliseconds. */
+/** The reserve drops what nobody has needed for this long, in milliseconds. */
 const REVIEW_INTERVAL = 30_000;
 
 /**
- * What was taken is replaced after so long, in milliseconds: a handshake takes
- * several of them, and would hold up the caller's first words.
+ * A taken session is replaced after this long, in milliseconds: a handshake at
+ * once would delay the caller's first words.
  */
 const REFILL_DELAY = 20;
 
 /**
- * A session is there for good if it is there after so long, in milliseconds. One
- * that dies younger counts as a failure.
+ * The server keeps a session that lives this long, in milliseconds. One that
+ * dies younger counts as a failure.
  */
 const SETTLING_TIME = 300;
 
-/** Is told what people should know. */
+/** Takes messages for people. */
 export type Report = (message: string) => void;
 
-/** The server could not be reached in time; why has been reported. */
+/** The server could not be reached in time; the reason has been reported. */
 export class Unreachable extends Error {}
 
 /** What a reserve needs. */
@@ -48,15 +48,15 @@ export interface ReserveOptions {
   /** Makes a session in standby, looking the server's name up anew. */
   dial: (signal: AbortSignal) => Promise<Channel>;
   /**
-   * Is told once that the server cannot be reached, and once that it can be
+   * Is called once when the server cannot be reached, and once when it can
    * again.
    */
   report: Report;
-  /** Is told once that the first session is there. */
+  /** Is called once, when the first session is there. */
   ready?: () => void;
-  /** What to report of a session that the server ends at once. */
+  /** What to report if the server ends sessions at once. */
   diedYoung: string;
-  /** How many sessions may wait for callers; with 0 each is made when one comes. */
+  /** How many sessions may wait for callers; with 0, none is made in advance. */
   max: number;
   /** Stands in for time in tests. */
   clock?: Clock;
@@ -66,11 +66,11 @@ export interface ReserveOptions {
 type Waiting = PromiseWithResolvers<Channel>;
 
 /**
- * Keeps sessions proved and idle, as many as recent callers suggest, so that a
- * caller waits for one round trip only. Without one in reserve a caller waits
- * for the next that is made.
+ * Keeps as many sessions proved and idle as recent callers suggest, so that a
+ * caller waits for only one round trip. If none is in reserve, a caller waits
+ * for the next one.
  *
- * A server that is away is dialled ever more rarely, one dial at a time.
+ * A server that is away is dialled less and less often, one dial at a time.
  */
 export class Reserve {
   readonly #options: ReserveOptions;
@@ -80,7 +80,7 @@ export class Reserve {
   readonly #waiting = new Set<Waiting>();
   /** How many are to be ready. */
   #target: number;
-  /** How many have been ready at least, since the last review. */
+  /** The fewest that were ready since the last review. */
   #spare = 0;
   #dials = 0;
   /** How many sessions in a row the server has ended at once. */
@@ -114,7 +114,8 @@ export class Reserve {
    *
    * @param patience How long it may take, in milliseconds.
    * @param isFresh Whether it must be a new one.
-   * @throws {Unreachable} After that, and at once if the server is not trusted.
+   * @throws {Unreachable} After that time, or at once if the server is not
+   * trusted.
    */
   async take(
     patience: number,
@@ -149,14 +150,14 @@ export class Reserve {
     }
   }
 
-  /** Tries again now: what failed before may not fail any more. */
+  /** Drops the reserve and dials again now: what failed before may work now. */
   renew(): void {
     for (const channel of this.#ready.splice(0)) channel.close();
     this.#pause = FIRST_PAUSE;
     this.#resume();
   }
 
-  /** Keeps none any more; sessions that were taken live on. */
+  /** Closes the reserve; sessions that were taken live on. */
   close(): void {
     for (const timer of [this.#review, this.#retry, this.#refill]) {
       this.#clock.clear(timer);
@@ -202,7 +203,9 @@ export class Reserve {
     this.#trouble = undefined;
   }
 
-  /** Gives a session to who has waited longest, or keeps it if it is wanted. */
+  /**
+   * Gives a session to whoever has waited longest, or keeps it if it is wanted.
+   */
   #add(channel: Channel): void {
     const [first] = this.#waiting;
     if (this.#stop.signal.aborted) channel.close();
@@ -233,7 +236,7 @@ export class Reserve {
     });
   }
 
-  /** Once, the server may be stopping; again, it does not have the service. */
+  /** The first time, the server may be stopping; again, it lacks the service. */
   #diedYoung(): void {
     if (++this.#youngDeaths === 1) this.#waitABit();
     else this.#failed(new Error(this.#options.diedYoung));
@@ -301,9 +304,10 @@ export class Reserve {
 }
 
 /**
- * A certificate that is not being replaced does not mend itself. But what looks like a
- * refusal may be a proxy whose servers are down, or a server that is full or
- * being replaced: each closes without a word, as one that does not know the key.
+ * An untrusted certificate does not fix itself, unless it is just being
+ * replaced. What looks like a refusal may be a proxy whose servers are down, or
+ * a server that is full or being replaced: each closes without a word, like one
+ * that does not know the key.
  */
 function isFinal(error: Error): boolean {
   return error instanceof ChannelError && error.code === "untrusted";

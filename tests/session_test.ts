@@ -653,7 +653,7 @@ Deno.test("Session: a peer that closes before it has read all is a cut", async (
   const error = await assertRejects(() => session.closed, ChannelError);
   assertEquals([error.code, error.message], [
     "cut",
-    "The peer closed before it had read all",
+    "The peer closed before it had read everything",
   ]);
   await assertFails(session.write(bytes("a")), "cut");
 });

@@ -6,8 +6,9 @@
  * it writes to a peer that has half-closed. So a connection is read through the
  * one and written through the other, by two descriptors of the same socket.
  *
- * That needs internals of the runtime. Each is looked for before it is used. Where one is missing a connection is `Deno.Conn`'s alone: nothing of a
- * healthy stream is lost, but a break looks like an end.
+ * That needs internals of the runtime. Each is looked for before it is used.
+ * Where one is missing a connection is `Deno.Conn`'s alone: nothing of a healthy
+ * stream is lost, but a break looks like an end.
  *
  * @module
  */

@@ -8,6 +8,7 @@ import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
 import { type PskMap, pskOf, serviceOf, toPskMap } from "./psk.ts";
+import { nextTurn } from "./runtime.ts";
 import { type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
 import {
@@ -182,8 +183,11 @@ async function shakeHands(
     const result = await handshake(new Tracer(options.trace));
     const { idleTimeout, standby = false } = options;
     const session = new Session(transport, result, role, idleTimeout);
-    // In the same turn, so that it shares the write of the client's ping.
-    if (role === "client" && !standby) session.open();
+    // What the caller writes first, before that, begins it all in one write.
+    if (role === "client") {
+      nextTurn().then(() => standby ? session.prove() : session.open())
+        .catch(() => {});
+    }
     return new Channel({ ...addrsOf(transport), ...options }, session, result);
   });
 }

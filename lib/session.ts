@@ -58,6 +58,7 @@ export class Session {
   /** What the next write, or the end, has to wait for. */
   #turn: Promise<void> | undefined;
   #bytesSent = 0;
+  #isProved = false;
   #isOpen = false;
   #isEnding = false;
   #endSent = false;
@@ -71,8 +72,7 @@ export class Session {
   #closeSilenceTimer: Timer | undefined;
 
   /**
-   * @param role The client's session says its first ping at once, the server's
-   * answers it.
+   * @param role The server's session answers the client's first ping.
    * @param idleTimeout In milliseconds; 0 for no pings.
    */
   constructor(
@@ -103,8 +103,7 @@ export class Session {
       (silence) => this.#fail(silent(silence, "answered no ping")),
       clock,
     );
-    if (role === "client") this.#sender.sendControl(Type.ping);
-    else this.#sender.sendPong();
+    if (role === "server") this.#sender.sendPong();
     this.#receiver.run().then(
       () => this.#connectionEnded(),
       (error) => this.#fail(error),
@@ -122,12 +121,23 @@ export class Session {
   }
 
   /**
+   * Client: proves by a first ping that it is there now, if it has not. What is
+   * said in the same turn shares its write.
+   */
+  prove(): void {
+    if (this.#isProved || this.#role === "server") return;
+    this.#isProved = true;
+    this.#sender.sendControl(Type.ping);
+  }
+
+  /**
    * Client: begins the stream, if it has not begun. A server that has been silent
    * in reserve must show that it is still there.
    */
   open(): void {
     if (this.#failure) throw this.#failure.reason;
     if (this.#isOpen || this.#role === "server") return;
+    this.prove();
     if (this.#keepalive.silence > CERTAIN_TIME) {
       this.#keepalive.ask(SIGN_TIMEOUT);
     }

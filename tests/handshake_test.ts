@@ -351,19 +351,22 @@ Deno.test("handshake: the line of one service opens no other", async () => {
   }
 });
 
-Deno.test("connectChannel: its ping and its open leave in one write, in standby the ping alone", async () => {
+Deno.test("connectChannel: its ping, its open and its first data leave in one write, in standby the ping alone", async () => {
   const handshake = 2 + "innerlock/1 default".length + 2 + 48;
   const message = 2 + 1 + 16;
   for (
-    const [standby, writes] of [
-      [false, [handshake, 2 * message]],
-      [true, [handshake, message]],
+    const [standby, data, writes] of [
+      [false, "", [handshake, 2 * message]],
+      [false, "abc", [handshake, 3 * message + 3]],
+      [true, "", [handshake, message]],
+      [true, "abc", [handshake, 3 * message + 3]],
     ] as const
   ) {
     const [near, far] = pipe();
     const peer = new RawPeer(far);
     const responding = peer.respond();
     const client = await connectChannel(near, { psk: PSK, standby });
+    if (data) client.write(new TextEncoder().encode(data));
     await responding;
     await peer.hearUntil(Type.ping);
     await settled();

@@ -34,6 +34,7 @@ async function start(
   const peer = new RawPeer(other);
   peer.seals = { sending: await seal(peers), receiving: await seal(mine) };
   const session = new Session(transport, handshake, role, idleTimeout, clock);
+  session.prove();
   return { session, peer, clock, transport, other };
 }
 

@@ -97,6 +97,8 @@ export async function carryAll(args: Args): Promise<number> {
       await live.below(maxConnections);
       const caller = await listener.accept();
       if (!caller) return;
+      // Another entrance may have taken the last room meanwhile.
+      while (live.size >= maxConnections) await live.below(maxConnections);
       const stop = new AbortController();
       const work = carry(caller, reserve, report, stop.signal);
       live.add(work, () => stop.abort());

@@ -419,6 +419,26 @@ test("--max-connections: one more waits, and is served when there is room", asyn
   }
 });
 
+test("--max-connections: it holds for all entrances together", async (dir) => {
+  const other = `unix:${dir}/other`;
+  await using tunnel = await Tunnel.start(dir, "TCP", {
+    clientFlags: ["--max-connections", "1", "--listen", other],
+  });
+  const first = await tunnel.open();
+  const second = await connectTo(parseAddress(other)!);
+  let isServed = false;
+  const served = tunnel.backend.accept().then((conn) => {
+    isServed = true;
+    return conn;
+  });
+  const speaking = speak(first.caller, 50_000_000);
+  assertEquals(await hear(first.backend), whole(50_000_000));
+  await speaking;
+  assertEquals(isServed, false);
+  for (const end of [first.caller, first.backend]) end.close();
+  for (const end of [await served, second]) end.close();
+});
+
 test("--listen unix: what a killed client left behind is taken", async (dir) => {
   await using backend = greeter("127.0.0.1:0");
   await using server = await startServer(dir, backend.addr);

@@ -326,7 +326,7 @@ export class TestEntrance extends Program {
   /** One that has just been started. */
   static async of(child: Deno.ChildProcess): Promise<TestEntrance> {
     const { stdout, greeting } = await Program.greeting(child);
-    const port = Number(/:(\d+)\n$/.exec(greeting)?.[1]);
+    const port = Number(/^listening on .*:(\d+)$/m.exec(greeting)?.[1]);
     const address = { host: "127.0.0.1", port };
     const entrance = new TestEntrance(child, stdout, address);
     if (greeting.startsWith("listening on ")) return entrance;

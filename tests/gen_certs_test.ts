@@ -88,7 +88,16 @@ test("--identity adds one and leaves the rest alone", async (dir, read) => {
 
 test("wrong usage exits 2 and leaves nothing", async (dir) => {
   for (
-    const args of [["--identity", "a b"], ["--host", "a b"], ["--days", "x"]]
+    const args of [
+      ["--identity", "a b"],
+      ["--identity", "alice@"],
+      ["--identity", "@"],
+      ["--rekey", "alice@"],
+      ["--invite", "alice@"],
+      ["--invite", "@db"],
+      ["--host", "a b"],
+      ["--days", "x"],
+    ]
   ) {
     const target = `${dir}/certs`;
     const { code, stderr } = await run("certs", ["--out", target, ...args]);

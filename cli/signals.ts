@@ -5,6 +5,7 @@
  */
 
 import { Exit } from "./main.ts";
+import { stderr } from "./output.ts";
 
 /** Calls `handler` at each of these signals. */
 export function onSignal(
@@ -22,7 +23,8 @@ export function onSignal(
 const SAME_SIGNAL = 500;
 
 /**
- * Waits for a signal to stop; at a second one the program ends at once. One
+ * Waits for a signal to stop; at a second one the program ends at once, but for
+ * the lines that it still has to write: those have a second. One
  * Ctrl-C may come as several: the terminal tells every process, and `deno task`
  * tells its child once more.
  */
@@ -32,7 +34,9 @@ export async function stopSignal(): Promise<void> {
   onSignal(["SIGTERM", "SIGINT"], () => {
     const now = performance.now();
     first ??= now;
-    if (now - first >= SAME_SIGNAL) Deno.exit(Exit.failed);
+    if (now - first >= SAME_SIGNAL) {
+      stderr.flush().then(() => Deno.exit(Exit.failed));
+    }
     resolve();
   });
   await promise;

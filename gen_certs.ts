@@ -15,12 +15,11 @@ import { certificateWork, MAX_DAYS } from "./cli/certificate_files.ts";
 import { subjectAltName } from "./cli/certificates.ts";
 import { readIfThere, whyNot } from "./cli/files.ts";
 import { invite, join } from "./cli/invite.ts";
-import { KeyFile } from "./cli/key_file.ts";
+import { isKeyName, KeyFile } from "./cli/key_file.ts";
 import { type Args, run, UsageError } from "./cli/main.ts";
 import { stdout } from "./cli/output.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import { foldersOf, replaceFiles, withFiles } from "./cli/replace.ts";
-import { isIdentity } from "./lib/psk.ts";
 
 const USAGE = `
 Usage: deno task certs [flags]
@@ -81,9 +80,10 @@ function checkNames(args: Args): void {
   args.integer("days", 1, MAX_DAYS);
   for (const name of ["identity", "rekey", "invite"]) {
     for (const identity of args.texts(name)) {
-      if (isIdentity(identity)) continue;
+      if (isKeyName(identity)) continue;
       throw new UsageError(
-        `--${name} takes 1 to 64 letters, digits, '.', '_', '@', '-', not ${identity}`,
+        `--${name} takes NAME or NAME@SERVICE, 1 to 64 letters, digits, '.', ` +
+          `'_', '@', '-', not ${identity}`,
       );
     }
   }

@@ -6,6 +6,7 @@
  */
 
 import { BlockList, isIP, isIPv6 } from "node:net";
+import { canonicalIpv6 } from "../lib/ip_address.ts";
 
 const PRIVATE = new BlockList();
 // RFC 1122, 1918, 6598 and 3927; RFC 4291 and 4193.
@@ -69,8 +70,7 @@ export function lacksZone(host: string): boolean {
   return isIPv6(host) && !host.includes("%") && has(LINK_LOCAL, host);
 }
 
-/** The canonical form of a host; an IPv6 address has many others. */
+/** The one way to write a host of the many that a name or an IPv6 address has. */
 export function canonical(host: string): string {
-  if (!isIPv6(host)) return host.toLowerCase();
-  return new URL(`http://[${host}]`).hostname.slice(1, -1);
+  return canonicalIpv6(host) ?? host.toLowerCase();
 }

@@ -23,6 +23,7 @@ import {
   readPsk,
   readSecret,
 } from "./files.ts";
+import { isKeyName } from "./key_file.ts";
 import { type Args, UsageError } from "./main.ts";
 import { whyNotThrough } from "./proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
@@ -138,6 +139,11 @@ export function chooseIdentity(
 ): string {
   const [only] = psk.size === 1 ? psk.keys() : ["default"];
   const identity = asked ?? only!;
+  if (!isKeyName(identity)) {
+    throw new UsageError(
+      `--identity takes NAME or NAME@SERVICE, not ${identity}`,
+    );
+  }
   if (findPsk(identity, psk)) return identity;
   throw new UsageError(
     `There is no identity ${identity} in ${file}; choose one with --identity: ` +
@@ -153,6 +159,12 @@ export function forService(
   const { identity, psk } = options;
   if (service === undefined || serviceOf(identity) === service) return options;
   const wanted = `${identity}@${service}`;
+  if (!isKeyName(wanted)) {
+    throw new UsageError(
+      `There can be no service ${service}: ${wanted} is not 1 to 64 letters, ` +
+        "digits, '.', '_', '@', '-' with a service after the last '@'",
+    );
+  }
   if (findPsk(wanted, psk as PskMap)) return { ...options, identity: wanted };
   throw new UsageError(`The key of ${identity} does not open ${service}`);
 }

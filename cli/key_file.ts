@@ -4,7 +4,7 @@
  * @module
  */
 
-import { linesOf, parsePsk, type PskMap } from "../lib/psk.ts";
+import { isIdentity, linesOf, parsePsk, type PskMap } from "../lib/psk.ts";
 import { messageOf, UsageError } from "./main.ts";
 
 /** Length of a key, in bytes. */
@@ -12,6 +12,14 @@ const KEY_LENGTH = 32;
 
 /** What a new file begins with. */
 const HEAD = "# identity:key, one per line; keep it secret\n";
+
+/**
+ * Whether a text is `NAME` or `NAME@SERVICE`, with neither left out: of all
+ * identities, those that can open a service.
+ */
+export function isKeyName(text: string): boolean {
+  return isIdentity(text) && !/^@|@$/.test(text);
+}
 
 /** The text of a key file, which may be empty yet. */
 export class KeyFile {

@@ -1,5 +1,5 @@
 /**
- * Replaces files: whole or not at all, one program at a time.
+ * Replaces files: each whole or not at all, one program at a time.
  *
  * @module
  */
@@ -71,7 +71,8 @@ async function placeOf(path: string): Promise<string> {
 /**
  * Writes all files beside their places, then renames each into its own, in this
  * order, with the owner and the mode of the one that it replaces. To be called
- * within {@linkcode withFiles}.
+ * within {@linkcode withFiles}. A run that is killed between two renames leaves
+ * the first files new and the others old; the next run replaces them all.
  */
 export async function replaceFiles(files: NewFile[]): Promise<void> {
   const written: { from: string; to: string; text: string }[] = [];

@@ -5,6 +5,7 @@
  */
 
 import { Exit } from "./main.ts";
+import { stderr } from "./output.ts";
 
 /** Calls `handler` at each of these signals. */
 export function onSignal(
@@ -22,9 +23,10 @@ export function onSignal(
 const SAME_SIGNAL = 500;
 
 /**
- * Waits for a signal to stop. A second one ends the program at once. One Ctrl-C
- * may arrive as several: the terminal signals every process, and `deno task`
- * signals its child again.
+ * Waits for a signal to stop. A second one ends the program at once; only the
+ * lines that it still has to write get up to a second. One Ctrl-C may arrive as
+ * several: the terminal signals every process, and `deno task` signals its child
+ * again.
  */
 export async function stopSignal(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
@@ -32,7 +34,9 @@ export async function stopSignal(): Promise<void> {
   onSignal(["SIGTERM", "SIGINT"], () => {
     const now = performance.now();
     first ??= now;
-    if (now - first >= SAME_SIGNAL) Deno.exit(Exit.failed);
+    if (now - first >= SAME_SIGNAL) {
+      stderr.flush().then(() => Deno.exit(Exit.failed));
+    }
     resolve();
   });
   await promise;

@@ -10,17 +10,21 @@
  * address, or has a zone.
  */
 export function canonicalAddress(text: string): string | undefined {
-  if (!text.includes(":")) return isIpv4(text) ? text : undefined;
-  if (!/^[\da-f:.]+$/i.test(text)) return undefined;
-  const url = `http://[${text}]`;
-  if (!URL.canParse(url)) return undefined;
-  const address = new URL(url).hostname.slice(1, -1);
-  const mapped = /^::ffff:([\da-f]+):([\da-f]+)$/.exec(address);
+  if (isIpv4(text)) return text;
+  const address = canonicalIpv6(text);
+  const mapped = /^::ffff:([\da-f]+):([\da-f]+)$/.exec(address ?? "");
   if (!mapped) return address;
   return mapped.slice(1).map((word) => {
     const value = parseInt(word, 16);
     return `${value >> 8}.${value & 0xff}`;
   }).join(".");
+}
+
+/** The same for an IPv6 address alone; one that is mapped stays IPv6. */
+export function canonicalIpv6(text: string): string | undefined {
+  if (!/^[\da-f.]*:[\da-f:.]+$/i.test(text)) return undefined;
+  const url = `http://[${text}]`;
+  return URL.canParse(url) ? new URL(url).hostname.slice(1, -1) : undefined;
 }
 
 function isIpv4(text: string): boolean {

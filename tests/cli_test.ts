@@ -113,6 +113,7 @@ test("client: wrong usage exits 2", async (dir, port) => {
       [["--port", "-1"], /No flag takes a negative number: -1/],
       [["--port"], /--port/],
       [["--identity", "bob"], /no identity bob in .*--identity: default\n/],
+      [["--identity", "default@"], /takes NAME or NAME@SERVICE, not default@/],
       [["--psk", `${dir}/none.txt`], /no such file; get it with/],
       [["--ca", `${dir}/none.pem`], /no such file; get it with/],
       [["--ca", dir], /Cannot read \S+: it is a folder\n/],
@@ -134,6 +135,13 @@ test("client: wrong usage exits 2", async (dir, port) => {
       flags[i] !== args[0] && flags[i - 1] !== args[0]
     );
     assertFails(await run("client", [...given, ...args, "x"]), 2, message);
+  }
+});
+
+test("client: a service that nobody can have exits 2", async (dir, port) => {
+  for (const service of ["a b", "@", "x".repeat(64)]) {
+    const flags = [...clientFlags(dir, port), "--connect", service];
+    assertFails(await run("client", flags), 2, /There can be no service/);
   }
 });
 

@@ -1,6 +1,6 @@
 /** The systemd units: well-formed, tight, and enough for the programs to run. */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { format, parseAddress } from "../tunnel/address.ts";
 import { listenPlain, type PlainListener } from "../tunnel/plain.ts";
 import {
@@ -17,6 +17,7 @@ import {
   withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import { run as output, Service } from "./services.ts";
 
 type Unit = "server" | "client";
 const UNITS: Unit[] = ["server", "client"];
@@ -326,7 +327,7 @@ test("the README's commands lead to a tunnel, and keep it", async (dir) => {
     await using machines = new Machines(`${dir}/machines`, port);
     let isRunning = false;
     for (const { where, text } of await blocks()) {
-      // Its programs are HAProxy's and nginx's own.
+      // Its programs are HAProxy's own.
       if (where === "on the box") continue;
       await machines.type(where, text);
       isRunning ||= text.includes("enable --now innerlock-client@db");
@@ -340,6 +341,67 @@ test("the README's commands lead to a tunnel, and keep it", async (dir) => {
   await backend.close();
   await echoing;
 }, npm);
+
+/**
+ * HAProxy's environment, with a value for each name that its file has.
+ *
+ * @param port Where all its servers are.
+ */
+async function boxEnvironment(
+  dir: string,
+  config: string,
+  port: number,
+): Promise<string> {
+  const read = (name: string) => Deno.readTextFile(`${dir}/${name}`);
+  const pem = await read("cert.pem") + await read("key.pem");
+  await Deno.writeTextFile(`${dir}/box.pem`, pem, { mode: 0o600 });
+  const files: Record<string, string> = {
+    INNERLOCK_ADMIN: `${dir}/admin.sock`,
+    INNERLOCK_PEM: `${dir}/box.pem`,
+    INNERLOCK_CA: `${dir}/cert.pem`,
+  };
+  const valueOf = (name: string) =>
+    files[name] ?? `127.0.0.1:${/\d$/.test(name) ? port : freePort()}`;
+  const names = new Set(config.match(/(?<=\$\{)\w+/g));
+  return Array.from(names, (name) => `${name}=${valueOf(name)}\n`).join("");
+}
+
+const box = mayRun ?? lacksProgram(["haproxy", "-v"], "haproxy") ??
+  lacksProgram(["socat", "-V"], "socat");
+
+test(
+  "the README's commands check HAProxy, drain a server, and take it back",
+  async (dir) => {
+    const config = await Deno.readTextFile(
+      new URL("../deploy/haproxy.cfg", import.meta.url),
+    );
+    await Deno.writeTextFile(`${dir}/haproxy.cfg`, config);
+    // Whoever listens passes HAProxy's health check.
+    using server = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const environment = await boxEnvironment(dir, config, server.addr.port);
+    await Deno.writeTextFile(`${dir}/haproxy`, environment);
+    const type = (text: string) => {
+      const stubs = STUBS.map((stub) => `${stub}() { :; }\n`).join("");
+      const here = text
+        .replaceAll(/\/etc\/haproxy|\/etc\/default|\/run\/haproxy/g, dir);
+      return output(["bash", "-ec", stubs + here]);
+    };
+    const typed = (await blocks()).filter(({ where }) =>
+      where === "on the box"
+    );
+    const [install, check, drain, ready] = typed.map(({ text }) => text);
+    await type(install!);
+    assertStringIncludes(await type(check!), "Configuration file is valid");
+    const start =
+      `set -a; . ${dir}/haproxy; exec haproxy -f ${dir}/haproxy.cfg`;
+    const address = { path: `${dir}/admin.sock` };
+    await using _ = await Service.start(["bash", "-c", start], address);
+    assertMatch(await type(drain!), /^servers,one,.*,DRAIN,/m);
+    await type(ready!);
+    assertMatch(await ask(address, "show stat\n"), /^servers,one,.*,UP,/m);
+  },
+  box,
+);
 
 test("the README and the alerts name the metrics that there are", async () => {
   const there = (path: string) =>

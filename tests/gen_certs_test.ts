@@ -88,7 +88,16 @@ test("--identity adds one and leaves the rest alone", async (dir, read) => {
 
 test("wrong usage exits 2 and leaves nothing", async (dir) => {
   for (
-    const args of [["--identity", "a b"], ["--host", "a b"], ["--days", "x"]]
+    const args of [
+      ["--identity", "a b"],
+      ["--identity", "alice@"],
+      ["--identity", "@"],
+      ["--rekey", "alice@"],
+      ["--invite", "alice@"],
+      ["--invite", "@db"],
+      ["--host", "a b"],
+      ["--days", "x"],
+    ]
   ) {
     const target = `${dir}/certs`;
     const { code, stderr } = await run("certs", ["--out", target, ...args]);
@@ -492,4 +501,46 @@ test("a key without a certificate gets one", async (dir, read) => {
   assertMatch(text, /made a certificate for localhost/);
   assertEquals(await read("key.pem"), key);
   assertMatch((await run("certs", ["--out", dir])).text, /, kept/);
+});
+
+test("in the end it may read and write where its flags point, nowhere else", async (dir) => {
+  const path = (name: string) => `${dir}/${name}`;
+  for (const name of ["server", "line", "elsewhere"]) {
+    await Deno.mkdir(path(name));
+  }
+  // Preloaded, it says of each folder whether it is open when the program exits.
+  await Deno.writeTextFile(
+    path("preload.js"),
+    `const { exit } = Deno;
+    Deno.exit = (code) => {
+      const open = ${
+      JSON.stringify([...files(dir), "client"])
+    }.filter((folder) =>
+        ["read", "write"].some((name) => Deno.permissions.querySync({
+          name, path: ${JSON.stringify(dir)} + "/" + folder,
+        }).state === "granted"));
+      console.error("open:", open.join());
+      exit(code);
+    };`,
+  );
+  const open = async (...args: string[]) => {
+    const [deno, run, ...rest] = command("certs", args);
+    const preload = ["--preload", path("preload.js")];
+    const child = spawn([deno!, run!, ...preload, ...rest]);
+    await child.stdin.close();
+    const { code, stderr } = await child.output();
+    const text = new TextDecoder().decode(stderr);
+    assertEquals(code, 0, text);
+    return /^open: (.*)$/m.exec(text)![1];
+  };
+  const server = ["--out", path("server")];
+  const line = ["--invite-file", path("line/line")];
+  assertEquals(await open(...server, "--identity", "alice"), "server");
+  assertEquals(
+    await open(...server, "--invite", "bob", ...line),
+    "line,server",
+  );
+  assertEquals(await open(...server, "--revoke", "alice"), "server");
+  const client = ["--out", path("client")];
+  assertEquals(await open(...client, "--join", ...line), "client");
 });

@@ -94,6 +94,23 @@ testUnix("listenPlain: what cannot be had is said in words", async (dir) => {
   }
 });
 
+testUnix(
+  "listenPlain: a socket that cannot take its place is closed",
+  async (dir) => {
+    const { rename } = Deno;
+    Deno.rename = () => Promise.reject(new Deno.errors.PermissionDenied());
+    try {
+      await assertRejects(
+        () => listenPlain({ path: `${dir}/x` }),
+        PlainError,
+      );
+    } finally {
+      Deno.rename = rename;
+    }
+    assertEquals(Array.from(Deno.readDirSync(dir)), []);
+  },
+);
+
 for (const kind of ["TCP", "Unix"]) {
   testUnix(
     `listenPlain: accepts over ${kind} until it is closed`,

@@ -78,19 +78,24 @@ export class Terminal implements AsyncDisposable {
   #shown = "";
 
   /**
-   * @param task A program, or a shell with job control.
+   * @param task A program, a shell with job control, or any command line.
    * @param redirect What a shell would append, such as `> /dev/null`.
    */
-  constructor(task: Task | "shell", args: string[] = [], redirect = "") {
-    const isShell = task === "shell";
-    const words = isShell ? ["bash", "--norc", "-i"] : command(task, args);
+  constructor(
+    task: Task | "shell" | string[],
+    args: string[] = [],
+    redirect = "",
+  ) {
+    const other = task === "shell" ? ["bash", "--norc", "-i"] : task;
+    const isProgram = typeof other === "string";
+    const words = isProgram ? command(other, args) : other;
     const quoted = words
       .map((arg) => `'${arg.replaceAll("'", `'\\''`)}'`).join(" ");
     this.#child = new Deno.Command("script", {
       args: ["-qec", `${quoted} ${redirect}`, "/dev/null"],
       stdin: "piped",
       stdout: "piped",
-      env: { NO_COLOR: "1", ...(!isShell && environment(task)) },
+      env: { NO_COLOR: "1", ...(isProgram && environment(other)) },
     }).spawn();
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream())

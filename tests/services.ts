@@ -1,5 +1,6 @@
 /** Programs that listen on a port of this machine. */
 
+import type { Address } from "../tunnel/address.ts";
 import { freePort } from "./programs.ts";
 
 /** Where one listens. */
@@ -50,14 +51,14 @@ export class Service implements AsyncDisposable {
    */
   static async start(
     command: string[],
-    { host, port }: Place,
+    address: Address,
     signal: Deno.Signal = "SIGTERM",
   ): Promise<Service> {
     const service = new Service(command, signal);
     const deadline = performance.now() + 20_000;
     while (true) {
       try {
-        (await Deno.connect({ hostname: host, port })).close();
+        await reach(address);
         return service;
       } catch {
         if (service.#hasEnded || performance.now() > deadline) {
@@ -81,7 +82,16 @@ export class Service implements AsyncDisposable {
   }
 }
 
-const POSTGRES = "/usr/lib/postgresql/15/bin";
+/** Connects to an address, and goes. */
+async function reach(address: Address): Promise<void> {
+  const conn = "path" in address
+    ? await Deno.connect({ transport: "unix", path: address.path })
+    : await Deno.connect({ hostname: address.host, port: address.port });
+  conn.close();
+}
+
+/** Where its programs are. */
+export const POSTGRES = "/usr/lib/postgresql/15/bin";
 
 /** What tells whether PostgreSQL is installed. */
 export const HAS_POSTGRES = ["which", `${POSTGRES}/postgres`];
@@ -91,10 +101,15 @@ export const postgresArgs = ({ host, port }: Place) => [
   ...["-h", host, "-p", `${port}`, "-U", "postgres", "-d", "postgres"],
 ];
 
-/** A new and empty PostgreSQL, with its data in a folder. */
+/**
+ * A new and empty PostgreSQL, with its data in a folder.
+ *
+ * @param network What runs it in another network than ours.
+ */
 export async function startPostgres(
   dir: string,
-  place: Place,
+  { host, port }: Place,
+  network: string[] = [],
 ): Promise<Service> {
   const data = `${dir}/data`;
   // It does not run as root.
@@ -106,9 +121,10 @@ export async function startPostgres(
   const init = ["-A", "trust", "-U", "postgres", "--no-sync"];
   await run([...asPostgres, `${POSTGRES}/initdb`, "-D", data, ...init]);
   const command = [
-    ...[...asPostgres, `${POSTGRES}/postgres`, "-D", data, "-k", data],
-    ...["-h", place.host, "-p", String(place.port), "-F"],
+    ...[...network, ...asPostgres, `${POSTGRES}/postgres`, "-D", data],
+    ...["-k", data, "-h", host, "-p", String(port), "-F"],
   ];
-  // SIGTERM would wait for its clients.
-  return await Service.start(command, place, "SIGINT");
+  // A path leads to it from any network. SIGTERM would wait for its clients.
+  const path = `${data}/.s.PGSQL.${port}`;
+  return await Service.start(command, { path }, "SIGINT");
 }

@@ -8,6 +8,7 @@ import {
   run,
   serverFlags,
   spawn,
+  start,
   Terminal,
   TestEntrance,
   TestServer,
@@ -119,6 +120,33 @@ for (
     otherReason,
   );
 }
+
+test("server: a second SIGTERM loses no line whose reader is slow", async (dir) => {
+  const server = command("server", [...serverFlags(dir), "--port", "0"]);
+  const child = startWithFullPipe(dir, server);
+  await using running = await TestServer.of(child);
+  using pipe = await Deno.open(`${dir}/pipe`);
+  const client = start("client", clientFlags(dir, running.port));
+  const writer = client.stdin.getWriter();
+  const replies = client.stdout.getReader();
+  const say = async () => {
+    await writer.write(new TextEncoder().encode("x\n"));
+    return await replies.read();
+  };
+  await say();
+  child.kill("SIGTERM");
+  // What comes within half a second is the same signal.
+  const first = performance.now();
+  while (performance.now() - first < 600) await say();
+  child.kill("SIGTERM");
+  await say().catch(() => {});
+  const log = await new Response(pipe.readable).text();
+  assertMatch(log.replaceAll("\0", ""), /1 client may finish, up to 30 s/);
+  assertEquals(await running.exitCode(), 1);
+  await Promise.all([writer.close().catch(() => {}), replies.cancel()]);
+  await client.stderr.cancel();
+  await client.status;
+});
 
 test("server: a flood of refusals is a few lines in its log", async (dir) => {
   const flags = [...serverFlags(dir), "--log-format", "json"];

@@ -153,8 +153,14 @@ async function listenUnix(
     if (code) throw Object.assign(new Error("The path is taken"), { code });
     const bound = `${dirname(path)}/.${basename(path)}.${Deno.pid}`;
     const listener = Deno.listen({ transport: "unix", path: bound });
-    const { ino } = await Deno.lstat(bound);
-    await Deno.rename(bound, path);
+    let ino: number | null;
+    try {
+      ({ ino } = await Deno.lstat(bound));
+      await Deno.rename(bound, path);
+    } catch (error) {
+      listener.close();
+      throw error;
+    }
     return acceptor(listener, { path }, hasRoom, async () => {
       listener.close();
       await withFolder(path, async () => {

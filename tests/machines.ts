@@ -1,0 +1,183 @@
+/** Two machines, as two network namespaces with a cable between them. */
+
+import { Terminal } from "./programs.ts";
+import { run } from "./services.ts";
+
+/** Whoever is not root needs a namespace in which to make the others. */
+const isRoot = () => Deno.build.os !== "windows" && Deno.uid() === 0;
+
+/** Starts a machine. All that runs there ends with the first process. */
+const unshare = () => [
+  "unshare",
+  ...(isRoot() ? [] : ["--user", "--map-current-user", "--keep-caps"]),
+  ...["--net", "--mount", "--pid", "--fork"],
+];
+
+/** What tells whether there can be such machines. */
+export const linksNetworks = () => [
+  ...[...unshare(), "unshare", "--net", "ip", "link", "add", "server"],
+  ...["type", "veth", "peer", "name", "client", "netns", "1"],
+];
+
+export type Name = "server" | "client";
+
+/** The server runs this, and the client is a child; $1 is their /etc/hosts. */
+const MACHINES = `
+ip link set lo up
+mount --bind "$1" /etc/hosts
+# This waits until the client lets go of its stdout.
+client=$(unshare --net sh -ec '
+  ip link set lo up
+  ip link add server type veth peer name client netns 1
+  ip address add 10.0.0.2/24 dev server
+  ip link set server up
+  # /proc is of the machine around: there the processes have other numbers.
+  read -r pid _ </proc/self/stat
+  echo "$pid"
+  exec sleep infinity >/dev/null' &)
+ip address add 10.0.0.1/24 dev client
+ip link set client up
+read -r pid _ </proc/self/stat
+echo "$pid $client"
+exec cat
+`;
+
+const HOSTS = `127.0.0.1 localhost
+::1 localhost
+10.0.0.1 server.example
+`;
+
+/**
+ * The two machines. They share the files of a folder, where each has a home, and
+ * have no other network than the cable. So npm's and Deno's caches hold already
+ * what those would download; nothing is installed from there yet.
+ */
+export class Machines implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #watchdog: ReturnType<typeof setTimeout>;
+  readonly #terminals: Terminal[] = [];
+
+  private constructor(
+    readonly dir: string,
+    child: Deno.ChildProcess,
+    limit: number,
+    private readonly pids: Record<Name, string>,
+  ) {
+    this.#child = child;
+    this.#watchdog = setTimeout(() => this.#end(), limit);
+  }
+
+  /**
+   * Starts them.
+   *
+   * @param dir What they share, a new folder.
+   * @param programs The only commands that they have, and where those are.
+   * @param limit After so many milliseconds they end.
+   */
+  static async start(
+    dir: string,
+    programs: Record<string, string>,
+    limit: number,
+  ): Promise<Machines> {
+    await Deno.mkdir(`${dir}/bin`);
+    for (const [name, path] of Object.entries(programs)) {
+      await Deno.symlink(path, `${dir}/bin/${name}`);
+    }
+    await makeHomes(dir);
+    await Deno.writeTextFile(`${dir}/hosts`, HOSTS);
+    const [name, ...args] = [...unshare(), "sh", "-ec", MACHINES, "sh"];
+    const child = new Deno.Command(name!, {
+      args: [...args, `${dir}/hosts`],
+      stdin: "piped",
+      stdout: "piped",
+    }).spawn();
+    const reader = child.stdout.getReader();
+    const { value } = await reader.read();
+    await reader.cancel();
+    const [server = "", client = ""] = new TextDecoder().decode(value)
+      .trim().split(" ");
+    if (client === "") throw new Error("The machines do not start");
+    return new Machines(dir, child, limit, { server, client });
+  }
+
+  /** What runs a command in a machine's network, with all else as it is here. */
+  network(name: Name): string[] {
+    return this.#enter(name);
+  }
+
+  #enter(name: Name, ...namespaces: string[]): string[] {
+    const target = ["--target", this.pids[name], "--preserve-credentials"];
+    const user = isRoot() ? [] : ["--user"];
+    return ["nsenter", ...target, ...user, "--net", ...namespaces];
+  }
+
+  /** Sits down at a terminal of its own, in the home or in a folder there. */
+  async sitDown(name: Name, folder = "."): Promise<Shell> {
+    const home = `${this.dir}/${name}`;
+    const prompt = `${name}$ `;
+    const variables = {
+      HOME: home,
+      PATH: `${home}/.local/bin:${this.dir}/bin`,
+      PS1: prompt,
+      NO_COLOR: "1",
+      PAGER: "",
+      npm_config_prefix: `${home}/.local`,
+      npm_config_offline: "true",
+    };
+    const terminal = new Terminal([
+      ...this.#enter(name, "--mount", "--pid"),
+      ...["env", "-i", "-C", `${home}/${folder}`],
+      ...Object.entries(variables).map(([name, value]) => `${name}=${value}`),
+      ...["sh", "-i"],
+    ]);
+    this.#terminals.push(terminal);
+    await terminal.expect(prompt);
+    return new Shell(terminal, prompt);
+  }
+
+  #end(): void {
+    this.#child.stdin.close().catch(() => {});
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#watchdog);
+    this.#end();
+    await this.#child.status;
+    for (const terminal of this.#terminals) {
+      await terminal[Symbol.asyncDispose]();
+    }
+  }
+}
+
+/** A shell at a terminal. */
+export class Shell {
+  constructor(readonly terminal: Terminal, readonly prompt: string) {}
+
+  /** Types a command and waits until it is done; what it has shown. */
+  async run(command: string): Promise<string> {
+    return await this.start(command, this.prompt);
+  }
+
+  /** Types a command and waits until it shows a text; what it has shown. */
+  async start(command: string, text: string): Promise<string> {
+    await this.terminal.type(`${command}\n`);
+    return await this.terminal.expect(text);
+  }
+}
+
+/** Homes with nothing but npm's and Deno's copies of what they download. */
+async function makeHomes(dir: string): Promise<void> {
+  const version = Deno.version.deno;
+  const arch = Deno.build.arch === "aarch64" ? "arm64" : "x64";
+  const packages = [`deno@${version}`, `@deno/linux-${arch}-glibc@${version}`];
+  await run(["npm", "cache", "add", "--prefer-offline", ...packages]);
+  const npm = (await run(["npm", "config", "get", "cache"])).trim();
+  const info = await run([Deno.execPath(), "info", "--json"]);
+  const { denoDir } = JSON.parse(info);
+  for (const name of ["server", "client"]) {
+    await Deno.mkdir(`${dir}/${name}/.npm`, { recursive: true });
+    await Deno.symlink(`${npm}/_cacache`, `${dir}/${name}/.npm/_cacache`);
+    await Deno.mkdir(`${dir}/${name}/.cache/deno`, { recursive: true });
+    await Deno.symlink(`${denoDir}/npm`, `${dir}/${name}/.cache/deno/npm`);
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * README's way from nothing to a tunnel, typed at the terminals of two machines
+ * that have Node and openssl: four commands and one pasted line.
+ */
+
+import { assertEquals, assertMatch } from "@std/assert";
+import config from "../deno.json" with { type: "json" };
+import { linksNetworks, Machines, type Name } from "./machines.ts";
+import { MAY_RUN } from "./programs.ts";
+import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import { HAS_POSTGRES, POSTGRES, run, startPostgres } from "./services.ts";
+
+const ROOT = new URL("..", import.meta.url).pathname;
+
+/** Nobody waits longer for a tunnel, in milliseconds. */
+const TIME_LIMIT = 120_000;
+
+const reason = lacksPermissions(...MAY_RUN, "sys") ??
+  lacksProgram(linksNetworks(), "what makes network namespaces") ??
+  lacksProgram(HAS_POSTGRES, "PostgreSQL") ??
+  lacksProgram(["npm", "--version"], "npm") ??
+  lacksProgram(["script", "--version"], "script");
+
+/** The commands that README has, without what it says of them. */
+async function commandsOfReadme(): Promise<Set<string>> {
+  const text = await Deno.readTextFile(`${ROOT}README.md`);
+  const blocks = text.matchAll(/^```sh\n([^]*?)^```$/gm);
+  return new Set(
+    Array.from(blocks, ([, block]) => block!.split("\n")).flat()
+      .map((line) => line.replace(/ +#.*/, "")),
+  );
+}
+
+/** Where each program that the machines have is on this one. */
+async function programs(): Promise<Record<string, string>> {
+  const names = ["node", "npm", "npx", "openssl", "sh"];
+  const found = await Promise.all(names.map(async (name) => {
+    const path = await run(["sh", "-c", `command -v ${name}`]);
+    return [name, path.trim()];
+  }));
+  return { ...Object.fromEntries(found), psql: `${POSTGRES}/psql` };
+}
+
+/** How the code comes to a machine. */
+interface Way {
+  bring: (home: string) => Promise<void>;
+  /** In which folder of the home it is worked. */
+  folder?: string;
+  /** What is typed before all else. */
+  first: string;
+  /** What README calls `deno task`. */
+  command: string;
+}
+
+/** Types what README says, up to the database's answer. */
+async function travel({ bring, folder, first, command }: Way): Promise<void> {
+  const readme = await commandsOfReadme();
+  const typed: string[] = [];
+  const asReadme = (line: string) => {
+    assertEquals(readme.has(line), true, `README has no ${line}`);
+    typed.push(line);
+    return line.replace("deno task", command);
+  };
+  const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => Deno.remove(dir, { recursive: true }));
+  await using machines = await Machines.start(
+    dir,
+    await programs(),
+    TIME_LIMIT,
+  );
+  await using _ = await startPostgres(
+    dir,
+    { host: "localhost", port: 5432 },
+    machines.network("server"),
+  );
+  const arrive = async (name: Name) => {
+    await bring(`${dir}/${name}`);
+    const shell = await machines.sitDown(name, folder);
+    await shell.run(asReadme(first));
+    return shell;
+  };
+  const [server, client] = await Promise.all([
+    arrive("server"),
+    arrive("client"),
+  ]);
+
+  const invitation = await server.run(
+    asReadme("deno task certs --host server.example --invite alice"),
+  );
+  const [line] = /^innerlock-1\.\S+/m.exec(invitation)!;
+  await server.start(
+    asReadme("deno task server --host 0.0.0.0 --forward localhost:5432"),
+    "listening on 0.0.0.0:5001",
+  );
+
+  await client.start(asReadme("deno task certs --join"), "Paste");
+  const joined = await client.run(line);
+  assertMatch(joined, /^joined server\.example:5001 as alice/m);
+  await client.start(
+    asReadme("deno task client --listen 5432"),
+    "ready: 127.0.0.1:5432 → server.example:5001 as alice",
+  );
+
+  const another = await machines.sitDown("client");
+  const psql = asReadme("psql -h localhost -U postgres");
+  await another.start(psql, "postgres=# ");
+  await another.start("select 6 * 7;", "42");
+  assertEquals(typed.filter((line) => line.startsWith("deno task")).length, 4);
+}
+
+testUnless(
+  reason,
+  "two machines: from npm install to psql, four commands and a pasted line",
+  async () => {
+    const tarball = `innerlock-${config.version}.tgz`;
+    const packed = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => Deno.remove(packed, { recursive: true }));
+    const pack = ["task", "--quiet", "--config", `${ROOT}deno.json`, "pack"];
+    await run(["env", `INIT_CWD=${packed}`, Deno.execPath(), ...pack]);
+    await travel({
+      bring: (home) =>
+        Deno.copyFile(`${packed}/${tarball}`, `${home}/${tarball}`),
+      first: `npm install -g ./${tarball}`,
+      command: "innerlock",
+    });
+  },
+);
+
+testUnless(
+  reason,
+  "two machines: from a clone to psql, four commands and a pasted line",
+  async () => {
+    await travel({
+      bring: async (home) => {
+        const ours = "tar --exclude-vcs --exclude-vcs-ignores -C $0 -c .";
+        const copy = `${ours} | tar -x -C $1 --one-top-level=innerlock`;
+        await run(["sh", "-c", copy, ROOT, home]);
+      },
+      folder: "innerlock",
+      first: "alias deno='npx -y deno@2.9.6'",
+      command: "deno task",
+    });
+  },
+);

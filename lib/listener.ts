@@ -398,8 +398,10 @@ class ChannelListener implements Listener {
       const listener = this.#listener;
       try {
         this.#shakeHands(await listener.accept());
-      } catch {
+      } catch (error) {
         if (this.#isClosed || listener !== this.#listener) continue;
+        // The client was gone before it was accepted.
+        if (error instanceof Deno.errors.NotConnected) continue;
         if (this.#reopening) continue;
         // Most likely descriptors have run out: they come back.
         this.#admission.notice("descriptors");

@@ -11,6 +11,8 @@ import {
 } from "../lib/deno.ts";
 import { type Channel, ChannelError, connectChannel } from "../lib/mod.ts";
 import { KEY, PSK, watchTimers } from "./duplex.ts";
+import { callAndReset } from "./plain_peers.ts";
+import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import { told } from "./told.ts";
 
@@ -279,6 +281,24 @@ test("maxHandshakes: 256 unless told", async () => {
   assertEquals(await told.promise, "handshakes");
   for (const conn of conns) conn.close();
 });
+
+testUnless(
+  lacksPermissions(...MAY_RUN),
+  "listen: connections that are reset in the queue hold up nobody",
+  async () => {
+    for (const tls of [true, false]) {
+      await using echo = new Echo({ tls });
+      const { port } = echo.listener.addr;
+      callAndReset(port, 20);
+      const client = tls ? await echo.dial() : await connectChannel(
+        await Deno.connect({ hostname: "127.0.0.1", port }),
+        { psk: PSK },
+      );
+      await say(client, "hello");
+      assertEquals(echo.limits, []);
+    }
+  },
+);
 
 test("onHandshake: is told of those that succeed too", async () => {
   await using echo = new Echo();

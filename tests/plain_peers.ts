@@ -267,3 +267,21 @@ async function greet(conn: Deno.Conn): Promise<void> {
   }
   await conn.closeWrite();
 }
+
+/**
+ * Connects so many times from another process, and resets each connection at
+ * once. Nothing here runs meanwhile, so nobody has accepted any of them by then.
+ */
+export function callAndReset(port: number, count: number): void {
+  const program = `
+    import { connect } from "node:net";
+    for (let i = 0; i < ${count}; i++) {
+      const socket = connect(${port}, "127.0.0.1");
+      await new Promise((resolve) => socket.once("connect", resolve));
+      socket.resetAndDestroy();
+    }
+  `;
+  const args = ["eval", "--no-config", program];
+  const { success } = new Deno.Command(Deno.execPath(), { args }).outputSync();
+  if (!success) throw new Error("The callers failed");
+}

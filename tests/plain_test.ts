@@ -4,7 +4,9 @@ import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { connectPlain, listenPlain, PlainError } from "../tunnel/plain.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
+import { watchTimers } from "./duplex.ts";
 import {
+  callAndReset,
   connectedPair,
   connectTo,
   flood,
@@ -58,6 +60,24 @@ Deno.test("parseAddress: hosts, addresses, ports, Unix sockets", () => {
     assertEquals(parseAddress(text), undefined, text);
   }
 });
+
+testUnless(
+  lacksPermissions(...MAY_RUN),
+  "listenPlain: callers that are reset in the queue hold up nobody",
+  async () => {
+    const listener = await listenPlain({ host: "127.0.0.1", port: 0 });
+    const { port } = listener.address as { port: number };
+    const accepting = listener.accept();
+    callAndReset(port, 20);
+    const caller = await connectTo({ host: "127.0.0.1", port });
+    using timers = watchTimers();
+    const accepted = (await accepting)!;
+    // No pause has begun.
+    assertEquals(timers.times, []);
+    for (const conn of [accepted, caller]) conn.close();
+    await listener.close();
+  },
+);
 
 test("connectPlain: nobody there is a PlainError", async () => {
   const port = freePort();

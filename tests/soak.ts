@@ -133,9 +133,9 @@ async function dial(): Promise<Channel | undefined> {
   try {
     return await connect({ port, caCerts: [cert], psk });
   } catch (error) {
-    const { ConnectionRefused, ConnectionReset } = Deno.errors;
+    const { ConnectionRefused, ConnectionReset, NotConnected } = Deno.errors;
     const isReplaced = error instanceof ConnectionRefused ||
-      error instanceof ConnectionReset ||
+      error instanceof ConnectionReset || error instanceof NotConnected ||
       error instanceof ChannelError &&
         ["untrusted", "cut"].includes(error.code);
     if (isReplaced) return undefined;

@@ -46,9 +46,9 @@ interface Way {
   bring: (home: string) => Promise<void>;
   /** In which folder of the home it is worked. */
   folder?: string;
-  /** What is typed before all else. */
-  first: string;
-  /** What README calls `deno task`. */
+  /** What is typed before all else, as the end of a line of README. */
+  first?: string;
+  /** What is typed for `innerlock`, as README says elsewhere. */
   command: string;
 }
 
@@ -56,10 +56,12 @@ interface Way {
 async function travel({ bring, folder, first, command }: Way): Promise<void> {
   const readme = await commandsOfReadme();
   const typed: string[] = [];
+  const isSaid = [...readme].some((line) => line.endsWith(first ?? command));
+  assertEquals(isSaid, true, `README has no ${first ?? command}`);
   const asReadme = (line: string) => {
     assertEquals(readme.has(line), true, `README has no ${line}`);
     typed.push(line);
-    return line.replace("deno task", command);
+    return line.replace(/^innerlock/, command);
   };
   const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
   await using cleanup = new AsyncDisposableStack();
@@ -77,7 +79,7 @@ async function travel({ bring, folder, first, command }: Way): Promise<void> {
   const arrive = async (name: Name) => {
     await bring(`${dir}/${name}`);
     const shell = await machines.sitDown(name, folder);
-    await shell.run(asReadme(first));
+    if (first) await shell.run(first);
     return shell;
   };
   const [server, client] = await Promise.all([
@@ -86,19 +88,19 @@ async function travel({ bring, folder, first, command }: Way): Promise<void> {
   ]);
 
   const invitation = await server.run(
-    asReadme("deno task certs --host server.example --invite alice"),
+    asReadme("innerlock certs --host server.example --invite alice"),
   );
   const [line] = /^innerlock-1\.\S+/m.exec(invitation)!;
   await server.start(
-    asReadme("deno task server --host 0.0.0.0 --forward localhost:5432"),
+    asReadme("innerlock server --host 0.0.0.0 --forward localhost:5432"),
     "listening on 0.0.0.0:5001",
   );
 
-  await client.start(asReadme("deno task certs --join"), "Paste");
+  await client.start(asReadme("innerlock certs --join"), "Paste");
   const joined = await client.run(line);
   assertMatch(joined, /^joined server\.example:5001 as alice/m);
   await client.start(
-    asReadme("deno task client --listen 5432"),
+    asReadme("innerlock client --listen 5432"),
     "ready: 127.0.0.1:5432 → server.example:5001 as alice",
   );
 
@@ -106,7 +108,7 @@ async function travel({ bring, folder, first, command }: Way): Promise<void> {
   const psql = asReadme("psql -h localhost -U postgres");
   await another.start(psql, "postgres=# ");
   await another.start("select 6 * 7;", "42");
-  assertEquals(typed.filter((line) => line.startsWith("deno task")).length, 4);
+  assertEquals(typed.filter((line) => line.startsWith("innerlock")).length, 4);
 }
 
 testUnless(
@@ -139,8 +141,7 @@ testUnless(
         await run(["sh", "-c", copy, ROOT, home]);
       },
       folder: "innerlock",
-      first: "alias deno='npx -y deno@2.9.6'",
-      command: "deno task",
+      command: "npx -y deno@2.9.6 task",
     });
   },
 );

@@ -204,7 +204,9 @@ function acceptor(
     for (let pause = FIRST_PAUSE; !isClosed;) {
       try {
         return await work();
-      } catch {
+      } catch (error) {
+        // The caller was gone before it was accepted: the next is not to blame.
+        if (error instanceof Deno.errors.NotConnected) continue;
         await delay(pause, { persistent: false });
         pause = Math.min(2 * pause, LONGEST_PAUSE);
       }

@@ -46,7 +46,7 @@ interface Way {
   bring: (home: string) => Promise<void>;
   /** In which folder of the home it is worked. */
   folder?: string;
-  /** What is typed before all else, as the end of a line of README. */
+  /** What is typed before all else, as README says it. */
   first?: string;
   /** What is typed for `innerlock`, as README says elsewhere. */
   command: string;
@@ -56,7 +56,7 @@ interface Way {
 async function travel({ bring, folder, first, command }: Way): Promise<void> {
   const readme = await commandsOfReadme();
   const typed: string[] = [];
-  const isSaid = [...readme].some((line) => line.endsWith(first ?? command));
+  const isSaid = [...readme].some((line) => line.includes(first ?? command));
   assertEquals(isSaid, true, `README has no ${first ?? command}`);
   const asReadme = (line: string) => {
     assertEquals(readme.has(line), true, `README has no ${line}`);

@@ -7,10 +7,10 @@
 
 import { delay } from "@std/async/delay";
 import { basename, dirname } from "node:path";
-import { whyNot } from "../cli/system_errors.ts";
 import { type Address, format } from "./address.ts";
 import { areLeft } from "./descriptors.ts";
 import { type Resettable, resettable } from "./resettable.ts";
+import { whyNot } from "./system_errors.ts";
 
 /** How long a backend may take to answer, in milliseconds. */
 const CONNECT_TIMEOUT = 10_000;
@@ -49,7 +49,7 @@ export async function connectPlain(
     signal.throwIfAborted();
     const why = timeout.aborted
       ? `it did not answer within ${CONNECT_TIMEOUT / 1000} s`
-      : whyNot(cause, "path" in address ? "connect unix" : "connect");
+      : whyNot(cause);
     throw new PlainError(`Cannot reach ${format(address)}: ${why}`, { cause });
   }
 }

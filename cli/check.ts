@@ -18,15 +18,13 @@ import { format } from "../tunnel/address.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
 import { Exit, exitCodeOf, messageOf } from "./main.ts";
 import { stdout } from "./output.ts";
+import { parsePem } from "./pem.ts";
 
 /** The server drops a session that it does not want within this time, in ms. */
 const SETTLING_TIME = 300;
 
 /** How long the server may take to reach its backend, in milliseconds. */
 const BACKEND_TIME = 1000;
-
-const CERTIFICATE =
-  /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g;
 
 /**
  * Goes the way to the server and prints a line for each step: `✓` and what it
@@ -231,10 +229,10 @@ async function tryToProve(options: DialOptions): Promise<Attempt> {
 
 /** Whose certificate it is that Deno has found trustworthy. */
 function whose(shown: X509Certificate, { caCerts = [] }: DialOptions): string {
-  const trusted = caCerts.flatMap((pem) => pem.match(CERTIFICATE) ?? []);
-  const isOwn = trusted.some((pem) =>
-    new X509Certificate(pem).fingerprint256 === shown.fingerprint256
+  const trusted = caCerts.flatMap((pem) =>
+    parsePem("--ca", pem, "CERTIFICATE")
   );
+  const isOwn = trusted.some(({ der }) => shown.raw.equals(der));
   return isOwn
     ? `the server's own certificate, which --ca has; ${timeOf(shown)}`
     : `${

@@ -13,6 +13,7 @@ import {
   hasIssuer,
 } from "./certificates.ts";
 import { readCertificates, readIfThere, readPsk, whyNot } from "./files.ts";
+import { authority } from "../lib/ip_address.ts";
 import { linesOf } from "../lib/psk.ts";
 import { formatInvitation, isWhole, parseInvitation } from "./invitation.ts";
 import { type Args, UsageError } from "./main.ts";
@@ -44,6 +45,7 @@ export async function invite(
   const asked = args.texts("host").find((host) => !host.startsWith("*"));
   const host = asked ?? hostOf(cert);
   const port = args.integer("port", 1, 65_535);
+  const server = authority(host, port);
   const key = psk.get(identity)!.toHex();
   const line = formatInvitation({ host, port, identity, key, cert });
   // Only the line goes to stdout, so that it can be piped.
@@ -51,7 +53,7 @@ export async function invite(
   const file = args.text("invite-file");
   if (file === undefined) {
     stderr.line(
-      `invitation for ${identity} to ${host}:${port}; whoever reads this line ` +
+      `invitation for ${identity} to ${server}; whoever reads this line ` +
         `can speak as ${identity}, so keep it secret:`,
     );
     stdout.line(line);
@@ -61,7 +63,7 @@ export async function invite(
       () => replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]),
     );
     stderr.line(
-      `${file}: invitation for ${identity} to ${host}:${port}; keep it secret`,
+      `${file}: invitation for ${identity} to ${server}; keep it secret`,
     );
   }
 }
@@ -115,7 +117,7 @@ export async function join(args: Args, out: string): Promise<void> {
       })),
     ));
   const server = name === undefined ? "" : ` --server ${name}`;
-  stdout.line(`joined ${host}:${port} as ${identity}, in ${folder}`);
+  stdout.line(`joined ${authority(host, port)} as ${identity}, in ${folder}`);
   stdout.line(`try it: deno task client${server} --check`);
 }
 

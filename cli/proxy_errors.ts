@@ -6,6 +6,7 @@
  */
 
 import { HttpError } from "../lib/http.ts";
+import { authority } from "../lib/ip_address.ts";
 import { proxySchemes } from "../lib/proxy.ts";
 import type { ProxySettings } from "./proxy_settings.ts";
 
@@ -19,8 +20,8 @@ export function whyNotThrough(
   { hostname, port, credentials, origin }: ProxySettings,
   target: string,
 ): string {
-  const host = hostname.includes(":") ? `[${hostname}]` : hostname;
-  const proxy = `the proxy ${host}:${port}`;
+  const address = authority(hostname, port);
+  const proxy = `the proxy ${address}`;
   const schemes = proxySchemes(error.headers ?? new Headers());
   const isBasic = schemes.length === 0 ||
     schemes.some((scheme) => scheme.toLowerCase() === "basic");
@@ -36,7 +37,7 @@ export function whyNotThrough(
           `${credentials.username}; check ` +
           (origin === "--proxy" ? "--proxy-password-file" : origin)
         : `Cannot pass ${proxy}: it asks for a password; give --proxy ` +
-          `http://USER@${host}:${port} and --proxy-password-file FILE`;
+          `http://USER@${address} and --proxy-password-file FILE`;
     case "forbidden":
       return `Cannot pass ${proxy}: it does not allow ${target}; many allow ` +
         "only port 443: let the server listen there, or ask whoever runs the proxy";

@@ -13,6 +13,7 @@ import {
 import { ChannelError } from "./errors.ts";
 import { HANDSHAKE_TIMEOUT, withDeadline } from "./deadline.ts";
 import { UnansweredError } from "./handshake.ts";
+import { authority } from "./ip_address.ts";
 import { connectThroughProxy, type ProxyCredentials } from "./proxy.ts";
 import { connectWebSocket } from "./rfc6455.ts";
 import { ALPN, awaitSign, finishTls } from "./tls.ts";
@@ -106,9 +107,7 @@ export interface ConnectOptions extends ClientOptions {
  */
 export async function connect(options: ConnectOptions): Promise<Channel> {
   const { hostname = "localhost", port } = options;
-  const address = `${
-    hostname.includes(":") ? `[${hostname}]` : hostname
-  }:${port}`;
+  const address = authority(hostname, port);
   const server = `the server ${address}`;
   let peer = server;
   const { websocket = false } = options;

@@ -1,5 +1,5 @@
 /**
- * IP addresses as text, in any runtime.
+ * Addresses as text, in any runtime.
  *
  * @module
  */
@@ -25,6 +25,11 @@ export function canonicalIpv6(text: string): string | undefined {
   if (!/^[\da-f.]*:[\da-f:.]+$/i.test(text)) return undefined;
   const url = `http://[${text}]`;
   return URL.canParse(url) ? new URL(url).hostname.slice(1, -1) : undefined;
+}
+
+/** A host and its port, as in a URL: IPv6 in brackets (RFC 3986, 3.2). */
+export function authority(hostname: string, port: number): string {
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
 function isIpv4(text: string): boolean {

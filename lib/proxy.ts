@@ -7,6 +7,7 @@
 
 import { type Head, HttpError, readHead, shown, statusOf } from "./http.ts";
 import { orClose } from "./deadline.ts";
+import { authority } from "./ip_address.ts";
 import { type Transport, writeAll } from "./transport.ts";
 
 /** What {@linkcode connectThroughProxy} takes. */
@@ -68,17 +69,12 @@ export async function connectThroughProxy(
   });
 }
 
-/** The host and port as a request has them. */
-function authority({ hostname, port }: TunnelOptions): string {
-  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
-}
-
 function encodeConnect(options: TunnelOptions): Uint8Array {
-  const { hostname, credentials } = options;
+  const { hostname, port, credentials } = options;
   if (!/^[\w.:-]+$/.test(hostname)) {
     throw new TypeError(`Cannot ask a proxy for the host ${shown(hostname)}`);
   }
-  const target = authority(options);
+  const target = authority(hostname, port);
   return new TextEncoder().encode(
     `CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n` +
       (credentials ? `Proxy-Authorization: ${basic(credentials)}\r\n` : "") +
@@ -100,7 +96,7 @@ function refusal(
   status: number | undefined,
   options: TunnelOptions,
 ): HttpError {
-  const target = authority(options);
+  const target = authority(options.hostname, options.port);
   const answer = shown(head.startLine);
   const fail = (reason: HttpError["reason"], message: string) =>
     new HttpError("proxy", `The proxy ${message}`, reason, head);

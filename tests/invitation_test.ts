@@ -210,6 +210,14 @@ test("two servers side by side, by files, and one again", async ({ server, clien
   assertMatch(stderr, /Cannot connect to 127\.0\.0\.1:1: /);
 });
 
+test("an IPv6 address stands in brackets", async ({ server, client }) => {
+  const flags = ["--out", server, "--host", "fd00::1", "--invite", "alice"];
+  const invited = await succeeds(run("certs", flags));
+  assertMatch(invited.stderr, /alice to \[fd00::1\]:5001; /);
+  const joined = await succeeds(at(client, "certs", ["--join"], invited.text));
+  assertMatch(joined.text, /^joined \[fd00::1\]:5001 as alice/);
+});
+
 test("nothing is joined in a server's folder, or by a bad line", async ({ server, client }) => {
   const flags = ["--out", server, "--invite", "alice"];
   const { text } = await succeeds(run("certs", flags));

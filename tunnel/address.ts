@@ -4,6 +4,8 @@
  * @module
  */
 
+import { authority } from "../lib/ip_address.ts";
+
 /** A TCP port of a host, or a Unix socket's path. */
 export type Address = { host: string; port: number } | { path: string };
 
@@ -35,6 +37,5 @@ export function parseAddress(
 /** Writes an address as {@linkcode parseAddress} reads it. */
 export function format(address: Address): string {
   if ("path" in address) return `unix:${address.path}`;
-  const { host, port } = address;
-  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  return authority(address.host, address.port);
 }

@@ -15,7 +15,7 @@ import { check } from "./cli/check.ts";
 import { converse, talk } from "./cli/conversation.ts";
 import { dial, forService, readDialOptions } from "./cli/dial.ts";
 import { carryAll } from "./cli/entrance.ts";
-import { type Args, run, UsageError } from "./cli/main.ts";
+import { type Args, Exit, run, UsageError } from "./cli/main.ts";
 import { stderr } from "./cli/output.ts";
 import { giveUpNetwork, keepOnly } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
@@ -101,9 +101,6 @@ const FLAGS = {
   takesWords: true,
 };
 
-/** What a shell says of a program that SIGHUP has ended. */
-const HANGUP_EXIT = 128 + 1;
-
 async function main(args: Args): Promise<number | void> {
   const isCheck = args.is("check");
   if (isCheck && args.texts("listen").length > 0) {
@@ -111,7 +108,7 @@ async function main(args: Args): Promise<number | void> {
   }
   if (args.texts("listen").length > 0) return await carryAll(args);
   // As if this program did not listen for SIGHUP.
-  onHangUp(() => Deno.exit(HANGUP_EXIT));
+  onHangUp(() => Deno.exit(Exit.hungUp));
   const service = args.text("connect");
   if ((service !== undefined || isCheck) && args.words.length > 0) {
     const flag = isCheck ? "--check" : "--connect";
@@ -119,8 +116,7 @@ async function main(args: Args): Promise<number | void> {
   }
   const options = forService(await readDialOptions(args), service);
   // All files have been read.
-  keepOnly("read", []);
-  keepOnly("write", []);
+  keepOnly({ read: [], write: [] });
   if (isCheck) return await check(options);
   await using channel = await dial(options);
   giveUpNetwork();

@@ -13,13 +13,18 @@
 import { canonical } from "./cli/addresses.ts";
 import { certificateWork, MAX_DAYS } from "./cli/certificate_files.ts";
 import { subjectAltName } from "./cli/certificates.ts";
-import { readIfThere, whyNot } from "./cli/files.ts";
+import { readIfThere } from "./cli/files.ts";
 import { invite, join } from "./cli/invite.ts";
 import { isKeyName, KeyFile } from "./cli/key_file.ts";
 import { type Args, run, UsageError } from "./cli/main.ts";
 import { stdout } from "./cli/output.ts";
 import { keepOnly } from "./cli/permissions.ts";
-import { foldersOf, replaceFiles, withFiles } from "./cli/replace.ts";
+import {
+  foldersOf,
+  makeFolder,
+  replaceFiles,
+  withFiles,
+} from "./cli/replace.ts";
 
 const USAGE = `
 Usage: deno task certs [flags]
@@ -180,17 +185,8 @@ async function inFolder<T>(
   const paths = FILES.map((name) => `${out}/${name}`);
   const later = args.texts("invite-file");
   const folders = [out, ...await foldersOf([...paths, ...later])];
-  keepOnly("read", folders);
-  keepOnly("write", folders);
+  keepOnly({ read: folders, write: folders });
   return await withFiles(paths, work);
-}
-
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await Deno.mkdir(path, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new UsageError(`Cannot make ${path}: ${whyNot(error)}`);
-  }
 }
 
 if (import.meta.main) await run("gen_certs", USAGE, FLAGS, main);

@@ -124,8 +124,7 @@ async function main(args: Args): Promise<number> {
   const services = handlersOf(backends, args.is("echo"));
   const files = FILES.flatMap((name) => args.text(name) ?? []);
   const sockets = socketPaths([...backends.values()]);
-  keepOnly("read", [...files, ...sockets]);
-  keepOnly("write", sockets);
+  keepOnly({ read: [...files, ...sockets], write: sockets });
   const metrics = new Metrics();
   const clients = new Clients(log, metrics);
   const refusals = new Refusals(log);

@@ -47,17 +47,17 @@ export class Credentials<T> implements Disposable {
   #follower: Follower<T> | undefined;
 
   /**
-   * @param files The files that `read` reads, as far as they are given.
+   * @param files The files that `read` reads.
    * @param interval How often they are looked at, in milliseconds.
    * @param stat Stands in for `Deno.stat` in tests.
    */
   constructor(
-    files: (string | undefined)[],
+    files: string[],
     read: (isFirst: boolean) => Promise<T>,
     interval = INTERVAL,
     stat: (file: string) => Promise<Deno.FileInfo> = Deno.stat,
   ) {
-    this.#files = files.filter((file) => file !== undefined);
+    this.#files = files;
     this.#read = read;
     this.#interval = interval;
     this.#stat = stat;

@@ -48,17 +48,13 @@ export async function carryAll(args: Args): Promise<number> {
   const max = args.integer("reserve", 0, 1000);
   const { ca, psk, settings, others } = dialFiles(args);
   const files = [ca, psk, settings, ...others];
-  const credentials = new Credentials(
-    files,
-    () => readDialOptions(args),
-  );
+  const credentials = new Credentials(files, () => readDialOptions(args));
   let options = await credentials.read();
   for (const { service } of entrances) forService(options, service);
   // A socket is made beside its place, then moved there.
   const folders = socketPaths(entrances.map(({ address }) => address))
     .map(dirname);
-  keepOnly("read", [...folders, ...files]);
-  keepOnly("write", folders);
+  keepOnly({ read: [...folders, ...files], write: folders });
   const stopping = stopSignal();
   const live = new Live();
   const reserves: Reserve[] = [];

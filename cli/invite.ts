@@ -12,7 +12,7 @@ import {
   describeCertificate,
   hasIssuer,
 } from "./certificates.ts";
-import { readCertificates, readIfThere, readPsk, whyNot } from "./files.ts";
+import { readCertificates, readIfThere, readPsk } from "./files.ts";
 import { authority } from "../lib/ip_address.ts";
 import { linesOf } from "../lib/psk.ts";
 import { formatInvitation, isWhole, parseInvitation } from "./invitation.ts";
@@ -20,7 +20,7 @@ import { type Args, UsageError } from "./main.ts";
 import { stderr, stdout } from "./output.ts";
 import { keepOnly } from "./permissions.ts";
 import { promptHidden } from "./prompt.ts";
-import { foldersOf, replaceFiles, withFiles } from "./replace.ts";
+import { foldersOf, makeFolder, replaceFiles, withFiles } from "./replace.ts";
 import { folderOf, settingsPath } from "./settings.ts";
 
 /**
@@ -99,15 +99,10 @@ export async function join(args: Args, out: string): Promise<void> {
     [`${folder}/psk.txt`]: `${identity}:${key}\n`,
     [settingsPath(folder)]: settings + "\n",
   };
-  try {
-    await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new UsageError(`Cannot make ${folder}: ${whyNot(error)}`);
-  }
+  await makeFolder(folder);
   const paths = Object.keys(texts);
   const folders = [folder, ...await foldersOf(paths)];
-  keepOnly("read", folders);
-  keepOnly("write", folders);
+  keepOnly({ read: folders, write: folders });
   await withFiles(paths, () =>
     replaceFiles(
       Object.entries(texts).map(([path, text]) => ({

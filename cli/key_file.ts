@@ -4,11 +4,9 @@
  * @module
  */
 
+import { PSK_LENGTH } from "../lib/noise.ts";
 import { isIdentity, linesOf, parsePsk, type PskMap } from "../lib/psk.ts";
 import { messageOf, UsageError } from "./main.ts";
-
-/** Length of a key, in bytes. */
-const KEY_LENGTH = 32;
 
 /** What a new file begins with. */
 const HEAD = "# identity:key, one per line; keep it secret\n";
@@ -58,7 +56,7 @@ export class KeyFile {
   setKey(identity: string): void {
     this.remove(identity);
     if (this.#text !== "" && !/[\r\n]$/.test(this.#text)) this.#text += "\n";
-    const key = crypto.getRandomValues(new Uint8Array(KEY_LENGTH));
+    const key = crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
     this.#text += `${identity}:${key.toHex()}\n`;
   }
 

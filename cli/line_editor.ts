@@ -14,7 +14,8 @@ import {
 } from "node:readline";
 import { Readable, Writable } from "node:stream";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
-import { stderr, writeAll } from "./output.ts";
+import { Exit } from "./main.ts";
+import { columns, stderr, writeAll } from "./output.ts";
 import { onSignal } from "./signals.ts";
 
 /** The prompt. */
@@ -25,14 +26,6 @@ const LEAVE = "q";
 
 /** How many lines can be recalled. */
 const HISTORY_SIZE = 1000;
-
-/** The width of a terminal that does not report its own. */
-const COLUMNS = 80;
-
-/**
- * What a shell says of a program that a signal has ended: 128 and its number.
- */
-const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
 
 /**
  * Asks for lines, and keeps what is being typed below all that is shown
@@ -70,14 +63,13 @@ export class LineEditor implements AsyncDisposable {
     });
     this.#editor.on("line", (line) => this.#entered(line));
     this.#editor.on("close", () => this.#closed());
-    const leave = (signal: keyof typeof EXIT_CODES) => {
+    const leave = (code: number) => {
       this.#editor.close();
-      this.#written().then(() => Deno.exit(EXIT_CODES[signal]));
+      this.#written().then(() => Deno.exit(code));
     };
-    this.#editor.on("SIGINT", () => leave("SIGINT"));
-    for (const signal of ["SIGINT", "SIGTERM"] as const) {
-      onSignal(signal, () => leave(signal));
-    }
+    this.#editor.on("SIGINT", () => leave(Exit.interrupted));
+    onSignal("SIGINT", () => leave(Exit.interrupted));
+    onSignal("SIGTERM", () => leave(Exit.terminated));
     if (Deno.build.os !== "windows") {
       onSignal("SIGWINCH", () => this.#screen.emit("resize"));
       onSignal("SIGCONT", () => {
@@ -200,7 +192,7 @@ class Screen extends Writable {
   }
 
   get columns(): number {
-    return Deno.consoleSize().columns || COLUMNS;
+    return columns();
   }
 
   /** Resolves when it is written. */

@@ -16,8 +16,12 @@ export const Exit = {
   failed: 1,
   usage: 2,
   refused: 3,
-  /** Like `cat` ended by SIGPIPE: the reader wants no more. */
+  // What a shell says of a program that a signal has ended, by its number.
+  hungUp: 128 + 1,
+  interrupted: 128 + 2,
+  /** The reader of stdout wants no more: SIGPIPE. */
   unread: 128 + 13,
+  terminated: 128 + 15,
 } as const;
 
 /**
@@ -36,6 +40,8 @@ export interface Flags {
   default?: Record<string, string>;
   /** Flags whose value may be left out, and what a value looks like. */
   optional?: Record<string, RegExp>;
+  /** Whether there may be words that are not flags. */
+  takesWords?: boolean;
 }
 
 /** What was given on a command line. */
@@ -57,7 +63,7 @@ export interface Args {
 }
 
 /** Parses arguments; refuses flags that are not there and words without use. */
-export function parse(argv: string[], flags: Flags, takesWords = false): Args {
+export function parse(argv: string[], flags: Flags): Args {
   // `--flag next` has no value where `next` does not look like one.
   const withoutValue = (arg: string, next = "") => {
     const pattern = flags.optional?.[arg.replace(/^--/, "")];
@@ -74,7 +80,7 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
       boolean: [...flags.boolean ?? [], "help", "version"],
       alias: { h: "help" },
       unknown: (arg, key) => {
-        if (key === undefined && takesWords) return true;
+        if (key === undefined && flags.takesWords) return true;
         if (/^-\d/.test(arg)) {
           throw new UsageError(`No flag takes a negative number: ${arg}`);
         }
@@ -140,12 +146,12 @@ export function parse(argv: string[], flags: Flags, takesWords = false): Args {
 export async function run(
   name: string,
   usage: string,
-  flags: Flags & { takesWords?: boolean },
+  flags: Flags,
   main: (args: Args) => Promise<number | void>,
 ): Promise<never> {
   let code: number | void = Exit.done;
   try {
-    const args = parse(Deno.args, flags, flags.takesWords);
+    const args = parse(Deno.args, flags);
     if (args.is("help")) usage.trim().split("\n").forEach(stdout.line, stdout);
     else if (args.is("version")) stdout.line(`innerlock ${config.version}`);
     else code = await main(args);

@@ -25,6 +25,9 @@ const RETRY_PAUSE = 20;
 /** How long a program that ends waits for its last lines, in milliseconds. */
 const FLUSH_TIME = 1000;
 
+/** The width of a terminal that does not report its own. */
+const COLUMNS = 80;
+
 /** Where bytes go, such as `Deno.stderr`. */
 export interface Sink {
   /** Writes some of the bytes, and says how many. */
@@ -123,6 +126,11 @@ export const stdout = new Output(Deno.stdout);
 
 /** This program's stderr. */
 export const stderr = new Output(Deno.stderr);
+
+/** How wide the terminal is. */
+export function columns(): number {
+  return Deno.consoleSize().columns || COLUMNS;
+}
 
 /** Writes all of these bytes, and waits for a reader as long as it takes. */
 export async function writeAll(sink: Sink, bytes: Uint8Array): Promise<void> {

@@ -17,11 +17,16 @@ import type { Address } from "../tunnel/address.ts";
  */
 const ALWAYS_READ = ["/dev/null"];
 
-/** Keeps the right to read, or to write, these files and folders only. */
-export function keepOnly(name: "read" | "write", paths: string[]): void {
-  const kept = name === "read" ? [...paths, ...ALWAYS_READ] : paths;
-  for (const path of kept) Deno.permissions.requestSync({ name, path });
-  Deno.permissions.revokeSync(kept.length > 0 ? { name, path: "/" } : { name });
+/** Keeps the rights to read and to write these files and folders only. */
+export function keepOnly(paths: { read: string[]; write: string[] }): void {
+  keep("read", [...paths.read, ...ALWAYS_READ]);
+  keep("write", paths.write);
+}
+
+function keep(name: "read" | "write", paths: string[]): void {
+  for (const path of paths) Deno.permissions.requestSync({ name, path });
+  const all = paths.length > 0 ? { name, path: "/" } : { name };
+  Deno.permissions.revokeSync(all);
 }
 
 /** Gives up the network: from now on, no connection can be made. */

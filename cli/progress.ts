@@ -8,13 +8,10 @@ import { format as formatBytes } from "@std/fmt/bytes";
 import { format as formatDuration } from "@std/fmt/duration";
 import { fstatSync } from "node:fs";
 import type { Channel } from "../lib/mod.ts";
-import { stderr } from "./output.ts";
+import { columns, stderr } from "./output.ts";
 
 /** How often it is drawn, in milliseconds. */
 const INTERVAL = 200;
-
-/** The width of a terminal that does not report its own. */
-const COLUMNS = 80;
 
 /**
  * Shows on stderr the bytes sent and received, the rate and the time, until it
@@ -60,10 +57,6 @@ export function showProgress(channel: Channel): Disposable {
 function sizeOfStdin(): number | undefined {
   const info = fstatSync(0);
   return info.isFile() ? info.size : undefined;
-}
-
-function columns(): number {
-  return Deno.consoleSize().columns || COLUMNS;
 }
 
 function seconds(ms: number): string {

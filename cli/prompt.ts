@@ -5,9 +5,7 @@
  */
 
 import { Buffer } from "node:buffer";
-
-/** What a shell says of a program that SIGINT has ended. */
-const INTERRUPT_EXIT = 128 + 2;
+import { Exit } from "./main.ts";
 
 const [CTRL_C, CTRL_D, BACKSPACE, DELETE] = [3, 4, 8, 127];
 const [LF, CR] = [10, 13];
@@ -44,7 +42,7 @@ function readAnswer(isWhole: (text: string) => boolean): string {
     if (byte === CTRL_C) {
       write("\r\n");
       // It leaves the terminal as it was.
-      Deno.exit(INTERRUPT_EXIT);
+      Deno.exit(Exit.interrupted);
     }
     if (byte === LF && last === CR) continue;
     if (byte === LF || byte === CR) {

@@ -44,6 +44,15 @@ export async function foldersOf(paths: string[]): Promise<string[]> {
   return [...new Set(places.map((place) => dirname(place)))].sort();
 }
 
+/** Makes a folder for secrets, unless it is there. */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new UsageError(`Cannot make ${path}: ${whyNot(error)}`);
+  }
+}
+
 async function openFolder(path: string): Promise<Deno.FsFile> {
   try {
     return await Deno.open(path);

@@ -37,7 +37,7 @@ const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const VERSION = "13";
 
 /** The path that a client asks for, unless told otherwise. */
-export const DEFAULT_PATH = "/innerlock";
+const DEFAULT_PATH = "/innerlock";
 
 /** How much of a refused client's data is still read, in bytes. */
 const MAX_REFUSED = 16_384;

@@ -40,7 +40,7 @@ class Followed implements Disposable {
       if (text.includes("bad")) throw new Error(text);
       return text;
     };
-    const files = [`${dir}/one`, undefined, `${dir}/two`];
+    const files = [`${dir}/one`, `${dir}/two`];
     this.credentials = new Credentials(files, read, interval, stat);
   }
 

@@ -22,8 +22,7 @@ test("keepOnly: reads the file that is named, no other, and links", () => {
   Deno.writeTextFileSync(other, "text");
   // Deno itself makes no link without the right to read and write everything.
   new Deno.Command("ln", { args: ["-s", other, link] }).outputSync();
-  keepOnly("read", [named, link]);
-  keepOnly("write", [dir]);
+  keepOnly({ read: [named, link], write: [dir] });
   assertEquals(Deno.readTextFileSync(named), "text");
   assertEquals(Deno.readTextFileSync(link), "text");
   assertThrows(() => Deno.readTextFileSync(other), NotCapable);
@@ -35,7 +34,7 @@ test("keepOnly: reads the file that is named, no other, and links", () => {
 test("keepOnly: without a path nothing is left", () => {
   const dir = Deno.makeTempDirSync({ prefix: "innerlock-test-" });
   Deno.removeSync(dir);
-  keepOnly("write", []);
+  keepOnly({ read: [], write: [] });
   assertThrows(() => Deno.mkdirSync(dir), NotCapable);
 });
 

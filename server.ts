@@ -11,34 +11,24 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
-import { isPrivateAddress, network } from "./cli/addresses.ts";
 import { announceBackend, announceCredentials } from "./cli/announce.ts";
-import { timeWarning } from "./cli/certificates.ts";
 import { Credentials } from "./cli/credentials.ts";
-import { readPair, readPsk } from "./cli/files.ts";
+import { listenAs, readBackends, readCredentials } from "./cli/listen.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
 import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
 import { stdout } from "./cli/output.ts";
-import { whyNot } from "./cli/system_errors.ts";
 import { Refusals } from "./cli/refusals.ts";
 import { keepOnly, socketPaths } from "./cli/permissions.ts";
 import { addressOf, Clients, reasonOf } from "./cli/clients.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { count, mayFinish, stopped } from "./cli/words.ts";
 import { withAdvice } from "./cli/tls_advice.ts";
-import { printFrame } from "./cli/trace.ts";
 import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";
 import { upperCase } from "./handlers/upper_case.ts";
-import {
-  listen,
-  type Listener,
-  type ListenerCredentials,
-  type ListenOptions,
-} from "./lib/deno.ts";
-import { type Address, format, parseAddress } from "./tunnel/address.ts";
+import type { Address } from "./tunnel/address.ts";
 
 const USAGE = `
 Usage: deno task server [flags]
@@ -130,10 +120,10 @@ async function main(args: Args): Promise<number> {
   const refusals = new Refusals(log);
   const credentials = new Credentials(
     files,
-    (isFirst) => readCredentials(args, { mayAsk: isFirst }),
+    (isFirst) => readCredentials(args, isFirst),
   );
   const first = await credentials.read();
-  const listener = open(args, {
+  const listener = listenAs(args, {
     ...first,
     hasService: (service) => services.has(service),
     onHandshake: ({ remoteAddr, duration, error }) => {
@@ -144,17 +134,12 @@ async function main(args: Args): Promise<number> {
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
-  const announce = (credentials: ListenerCredentials) => {
-    announceCredentials(credentials, log);
-    const { cert } = credentials;
-    const warning = cert && timeWarning(args.text("cert")!, cert);
-    if (warning) log("warning", warning);
-  };
+  const certPath = args.text("cert")!;
   credentials.follow({
     take: (credentials) => listener.reload(credentials),
     taken: (credentials) => {
       log("reload", "certificate and keys read again");
-      announce(credentials);
+      announceCredentials(credentials, certPath, log);
     },
     failed: (error) => {
       const message = `nothing reloaded: ${messageOf(error)}`;
@@ -182,7 +167,7 @@ async function main(args: Args): Promise<number> {
         : "sending text back in upper case",
     );
   }
-  announce(first);
+  announceCredentials(first, certPath, log);
   if (args.is("no-tls")) {
     log(
       "warning",
@@ -214,28 +199,6 @@ const LIMITS = {
     "out of file descriptors: more clients wait in the system's queue",
 };
 
-/** The backends by service; the default one has no name. */
-function readBackends(args: Args): Map<string | undefined, Address> {
-  const backends = new Map<string | undefined, Address>();
-  for (const text of args.texts("forward")) {
-    const [, service, to] = /^(?:([\w.-]+)=)?(.+)$/.exec(text)!;
-    const address = parseAddress(to!);
-    if (!address) {
-      throw new UsageError(
-        `--forward takes [SERVICE=]HOST:PORT or [SERVICE=]unix:/path, not ${text}`,
-      );
-    }
-    if (backends.has(service)) {
-      throw new UsageError(
-        "--forward is given more than once " +
-          (service === undefined ? "without a service" : `for ${service}`),
-      );
-    }
-    backends.set(service, address);
-  }
-  return backends;
-}
-
 /** What is done for each service: without backends, what comes goes back. */
 function handlersOf(
   backends: Map<string | undefined, Address>,
@@ -248,84 +211,6 @@ function handlersOf(
   return new Map(
     Array.from(backends, ([service, to]) => [service, forward(to)]),
   );
-}
-
-/** Where a server gets its files. */
-const ORIGIN = "'deno task certs' makes one";
-
-async function readCredentials(
-  args: Args,
-  { mayAsk }: { mayAsk: boolean },
-): Promise<ListenerCredentials> {
-  const psk = await readPsk(args.text("psk")!, ORIGIN);
-  if (args.is("no-tls")) return { psk };
-  const [certPath, keyPath] = [args.text("cert")!, args.text("key")!];
-  const file = args.text("passphrase-file");
-  const pair = await readPair(certPath, keyPath, {
-    file,
-    mayAsk,
-    advice: "give --passphrase-file FILE",
-    origin: ORIGIN,
-  });
-  return { psk, ...pair };
-}
-
-/** Whether an address is in one of the networks that a text names. */
-function networksOf(text: string): (address: string) => boolean {
-  const networks = text.split(",").filter(Boolean).map((part) => {
-    const has = network(part.trim());
-    if (has) return has;
-    throw new UsageError(
-      `--proxies takes addresses or networks, such as 10.0.0.0/8, not ${part}`,
-    );
-  });
-  return (address) => networks.some((has) => has(address));
-}
-
-function open(
-  args: Args,
-  given: Omit<ListenOptions, "port">,
-): Listener {
-  const hostname = args.host("host")!;
-  const port = args.integer("port", 0, 65_535);
-  const tls = !args.is("no-tls");
-  if (!tls && !isPrivateAddress(hostname)) {
-    throw new UsageError(
-      `--no-tls needs a loopback or private address as --host, not ${hostname}`,
-    );
-  }
-  const proxies = args.text("proxies");
-  const proxyProtocol = args.is("proxy-protocol");
-  if (proxyProtocol && (tls || proxies === undefined)) {
-    throw new UsageError(
-      "--proxy-protocol needs --no-tls, because its header comes before TLS, " +
-        "and --proxies, because nobody else may be believed",
-    );
-  }
-  const options = {
-    ...given,
-    proxyProtocol,
-    isProxy: networksOf(proxies ?? ""),
-    hostname,
-    port,
-    tls,
-    reusePort: args.is("reuse-port"),
-    maxConnections: args.integer("max-connections", 1, 1_000_000),
-    maxHandshakes: args.integer("max-handshakes", 1, 1_000_000),
-    handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
-    idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
-    ...(args.is("trace") && { trace: printFrame }),
-  };
-  try {
-    return listen(options);
-  } catch (error) {
-    const where = format({ host: hostname, port });
-    const message = `Cannot listen on ${where}: ${whyNot(error, "serve")}`;
-    // Whoever uses the port may leave; any other fault stays until it is fixed.
-    throw error instanceof Deno.errors.AddrInUse
-      ? new Error(message)
-      : new UsageError(message);
-  }
 }
 
 if (import.meta.main) await run("server", USAGE, FLAGS, main);

@@ -9,28 +9,33 @@ import type { ListenerCredentials } from "../lib/deno.ts";
 import { toPskMap } from "../lib/psk.ts";
 import { type Address, format } from "../tunnel/address.ts";
 import { connectPlain } from "../tunnel/plain.ts";
-import { describeCertificate } from "./certificates.ts";
+import { describeCertificate, timeWarning } from "./certificates.ts";
 import type { Log } from "./log.ts";
 import { messageOf } from "./main.ts";
 import { count } from "./words.ts";
 
-/** Logs how many identities there are, and what the certificate says. */
+/**
+ * Logs how many identities there are and what the certificate says, with a
+ * warning where its dates call for one.
+ */
 export function announceCredentials(
   { psk, cert }: ListenerCredentials,
+  certPath: string,
   log: Log,
 ): void {
   const identities = toPskMap(psk).size;
   const some = count(identities, "identity", "identities");
   log("keys", `the key file has ${some}`, { identities });
-  const certificate = cert && describeCertificate(cert);
-  if (!certificate) return;
-  const { fingerprint, expires } = certificate;
+  if (cert === undefined) return;
+  const { fingerprint, expires, ...certificate } = describeCertificate(cert);
   const names = certificate.names.join(", ");
   log(
     "certificate",
     `the certificate is for ${names}; ${fingerprint}, valid until ${expires}`,
     { names, fingerprint, expires },
   );
+  const warning = timeWarning(certPath, cert);
+  if (warning) log("warning", warning);
 }
 
 /**

@@ -13,10 +13,11 @@
 import { canonical } from "./cli/addresses.ts";
 import { certificateWork, MAX_DAYS } from "./cli/certificate_files.ts";
 import { subjectAltName } from "./cli/certificates.ts";
+import { UsageError } from "./cli/errors.ts";
 import { readIfThere } from "./cli/files.ts";
 import { invite, join } from "./cli/invite.ts";
 import { isKeyName, KeyFile } from "./cli/key_file.ts";
-import { type Args, run, UsageError } from "./cli/main.ts";
+import { type Args, run } from "./cli/main.ts";
 import { stdout } from "./cli/output.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import {

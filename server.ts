@@ -13,9 +13,10 @@
 import { onHangUp } from "./cli/hangup.ts";
 import { announceBackend, announceCredentials } from "./cli/announce.ts";
 import { Credentials } from "./cli/credentials.ts";
+import { Exit, messageOf, UsageError } from "./cli/errors.ts";
 import { listenAs, readBackends, readCredentials } from "./cli/listen.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
-import { type Args, Exit, messageOf, run, UsageError } from "./cli/main.ts";
+import { type Args, run } from "./cli/main.ts";
 import { Metrics } from "./cli/metrics.ts";
 import { stdout } from "./cli/output.ts";
 import { Refusals } from "./cli/refusals.ts";

@@ -10,8 +10,8 @@ import { toPskMap } from "../lib/psk.ts";
 import { type Address, format } from "../tunnel/address.ts";
 import { connectPlain } from "../tunnel/plain.ts";
 import { describeCertificate, timeWarning } from "./certificates.ts";
+import { messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
-import { messageOf } from "./main.ts";
 import { count } from "./words.ts";
 
 /**

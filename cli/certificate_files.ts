@@ -9,8 +9,9 @@ import {
   certificatesOf,
   describeCertificate,
 } from "./certificates.ts";
+import { UsageError } from "./errors.ts";
 import { readIfThere, readPair, readPrivateKey } from "./files.ts";
-import { type Args, UsageError } from "./main.ts";
+import type { Args } from "./main.ts";
 import {
   encryptKey,
   makeCertificate,

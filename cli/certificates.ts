@@ -8,7 +8,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import { canonical, isName } from "./addresses.ts";
-import { UsageError } from "./main.ts";
+import { UsageError } from "./errors.ts";
 import { formatPem, parsePem } from "./pem.ts";
 
 /** A certificate that expires within this time is worth a warning, in ms. */

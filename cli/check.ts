@@ -16,7 +16,7 @@ import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
 import { connectThroughProxy } from "../lib/proxy.ts";
 import { format } from "../tunnel/address.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
-import { Exit, exitCodeOf, messageOf } from "./main.ts";
+import { Exit, exitCodeOf, messageOf } from "./errors.ts";
 import { stdout } from "./output.ts";
 import { parsePem } from "./pem.ts";
 

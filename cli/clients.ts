@@ -12,9 +12,9 @@ import {
 } from "../lib/mod.ts";
 import { format } from "../tunnel/address.ts";
 import { PlainError } from "../tunnel/plain.ts";
+import { messageOf } from "./errors.ts";
 import { Live } from "./live.ts";
 import type { Log } from "./log.ts";
-import { messageOf } from "./main.ts";
 import type { Metrics } from "./metrics.ts";
 import { count } from "./words.ts";
 

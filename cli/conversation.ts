@@ -5,8 +5,8 @@
  */
 
 import { type Channel, ChannelError } from "../lib/mod.ts";
+import { messageOf, Unread } from "./errors.ts";
 import { LineEditor } from "./line_editor.ts";
-import { messageOf, Unread } from "./main.ts";
 import { stderr, writeAll } from "./output.ts";
 import { Replacements } from "./replacements.ts";
 import { VisibleText } from "./visible.ts";

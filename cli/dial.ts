@@ -16,6 +16,7 @@ import { type Channel, ChannelError, type PskMap } from "../lib/mod.ts";
 import { findPsk, serviceOf } from "../lib/psk.ts";
 import { format } from "../tunnel/address.ts";
 import { BY_WEBSOCKET, whyNoWebSocket } from "./box_errors.ts";
+import { UsageError } from "./errors.ts";
 import {
   type Pair,
   readCertificates,
@@ -24,7 +25,7 @@ import {
   readSecret,
 } from "./files.ts";
 import { isKeyName } from "./key_file.ts";
-import { type Args, UsageError } from "./main.ts";
+import type { Args } from "./main.ts";
 import { whyNotThrough } from "./proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
 import { FOLDER, folderOf, readSettings, settingsPath } from "./settings.ts";

@@ -18,9 +18,10 @@ import {
   forService,
   readDialOptions,
 } from "./dial.ts";
+import { Exit, messageOf, UsageError } from "./errors.ts";
 import { onHangUp } from "./hangup.ts";
 import { Live } from "./live.ts";
-import { type Args, Exit, messageOf, UsageError } from "./main.ts";
+import type { Args } from "./main.ts";
 import { stderr, stdout } from "./output.ts";
 import { keepOnly, socketPaths } from "./permissions.ts";
 import { stopSignal } from "./signals.ts";

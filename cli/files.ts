@@ -7,7 +7,7 @@
 
 import { parsePsk, type PskMap } from "../lib/mod.ts";
 import { certificatesOf } from "./certificates.ts";
-import { messageOf, UsageError } from "./main.ts";
+import { messageOf, UsageError } from "./errors.ts";
 import { findPrivateKey, isEncrypted, privateKeysOf } from "./private_keys.ts";
 import { promptHidden } from "./prompt.ts";
 

@@ -17,7 +17,7 @@
 import { createHash } from "node:crypto";
 import { isIdentity } from "../lib/psk.ts";
 import { isHost } from "./addresses.ts";
-import { UsageError } from "./main.ts";
+import { UsageError } from "./errors.ts";
 
 const NAME = "innerlock-";
 const VERSION = "1";

@@ -12,11 +12,12 @@ import {
   describeCertificate,
   hasIssuer,
 } from "./certificates.ts";
+import { UsageError } from "./errors.ts";
 import { readCertificates, readIfThere, readPsk } from "./files.ts";
 import { authority } from "../lib/ip_address.ts";
 import { linesOf } from "../lib/psk.ts";
 import { formatInvitation, isWhole, parseInvitation } from "./invitation.ts";
-import { type Args, UsageError } from "./main.ts";
+import type { Args } from "./main.ts";
 import { stderr, stdout } from "./output.ts";
 import { keepOnly } from "./permissions.ts";
 import { promptHidden } from "./prompt.ts";

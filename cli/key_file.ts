@@ -6,7 +6,7 @@
 
 import { PSK_LENGTH } from "../lib/noise.ts";
 import { isIdentity, linesOf, parsePsk, type PskMap } from "../lib/psk.ts";
-import { messageOf, UsageError } from "./main.ts";
+import { messageOf, UsageError } from "./errors.ts";
 
 /** What a new file begins with. */
 const HEAD = "# identity:key, one per line; keep it secret\n";

@@ -14,7 +14,7 @@ import {
 } from "node:readline";
 import { Readable, Writable } from "node:stream";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
-import { Exit } from "./main.ts";
+import { Exit } from "./errors.ts";
 import { columns, stderr, writeAll } from "./output.ts";
 import { onSignal } from "./signals.ts";
 

@@ -12,8 +12,9 @@ import {
 } from "../lib/deno.ts";
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { isPrivateAddress, network } from "./addresses.ts";
+import { UsageError } from "./errors.ts";
 import { readPair, readPsk } from "./files.ts";
-import { type Args, UsageError } from "./main.ts";
+import type { Args } from "./main.ts";
 import { whyNot } from "./system_errors.ts";
 import { printFrame } from "./trace.ts";
 

@@ -5,7 +5,7 @@
  */
 
 import { subjectAltName } from "./certificates.ts";
-import { UsageError } from "./main.ts";
+import { UsageError } from "./errors.ts";
 
 /** A new private key, PEM: EC P-256, or RSA 4096. */
 export async function makeKey(rsa: boolean): Promise<string> {

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { UsageError } from "./main.ts";
+import { UsageError } from "./errors.ts";
 
 /** A block of a PEM text. */
 export interface PemBlock {

@@ -7,7 +7,7 @@
 
 import { createPrivateKey, type KeyObject } from "node:crypto";
 import { isKeyOf } from "./certificates.ts";
-import { UsageError } from "./main.ts";
+import { UsageError } from "./errors.ts";
 import { formatPem, parsePem, type PemBlock } from "./pem.ts";
 
 /** What Deno's TLS takes, besides Ed25519. */

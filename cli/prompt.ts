@@ -5,7 +5,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import { Exit } from "./main.ts";
+import { Exit } from "./errors.ts";
 
 const [CTRL_C, CTRL_D, BACKSPACE, DELETE] = [3, 4, 8, 127];
 const [LF, CR] = [10, 13];

@@ -7,7 +7,7 @@
 
 import { isIP, isIPv6 } from "node:net";
 import { isHost, network } from "./addresses.ts";
-import { UsageError } from "./main.ts";
+import { UsageError } from "./errors.ts";
 
 /** curl's, for a proxy's URL that names none. */
 const DEFAULT_PORT = 1080;

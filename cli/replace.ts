@@ -6,8 +6,8 @@
 
 import { open } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { UsageError } from "./errors.ts";
 import { whyNot } from "./files.ts";
-import { UsageError } from "./main.ts";
 
 /** A file to write. */
 export interface NewFile {

@@ -5,9 +5,9 @@
  * @module
  */
 
+import { UsageError } from "./errors.ts";
 import { readIfThere } from "./files.ts";
 import { isHost } from "./addresses.ts";
-import { UsageError } from "./main.ts";
 
 /** Where the files are, unless flags say otherwise. */
 export const FOLDER = "certs";

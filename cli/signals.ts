@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Exit } from "./main.ts";
+import { Exit } from "./errors.ts";
 import { stderr } from "./output.ts";
 
 /** Calls `handler` at each of these signals. */

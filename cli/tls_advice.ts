@@ -5,7 +5,7 @@
  */
 
 import { TlsError, type TlsErrorReason } from "../lib/deno.ts";
-import { messageOf } from "./main.ts";
+import { messageOf } from "./errors.ts";
 
 const ADVICE: Partial<Record<TlsErrorReason, string>> = {
   ca: "make one with 'deno task certs'",

@@ -6,8 +6,9 @@
 
 import type { ConnectOptions, ListenOptions } from "@innerlock/innerlock/deno";
 import { chooseIdentity } from "../cli/dial.ts";
+import { UsageError } from "../cli/errors.ts";
 import { readCertificates, readPair, readPsk } from "../cli/files.ts";
-import { type Args, run, UsageError } from "../cli/main.ts";
+import { type Args, run } from "../cli/main.ts";
 import { stderr } from "../cli/output.ts";
 import { readSettings } from "../cli/settings.ts";
 

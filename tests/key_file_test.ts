@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { UsageError } from "../cli/errors.ts";
 import { KeyFile } from "../cli/key_file.ts";
-import { UsageError } from "../cli/main.ts";
 import { linesOf, parsePsk } from "../lib/psk.ts";
 
 const A = "a".repeat(64);

@@ -9,8 +9,8 @@ import {
   describeCertificate,
   timeWarning,
 } from "../cli/certificates.ts";
+import { UsageError } from "../cli/errors.ts";
 import { readPair, readPrivateKey, readSecret } from "../cli/files.ts";
-import { UsageError } from "../cli/main.ts";
 import { makeCertificate, makeKey } from "../cli/openssl.ts";
 import { parsePem } from "../cli/pem.ts";
 import { MAY_RUN } from "./programs.ts";

@@ -12,6 +12,8 @@
  */
 
 import { TextLineStream } from "@std/streams";
+import { encodeFrames, FrameReader } from "../lib/frame.ts";
+import { writeAll } from "../lib/transport.ts";
 
 const LINES = ["hello", "straße", "no box reads this"];
 const TIME_LIMIT = 20_000;
@@ -290,20 +292,17 @@ class ForgingBox implements AsyncDisposable {
   async #forwardAndForge(from: Deno.TlsConn, to: Deno.TlsConn): Promise<void> {
     let hello = "";
     const lengths: number[] = [];
-    for (let number = 1;; number++) {
-      const header = await readExactly(from, 2);
-      const length = new DataView(header.buffer).getUint16(0);
-      const frame = await readExactly(from, length);
+    const frames = new FrameReader(from);
+    for (let frame, number = 1; (frame = await frames.next(0)); number++) {
       const before = frame.slice();
-      lengths.push(length);
+      lengths.push(frame.length);
       if (number === 1) hello = new TextDecoder().decode(frame);
       if (number === FORGED_FRAME) {
         frame[0]! ^= 1;
         const after = frame.slice();
         this.#seen.resolve({ hello, lengths: [...lengths], before, after });
       }
-      await writeAll(to, header);
-      await writeAll(to, frame);
+      await writeAll(to, encodeFrames([frame]));
     }
   }
 
@@ -311,23 +310,6 @@ class ForgingBox implements AsyncDisposable {
     this.#listener.close();
     await this.#over;
   }
-}
-
-async function readExactly(
-  conn: Deno.Conn,
-  length: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(length);
-  for (let have = 0; have < length;) {
-    const count = await conn.read(bytes.subarray(have));
-    if (count === null) throw new Error("The connection has ended");
-    have += count;
-  }
-  return bytes;
-}
-
-async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
-  while (bytes.length > 0) bytes = bytes.subarray(await conn.write(bytes));
 }
 
 function title(what: string, how: string): void {

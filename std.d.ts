@@ -48,15 +48,12 @@ declare module "@std/cli/parse-args" {
     collect?: readonly string[];
     default?: Record<string, unknown>;
     alias?: Record<string, string>;
-    stopEarly?: boolean;
     unknown?: (arg: string, key?: string, value?: unknown) => unknown;
   }): Record<string, unknown> & { _: (string | number)[] };
 }
 
 declare module "@std/streams" {
-  export class TextLineStream extends TransformStream<string, string> {
-    constructor(options?: { allowCR?: boolean });
-  }
+  export class TextLineStream extends TransformStream<string, string> {}
   export function toText(stream: ReadableStream): Promise<string>;
 }
 
@@ -98,7 +95,6 @@ declare module "ws" {
     constructor(options: {
       host: string;
       port: number;
-      perMessageDeflate?: boolean;
     });
     address(): AddressInfo;
     close(done: () => void): void;

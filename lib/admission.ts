@@ -6,6 +6,7 @@
  */
 
 import { ChannelError } from "./errors.ts";
+import { canonicalAddress } from "./ip_address.ts";
 
 /** How many channels there may be, unless told otherwise. */
 const MAX_CONNECTIONS = 10_000;
@@ -143,14 +144,10 @@ export class Admission {
  * where a host may take as many addresses as it likes.
  */
 export function networkOf(address: string): string {
-  if (!address.includes(":")) return address;
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address);
-  if (mapped) return mapped[1]!;
-  const [head = "", tail] = address.split("%")[0]!.split("::");
-  const groups = (text: string) => text === "" ? [] : text.split(":");
-  const [front, back] = [groups(head), groups(tail ?? "")];
-  const zeros = Math.max(0, 8 - front.length - back.length);
-  return [...front, ...Array<string>(zeros).fill("0"), ...back]
-    .slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16))
-    .join(":") + "::/64";
+  const canonical = canonicalAddress(address.split("%")[0]!);
+  if (!canonical?.includes(":")) return canonical ?? address;
+  const [front, back = []] = canonical.split("::")
+    .map((text) => text === "" ? [] : text.split(":"));
+  const zeros = Array<string>(8 - front!.length - back.length).fill("0");
+  return [...front!, ...zeros, ...back].slice(0, 4).join(":") + "::/64";
 }

@@ -140,14 +140,9 @@ async function passProxy(
   options: DialOptions,
 ): Promise<void> {
   const { hostname, port, proxy } = options;
-  const { credentials } = proxy!;
+  const signal = deadline(options);
   try {
-    await connectThroughProxy(tcp, {
-      hostname,
-      port,
-      signal: deadline(options),
-      ...(credentials && { credentials }),
-    });
+    await connectThroughProxy(tcp, { ...proxy, hostname, port, signal });
   } catch (error) {
     throw inWords(error, options);
   }

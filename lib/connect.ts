@@ -195,13 +195,7 @@ async function reach(
   const tcp = await Deno.connect({ ...proxy ?? { hostname, port }, signal });
   tcp.setNoDelay(true);
   if (proxy) {
-    const { credentials } = proxy;
-    await connectThroughProxy(tcp, {
-      hostname,
-      port,
-      signal,
-      ...(credentials && { credentials }),
-    });
+    await connectThroughProxy(tcp, { ...proxy, hostname, port, signal });
   }
   return tcp;
 }

@@ -20,7 +20,7 @@ import { type Args, run } from "./cli/main.ts";
 import { stderr } from "./cli/output.ts";
 import { giveUpNetwork, keepOnly } from "./cli/permissions.ts";
 import { showProgress } from "./cli/progress.ts";
-import { format } from "./tunnel/address.ts";
+import { authority } from "./lib/ip_address.ts";
 
 const USAGE = `
 Usage: deno task client [flags] [words...]
@@ -129,8 +129,8 @@ async function main(args: Args): Promise<number | void> {
     const line = new Blob([args.words.join(" ") + "\n"]);
     await talk(channel, { input: line.stream() });
   } else if (isTyped && (isRead || isTold)) {
-    const { hostname: host, port, identity } = options;
-    await converse(channel, `${format({ host, port })} as ${identity}`);
+    const { hostname, port, identity } = options;
+    await converse(channel, `${authority(hostname, port)} as ${identity}`);
   } else {
     const isSeen = isTold && !isRead;
     const progress = isSeen && !args.is("quiet") && !args.is("trace")

@@ -12,9 +12,9 @@ import { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { HttpError, TlsError } from "../lib/deno.ts";
+import { authority } from "../lib/ip_address.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
 import { connectThroughProxy } from "../lib/proxy.ts";
-import { format } from "../tunnel/address.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
 import { Exit, exitCodeOf, messageOf } from "./errors.ts";
 import { stdout } from "./output.ts";
@@ -51,7 +51,7 @@ type Step = [name: string, work: () => string | Promise<string>];
 /** The steps, in order. */
 async function* steps(options: DialOptions): AsyncGenerator<Step> {
   const { hostname, port, proxy, websocket, identity } = options;
-  const server = format({ host: hostname, port });
+  const server = authority(hostname, port);
   const first = proxy ?? { hostname, port };
 
   yield ["name", async () => {
@@ -62,8 +62,8 @@ async function* steps(options: DialOptions): AsyncGenerator<Step> {
   let tcp: Deno.TcpConn;
   yield ["TCP", async () => {
     tcp = await connectTcp(first, options);
-    const { hostname: host, port } = tcp.remoteAddr;
-    return `connected to ${format({ host, port })}`;
+    const { hostname, port } = tcp.remoteAddr;
+    return `connected to ${authority(hostname, port)}`;
   }];
 
   if (proxy) {

@@ -5,12 +5,12 @@
  */
 
 import type { Handler } from "../handlers/handler.ts";
+import { authority } from "../lib/ip_address.ts";
 import {
   type Channel,
   ChannelError,
   type ChannelErrorCode,
 } from "../lib/mod.ts";
-import { format } from "../tunnel/address.ts";
 import { PlainError } from "../tunnel/plain.ts";
 import { messageOf } from "./errors.ts";
 import { Live } from "./live.ts";
@@ -32,7 +32,7 @@ export function reasonOf(error: unknown): Reason {
 
 /** An address as people write it; one that a box has named has no port. */
 export function addressOf({ hostname, port }: Deno.NetAddr): string {
-  return port === 0 ? hostname : format({ host: hostname, port });
+  return port === 0 ? hostname : authority(hostname, port);
 }
 
 /** Serves channels side by side. */

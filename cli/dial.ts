@@ -12,9 +12,9 @@ import {
   TlsError,
   UnansweredError,
 } from "../lib/deno.ts";
+import { authority } from "../lib/ip_address.ts";
 import { type Channel, ChannelError, type PskMap } from "../lib/mod.ts";
 import { findPsk, serviceOf } from "../lib/psk.ts";
-import { format } from "../tunnel/address.ts";
 import { BY_WEBSOCKET, whyNoWebSocket } from "./box_errors.ts";
 import { UsageError } from "./errors.ts";
 import {
@@ -184,7 +184,7 @@ export async function dial(
 /** The same error, written for people. */
 export function inWords(error: unknown, options: DialOptions): unknown {
   const { hostname, port, proxy } = options;
-  const server = format({ host: hostname, port });
+  const server = authority(hostname, port);
   if (error instanceof HttpError && error.code === "proxy") {
     return new Error(whyNotThrough(error, proxy!, server));
   }
@@ -196,7 +196,7 @@ export function inWords(error: unknown, options: DialOptions): unknown {
   }
   if (error instanceof ChannelError) return advised(error, options, server);
   if (proxy) {
-    const where = format({ host: proxy.hostname, port: proxy.port });
+    const where = authority(proxy.hostname, proxy.port);
     const why = whyNot(error, "connect to proxy");
     return new Error(
       `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,

@@ -5,6 +5,7 @@
  */
 
 import { dirname } from "node:path";
+import { authority } from "../lib/ip_address.ts";
 import { serviceOf } from "../lib/psk.ts";
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { carry } from "../tunnel/entrance.ts";
@@ -132,7 +133,7 @@ function way(
   service: string | undefined,
 ): string {
   const { hostname, port, identity } = forService(options, service);
-  const server = format({ host: hostname, port });
+  const server = authority(hostname, port);
   return `${format(from)} → ${server} as ${identity}`;
 }
 

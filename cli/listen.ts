@@ -10,7 +10,8 @@ import {
   type ListenerCredentials,
   type ListenOptions,
 } from "../lib/deno.ts";
-import { type Address, format, parseAddress } from "../tunnel/address.ts";
+import { authority } from "../lib/ip_address.ts";
+import { type Address, parseAddress } from "../tunnel/address.ts";
 import { isPrivateAddress, network } from "./addresses.ts";
 import { UsageError } from "./errors.ts";
 import { readPair, readPsk } from "./files.ts";
@@ -119,7 +120,7 @@ export function listenAs(
   try {
     return listen(options);
   } catch (error) {
-    const where = format({ host: hostname, port });
+    const where = authority(hostname, port);
     const message = `Cannot listen on ${where}: ${whyNot(error, "serve")}`;
     // Whoever uses the port may leave; any other fault stays until it is fixed.
     throw error instanceof Deno.errors.AddrInUse

@@ -89,6 +89,7 @@ export async function carryAll(args: Args): Promise<number> {
     failed: (error) => report(`nothing reloaded: ${messageOf(error)}`),
   });
   onHangUp(() => credentials.reload());
+  let isStopping = false;
   const accepting = tunnels.map(async ({ listener, reserve }) => {
     stdout.line(`listening on ${format(listener.address)}`);
     while (true) {
@@ -97,12 +98,14 @@ export async function carryAll(args: Args): Promise<number> {
       if (!caller) return;
       // Another entrance may have taken the last room meanwhile.
       while (live.size >= maxConnections) await live.below(maxConnections);
+      if (isStopping) return caller.reset();
       const stop = new AbortController();
       const work = carry(caller, reserve, report, stop.signal);
       live.add(work, () => stop.abort());
     }
   });
   await stopping;
+  isStopping = true;
   await Promise.all(tunnels.map(({ listener }) => listener.close()));
   if (live.size > 0) report(mayFinish(count(live.size, "caller"), grace));
   const cut = await live.drain(grace);

@@ -439,6 +439,24 @@ test("--max-connections: it holds for all entrances together", async (dir) => {
   for (const end of [await served, second]) end.close();
 });
 
+test("--max-connections: a caller that waits while the client stops is reset", async (dir) => {
+  const other = `127.0.0.1:${freePort()}`;
+  await using tunnel = await Tunnel.start(dir, "TCP", {
+    clientFlags: ["--max-connections", "1", "--listen", other],
+  });
+  const first = await tunnel.open();
+  const waiting = await connectTo(parseAddress(other)!);
+  // By then it has been accepted: callers of both entrances come in turn.
+  const speaking = speak(first.caller, 50_000_000);
+  assertEquals(await hear(first.backend), whole(50_000_000));
+  await speaking;
+  tunnel.client.signal("SIGTERM");
+  const heard = hear(waiting);
+  for (const end of [first.caller, first.backend]) end.close();
+  assertEquals((await heard).end, "ConnectionReset");
+  waiting.close();
+});
+
 test("--listen unix: what a killed client left behind is taken", async (dir) => {
   await using backend = greeter("127.0.0.1:0");
   await using server = await startServer(dir, backend.addr);

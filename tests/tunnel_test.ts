@@ -451,10 +451,14 @@ test("--max-connections: a caller that waits while the client stops is reset", a
   assertEquals(await hear(first.backend), whole(50_000_000));
   await speaking;
   tunnel.client.signal("SIGTERM");
+  await tunnel.client.logged("may finish");
   const heard = hear(waiting);
   for (const end of [first.caller, first.backend]) end.close();
   assertEquals((await heard).end, "ConnectionReset");
   waiting.close();
+  await tunnel.client.stop();
+  const log = await tunnel.server.stop();
+  assertEquals(log.match(/ connected$/gm)?.length, 1, log);
 });
 
 test("--listen unix: what a killed client left behind is taken", async (dir) => {

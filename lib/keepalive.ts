@@ -64,11 +64,10 @@ export class Keepalive {
     if (interval > 0) this.#wait(interval);
   }
 
-  /** The peer has sent something, and this side reads. */
+  /** The peer has sent something. */
   heard(): void {
     this.#lastHeard = this.#clock.now();
     this.#isPinged = false;
-    this.#isDeaf = false;
   }
 
   /** How long the peer has been silent, in milliseconds. */
@@ -88,9 +87,15 @@ export class Keepalive {
     });
   }
 
-  /** This side does not read until it has {@linkcode heard} again. */
+  /** This side does not read until it is {@linkcode hearing} again. */
   deaf(): void {
     this.#isDeaf = true;
+  }
+
+  /** This side reads again. */
+  hearing(): void {
+    this.#isDeaf = false;
+    this.heard();
   }
 
   /** Stops pinging. */

@@ -253,7 +253,7 @@ export class Session {
         }
       },
       deaf: () => this.#keepalive.deaf(),
-      hearing: () => this.#heard(),
+      hearing: () => this.#keepalive.hearing(),
     };
   }
 

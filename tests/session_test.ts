@@ -116,6 +116,20 @@ Deno.test("Session: what may be said in any order is no error", async () => {
   await session.closed;
 });
 
+Deno.test("Session: a peer is not given up while nobody takes what it sent", async () => {
+  // As a long frame, which another thread opens.
+  const later: Seal = {
+    ...PLAIN,
+    open: async (frame) => await PLAIN.open(frame),
+  };
+  const { session, peer, clock } = await start("server", 1000, () => later);
+  await peer.say(open, ...Array(20).fill(data("hi")));
+  await settled();
+  clock.pass(10_000);
+  assertEquals(await session.read(new Uint8Array(9)), 2);
+  session.abort(new Error());
+});
+
 Deno.test("Session: the client's stream begins when it says so", async () => {
   const { session, peer } = await start("client");
   assertEquals(await hear(peer), "ping");

@@ -60,7 +60,8 @@ export class Session {
   #bytesSent = 0;
   #isProved = false;
   #isOpen = false;
-  #isEnding = false;
+  /** Of this side's end: resolves when it is written. */
+  #ending: Promise<void> | undefined;
   #endSent = false;
   #endReceived = false;
   #isClosed = false;
@@ -165,14 +166,7 @@ export class Session {
   /** As `Deno.Conn.closeWrite`: says the end, behind all that was written. */
   async closeWrite(): Promise<void> {
     this.#refuseAfterEnd();
-    this.#isEnding = true;
-    await this.#inTurn(() => {
-      this.#sender.sendControl(Type.end);
-      return undefined;
-    });
-    await this.#sender.flush();
-    this.#endSent = true;
-    this.#closeIfEnded();
+    await (this.#ending = this.#sayEnd());
     await this.#closing;
   }
 
@@ -194,9 +188,19 @@ export class Session {
 
   #refuseAfterEnd(): void {
     if (this.#failure) throw this.#failure.reason;
-    if (this.#isEnding) {
+    if (this.#ending) {
       throw new TypeError("Cannot write: this direction has ended");
     }
+  }
+
+  async #sayEnd(): Promise<void> {
+    await this.#inTurn(() => {
+      this.#sender.sendControl(Type.end);
+      return undefined;
+    });
+    await this.#sender.flush();
+    this.#endSent = true;
+    this.#closeIfEnded();
   }
 
   /** After what was asked for before, and not before the stream has begun. */
@@ -309,6 +313,8 @@ export class Session {
 
   /** The peer had ended its stream before the connection did. */
   async #connectionEnded(): Promise<void> {
+    // A peer may take our end, and close, before we know that it is written.
+    await this.#ending?.catch(() => {});
     if (!this.#endSent) {
       return this.#fail(
         new ChannelError(

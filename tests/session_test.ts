@@ -660,6 +660,40 @@ Deno.test("Session: what was received before both ends can be read after the clo
   assertEquals(await readAll(session), "hi");
 });
 
+Deno.test("Session: a peer may close before this side knows that its end was written", async () => {
+  const { session, peer, transport } = await start("server");
+  await peer.say(open);
+  await session.opened;
+  const told = Promise.withResolvers<void>();
+  const write = transport.write.bind(transport);
+  transport.write = async (p) => {
+    const count = await write(p);
+    await told.promise;
+    return count;
+  };
+  const ending = session.closeWrite();
+  await peer.hearUntil(Type.end);
+  await peer.say(end);
+  await peer.close();
+  await settled();
+  told.resolve();
+  await ending;
+  await session.closed;
+});
+
+Deno.test("Session: an end that cannot be written to a peer that has closed is a cut", async () => {
+  const { session, peer, transport } = await start("server");
+  await peer.say(open, end);
+  transport.hold();
+  const ending = session.closeWrite();
+  await peer.close();
+  await settled();
+  peer.cut();
+  transport.release();
+  await assertFails(ending, "cut");
+  await assertFails(session.closed, "cut");
+});
+
 Deno.test("Session: a peer that closes before it has read all is a cut", async () => {
   const { session, peer } = await start("server");
   await peer.say(open, end);

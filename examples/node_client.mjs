@@ -22,6 +22,8 @@ const socket = connect({
   servername: host,
   ca: readFileSync(cert),
   ALPNProtocols: ["innerlock/1", "http/1.1"],
+  // A socket that ends itself when the server does crashes Node 22's toWeb().
+  allowHalfOpen: true,
 });
 await once(socket, "secureConnect");
 socket.setNoDelay(true);

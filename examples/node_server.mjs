@@ -18,7 +18,11 @@ const [cert, key, psk] = process.argv.slice(2)
 // Tells a client that no box in between has ended TLS.
 const ALPNProtocols = ["innerlock/1", "http/1.1"];
 
-const server = createServer({ cert, key, ALPNProtocols }, async (socket) => {
+// A socket that ends itself when the client does crashes Node 22's toWeb().
+const allowHalfOpen = true;
+
+const options = { cert, key, ALPNProtocols, allowHalfOpen };
+const server = createServer(options, async (socket) => {
   socket.setNoDelay(true);
   try {
     const channel = await acceptChannel(Duplex.toWeb(socket), { psk });

@@ -175,14 +175,16 @@ export class Sender {
   }
 
   async #whenRoom(): Promise<void> {
-    this.#room ??= Promise.withResolvers();
-    await this.#room.promise;
+    if (!this.#stopped) {
+      this.#room ??= Promise.withResolvers();
+      await this.#room.promise;
+    }
     if (this.#stopped) throw this.#stopped.reason;
   }
 
-  /** Takes what there is room for; returns the rest. */
+  /** Takes what there is room for; returns the rest. A seal may stop it. */
   #stage(data: Uint8Array): Uint8Array {
-    while (data.length > 0 && this.#hasRoom) {
+    while (data.length > 0 && this.#hasRoom && !this.#stopped) {
       data = data.subarray(this.#copy(data));
       this.#sealIfDue();
     }

@@ -369,3 +369,20 @@ Deno.test("Sender: a write is as long as one that Deno.Conn takes whole", async 
   await sender.flush();
   assertEquals(Math.max(...lengths), 65_536);
 });
+
+Deno.test("Sender: stopped while it seals, as a trace may do, a write fails", async () => {
+  const reason = new RangeError("enough");
+  let sealed = 0;
+  const seal: Seal = {
+    ...PLAIN,
+    seal: (plaintext) => {
+      sealed++;
+      sender.stop(reason);
+      return PLAIN.seal(plaintext);
+    },
+  };
+  const sender = new Sender(new GatedTransport(), seal, () => {});
+  const writing = sender.send(new Uint8Array(20 * MAX_BODY_LENGTH));
+  await assertRejects(() => writing!, RangeError);
+  assertEquals(sealed, 1);
+});

@@ -93,11 +93,11 @@ export async function carryAll(args: Args): Promise<number> {
   const accepting = tunnels.map(async ({ listener, reserve }) => {
     stdout.line(`listening on ${format(listener.address)}`);
     while (true) {
-      await live.below(maxConnections);
+      while (live.size >= maxConnections) await live.left;
       const caller = await listener.accept();
       if (!caller) return;
       // Another entrance may have taken the last room meanwhile.
-      while (live.size >= maxConnections) await live.below(maxConnections);
+      while (live.size >= maxConnections) await live.left;
       if (isStopping) return caller.reset();
       const stop = new AbortController();
       const work = carry(caller, reserve, report, stop.signal);

@@ -7,6 +7,7 @@
 /** Pieces of work, each with a way to end it early. */
 export class Live {
   readonly #work = new Map<Promise<void>, () => void>();
+  #left = Promise.withResolvers<void>();
 
   /** How many there are. */
   get size(): number {
@@ -21,12 +22,16 @@ export class Live {
    */
   add(work: Promise<void>, end: () => void): void {
     this.#work.set(work, end);
-    work.finally(() => this.#work.delete(work));
+    work.finally(() => {
+      this.#work.delete(work);
+      this.#left.resolve();
+      this.#left = Promise.withResolvers();
+    });
   }
 
-  /** Waits until there are fewer than that. */
-  async below(count: number): Promise<void> {
-    while (this.#work.size >= count) await Promise.race(this.#work.keys());
+  /** Resolves when the next piece of work is done. */
+  get left(): Promise<void> {
+    return this.#left.promise;
   }
 
   /**

@@ -67,6 +67,8 @@ export class Sender {
   #pongsDue = 0;
   #pongsInFlight = 0;
   #pongTimer: Timer | undefined;
+  /** The last ping that was sealed, until it is written. */
+  #ping: Sealed | undefined;
   #room: PromiseWithResolvers<void> | undefined;
   /** Whether something is on its way. */
   #isRunning = false;
@@ -124,6 +126,11 @@ export class Sender {
     if (this.#pongsWaiting < MAX_PONGS_WAITING) return undefined;
     this.#sendPongs();
     return this.#whenPongsLeft();
+  }
+
+  /** Whether a ping has not been written yet. */
+  get hasPing(): boolean {
+    return this.#ping !== undefined;
   }
 
   /** Resolves when all that was taken has been written. */
@@ -245,7 +252,10 @@ export class Sender {
     // Its failure is reported when its turn comes.
     if (ciphertext instanceof Promise) ciphertext.catch(() => {});
     const length = HEADER_LENGTH + plaintext.length + TAG_LENGTH;
-    this.#inFlight.push({ type: plaintext[0] as Type, length, ciphertext });
+    const type = plaintext[0] as Type;
+    const sealed = { type, length, ciphertext };
+    this.#inFlight.push(sealed);
+    if (type === Type.ping) this.#ping = sealed;
     if (this.#isRunning) return;
     this.#isRunning = true;
     this.#drain().catch((cause) => this.#fail(cause));
@@ -289,6 +299,9 @@ export class Sender {
         end < buffer.length ? buffer.subarray(0, end) : buffer,
       );
       if (this.#stopped) return;
+      if (this.#ping && !this.#inFlight.includes(this.#ping)) {
+        this.#ping = undefined;
+      }
       // What was staged during that write waits for no other, but for what comes
       // in the same turn: a write may be over before its caller's next one.
       if (this.#inFlight.length === 0 && this.#stagedLength > 0) {

@@ -66,7 +66,6 @@ export class Session {
   #endReceived = false;
   #isClosed = false;
   #failure: { reason: unknown } | undefined;
-  #isPingQueued = false;
   /** Of this side's connection, after both ends; it does not reject. */
   #closing: Promise<void> | undefined;
   #closeTimer: Timer | undefined;
@@ -226,12 +225,8 @@ export class Session {
   }
 
   /** One at a time: none joins another that the peer does not take. */
-  async #ping(): Promise<void> {
-    if (this.#isPingQueued) return;
-    this.#isPingQueued = true;
-    this.#sender.sendControl(Type.ping);
-    await this.#sender.flush().catch(() => {});
-    this.#isPingQueued = false;
+  #ping(): void {
+    if (!this.#sender.hasPing) this.#sender.sendControl(Type.ping);
   }
 
   #listener(): Listener {

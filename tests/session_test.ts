@@ -630,6 +630,42 @@ Deno.test("Session: no ping joins one that the peer does not take", async () => 
   session.abort(new Error());
 });
 
+Deno.test("Session: a peer is pinged in each interval though data is always on its way", async () => {
+  const { session, peer, clock, transport } = await start(
+    "server",
+    1000,
+    () => PLAIN,
+  );
+  await peer.say(open);
+  await session.opened;
+  const write = transport.write.bind(transport);
+  let written: Promise<void> | undefined;
+  transport.write = async (p) => {
+    // There is more before this is gone.
+    session.write(new Uint8Array(60_000)).catch(() => {});
+    await (written = settled());
+    return await write(p);
+  };
+  let pings = 0;
+  const answering = (async () => {
+    for (let message; (message = await peer.hear());) {
+      if (message[0] !== Type.ping) continue;
+      pings++;
+      await peer.say(pong);
+    }
+  })();
+  await session.write(bytes("hi"));
+  for (let i = 1; i <= 5; i++) {
+    clock.pass(1000);
+    // Each write takes a turn, and no more than these are ahead of a ping.
+    for (let turn = 0; turn < 20; turn++) await settled();
+    assertEquals(pings, i);
+  }
+  session.abort(new Error());
+  await written;
+  await answering;
+});
+
 // The ends.
 
 Deno.test("Session: after both ends it closes when the peer has", async () => {

@@ -31,6 +31,10 @@ export const CLOCK: Clock = {
  * Pings a peer that has been silent for an interval, and gives it up when it
  * stays silent for another.
  *
+ * A side that has said nothing for an interval pings too, though it hears much.
+ * So its peer need not wait for a pong, which a ping behind megabytes on a slow
+ * way may not bring in time.
+ *
  * While the application does not take what was received, this side does not
  * read. It cannot hear the peer then, and does not give it up. It still pings,
  * so that a peer with the same rule knows that this side is alive.
@@ -40,6 +44,7 @@ export class Keepalive {
   readonly #ping: () => void;
   readonly #giveUp: (silence: number) => void;
   readonly #clock: Clock;
+  readonly #lastSaid: () => number;
   #lastHeard: number;
   #isPinged = false;
   #isDeaf = false;
@@ -49,14 +54,17 @@ export class Keepalive {
    * @param interval In milliseconds; 0 turns keepalive off.
    * @param giveUp Is told how long the peer has been silent, in milliseconds.
    * @param clock Stands in for time in tests.
+   * @param lastSaid When this side last said something, by the clock.
    */
   constructor(
     interval: number,
     ping: () => void,
     giveUp: (silence: number) => void,
     clock: Clock = CLOCK,
+    lastSaid: () => number = clock.now,
   ) {
     this.#clock = clock;
+    this.#lastSaid = lastSaid;
     this.#lastHeard = clock.now();
     this.#interval = interval;
     this.#ping = ping;
@@ -108,8 +116,15 @@ export class Keepalive {
   }
 
   #check(): void {
-    const left = this.#interval - this.silence;
-    if (!this.#isDeaf && left > 0) return this.#wait(left);
+    const left = this.#isDeaf ? 0 : this.#interval - this.silence;
+    if (left > 0) {
+      const quiet = this.#clock.now() - this.#lastSaid();
+      if (quiet < this.#interval) {
+        return this.#wait(Math.min(left, this.#interval - quiet));
+      }
+      this.#ping();
+      return this.#wait(left);
+    }
     if (this.#isPinged && !this.#isDeaf) return this.#giveUp(this.silence);
     this.#isPinged = !this.#isDeaf;
     this.#ping();

@@ -67,6 +67,7 @@ export class Sender {
   #pongsDue = 0;
   #pongsInFlight = 0;
   #pongTimer: Timer | undefined;
+  #lastWrite: number;
   /** The last ping that was sealed, until it is written. */
   #ping: Sealed | undefined;
   #room: PromiseWithResolvers<void> | undefined;
@@ -92,6 +93,12 @@ export class Sender {
     this.#seal = seal;
     this.#onFailure = onFailure;
     this.#clock = clock;
+    this.#lastWrite = clock.now();
+  }
+
+  /** When the last write was over, by the clock. */
+  get lastWrite(): number {
+    return this.#lastWrite;
   }
 
   /**
@@ -299,6 +306,7 @@ export class Sender {
         end < buffer.length ? buffer.subarray(0, end) : buffer,
       );
       if (this.#stopped) return;
+      this.#lastWrite = this.#clock.now();
       if (this.#ping && !this.#inFlight.includes(this.#ping)) {
         this.#ping = undefined;
       }

@@ -102,6 +102,7 @@ export class Session {
       () => this.#ping(),
       (silence) => this.#fail(silent(silence, "answered no ping")),
       clock,
+      () => this.#sender.lastWrite,
     );
     if (role === "server") this.#sender.sendPong();
     this.#receiver.run().then(

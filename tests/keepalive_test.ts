@@ -39,6 +39,29 @@ Deno.test("Keepalive: a peer that speaks is not pinged", () => {
   assertEquals(did, []);
 });
 
+Deno.test("Keepalive: a side that only hears says that it is there", () => {
+  const clock = new FakeClock();
+  const pings: number[] = [];
+  let saidAt = 0;
+  const ping = () => pings.push(saidAt = clock.now());
+  const giveUp = () => pings.push(NaN);
+  const subject = new Keepalive(100, ping, giveUp, clock, () => saidAt);
+  for (let i = 0; i < 15; i++) {
+    clock.pass(20);
+    subject.heard();
+  }
+  assertEquals(pings, [100, 200, 300]);
+  // What it says otherwise is as good.
+  for (let i = 0; i < 15; i++) {
+    clock.pass(20);
+    subject.heard();
+    saidAt = clock.now();
+  }
+  assertEquals(pings.length, 3);
+  clock.pass(1000);
+  assertEquals(pings.slice(3), [700, NaN]);
+});
+
 Deno.test("Keepalive: while this side is deaf the peer is pinged, not given up", () => {
   const { clock, did, subject } = keepalive();
   subject.deaf();

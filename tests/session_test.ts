@@ -575,9 +575,12 @@ Deno.test("Session: data is a sign of life, and no ping is needed", async () => 
   for (let i = 0; i < 10; i++) {
     await peer.say(data("a"));
     assertEquals(await session.read(new Uint8Array(1)), 1);
+    await session.write(bytes("a"));
+    await settled();
     clock.pass(999);
   }
-  assertEquals(transport.writes.length, 1);
+  // The pong of the first ping, and the data.
+  assertEquals(transport.writes.length, 11);
   session.abort(new Error());
 });
 
@@ -664,6 +667,22 @@ Deno.test("Session: a peer is pinged in each interval though data is always on i
   session.abort(new Error());
   await written;
   await answering;
+});
+
+Deno.test("Session: a side that only receives pings in each interval", async () => {
+  const { session, peer, clock, transport } = await start("server", 1000);
+  await peer.say(open);
+  clock.pass(PONG_DELAY);
+  await peer.hearUntil(Type.pong);
+  await settled();
+  for (let i = 1; i <= 20; i++) {
+    await peer.say(data("a"));
+    await session.read(new Uint8Array(1));
+    clock.pass(250);
+    await settled();
+    assertEquals(transport.writes.length, 1 + Math.floor(i / 4));
+  }
+  session.abort(new Error());
 });
 
 // The ends.

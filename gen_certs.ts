@@ -79,7 +79,10 @@ async function main(args: Args): Promise<void> {
   const notes = await inFolder(args, out, () => make(args, out));
   if (args.text("invite") !== undefined) return await invite(args, out, notes);
   notes.forEach((note) => stdout.line(note));
-  stdout.line(`a client needs ${out}/cert.pem and its line of ${out}/psk.txt`);
+  stdout.line(`a client needs ${out}/cert.pem and its line of ${out}/psk.txt:`);
+  stdout.line(
+    "'deno task certs --invite NAME' makes of both one line to paste",
+  );
 }
 
 function checkNames(args: Args): void {
@@ -190,4 +193,4 @@ async function inFolder<T>(
   return await withFiles(paths, work);
 }
 
-if (import.meta.main) await run("gen_certs", USAGE, FLAGS, main);
+if (import.meta.main) await run("certs", USAGE, FLAGS, main);

@@ -102,7 +102,7 @@ test("wrong usage exits 2 and leaves nothing", async (dir) => {
     const target = `${dir}/certs`;
     const { code, stderr } = await run("certs", ["--out", target, ...args]);
     assertEquals(code, 2);
-    assertMatch(stderr, /^gen_certs: --\w+ takes [^\n]+\n$/);
+    assertMatch(stderr, /^certs: --\w+ takes [^\n]+\n$/);
     assertEquals(files(dir), []);
   }
 });
@@ -111,7 +111,7 @@ test("a flag that would do nothing is refused", async (dir) => {
   for (const flag of ["--port=7", "--invite-file=x", "--as=x"]) {
     const { code, stderr } = await run("certs", ["--out", dir, flag]);
     assertEquals(code, 2);
-    assertMatch(stderr, /^gen_certs: --[\w-]+ goes with --(invite|join)\n$/);
+    assertMatch(stderr, /^certs: --[\w-]+ goes with --(invite|join)\n$/);
   }
   assertEquals(files(dir), []);
 });
@@ -122,7 +122,7 @@ test("without openssl one line says so", async (dir) => {
   });
   assertEquals(code, 2);
   assertEquals(files(dir), []);
-  assertMatch(stderr, /gen_certs: Cannot find openssl[^\n]+\n$/);
+  assertMatch(stderr, /certs: Cannot find openssl[^\n]+\n$/);
 });
 
 test("a certificate without its key is not replaced", async (dir, read) => {
@@ -356,7 +356,7 @@ test("--host takes names and addresses only", async (dir) => {
       `--host=${host}`,
     ]);
     assertEquals(code, 2);
-    assertMatch(stderr, /^gen_certs: --host takes [^\n]+\n$/);
+    assertMatch(stderr, /^certs: --host takes [^\n]+\n$/);
   }
   const hosts = ["*.a.example", "my_db", "::ffff:1.2.3.4", "1a.b2", "10.0.0.1"];
   const flags = hosts.flatMap((host) => ["--host", host]);
@@ -372,7 +372,7 @@ test("nothing is said to be made before it is", async (dir) => {
   for (const out of [dir, `${dir}/file`, `${dir}/file/x`, "/proc/x", "/proc"]) {
     const { code, text, stderr } = await run("certs", ["--out", out]);
     assertEquals([code, text], [2, ""]);
-    assertMatch(stderr, new RegExp(`^gen_certs: Cannot [^\n]*${out}[^\n]*\n$`));
+    assertMatch(stderr, new RegExp(`^certs: Cannot [^\n]*${out}[^\n]*\n$`));
     assertEquals(stderr.includes("--allow-all"), false);
   }
   assertEquals(files(dir), ["file", "psk.txt"]);

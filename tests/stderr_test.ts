@@ -181,7 +181,7 @@ test("certs: notes that cannot be written are no failure", async (dir) => {
   const { code, stderr } = await child.output();
   assertMatch(
     new TextDecoder().decode(stderr),
-    /^gen_certs: Cannot write to stdout: No space[^\n]+\n$/,
+    /^certs: Cannot write to stdout: No space[^\n]+\n$/,
   );
   assertEquals(code, 0);
 }, noDevFull);

@@ -6,14 +6,26 @@
  * deno task demo
  * ```
  *
- * Exit code 0 if all happened as expected, else 1. Leaves nothing behind.
- *
  * @module
  */
 
 import { TextLineStream } from "@std/streams";
+import { Exit } from "../cli/errors.ts";
+import { run } from "../cli/main.ts";
 import { encodeFrames, FrameReader } from "../lib/frame.ts";
 import { writeAll } from "../lib/transport.ts";
+
+const USAGE = `
+Usage: deno task demo
+
+Shows what travels between a server and a client, and what happens when a box
+forges a frame or a client has another key. It uses free ports of this machine
+and keys of its own, and leaves nothing behind.
+
+  --help, --version
+
+Exit codes: 1 something was not as expected, 2 wrong usage.
+`;
 
 const LINES = ["hello", "straße", "no box reads this"];
 const TIME_LIMIT = 20_000;
@@ -367,11 +379,8 @@ function expect(what: string, isSo: boolean): void {
 }
 
 if (import.meta.main) {
-  try {
+  await run("demo", USAGE, {}, async () => {
     await main();
-  } catch (error) {
-    console.error(`demo: ${error instanceof Error ? error.message : error}`);
-    isWell = false;
-  }
-  Deno.exit(isWell ? 0 : 1);
+    return isWell ? Exit.done : Exit.failed;
+  });
 }

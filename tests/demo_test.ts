@@ -4,14 +4,14 @@ import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
 
-async function demo(env: Record<string, string> = {}) {
+async function demo(env: Record<string, string> = {}, ...args: string[]) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["task", "--quiet", "demo"],
+    args: ["task", "--quiet", "demo", ...args],
     env: { ...env, NO_COLOR: "1" },
   }).output();
   const [text, said] = [stdout, stderr]
     .map((bytes) => new TextDecoder().decode(bytes));
-  return { code, text: text!, stderr: said };
+  return { code, text: text!, stderr: said! };
 }
 
 testUnless(
@@ -39,13 +39,26 @@ testUnless(
 
 testUnless(
   reason,
+  "demo: --help shows how to use it, a word is refused",
+  async () => {
+    const help = await demo({}, "--help");
+    assertEquals([help.code, help.stderr], [0, ""]);
+    assertMatch(help.text, /^Usage: deno task demo\n/);
+    const { code, text, stderr } = await demo({}, "fast");
+    assertEquals([code, text], [2, ""]);
+    assertMatch(stderr, /^demo: Unknown argument fast: --help/);
+  },
+);
+
+testUnless(
+  reason,
   "demo: without openssl it says what to install",
   async () => {
     const nowhere = await Deno.makeTempDir({ prefix: "innerlock-test-" });
     const { code, stderr } = await demo({ PATH: nowhere });
     assertEquals([code, stderr], [
       1,
-      "demo: gen_certs: Cannot find openssl: install it " +
+      "demo: certs: Cannot find openssl: install it " +
       "(Debian: apt install openssl)\n",
     ]);
     await Deno.remove(nowhere);

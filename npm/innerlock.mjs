@@ -58,9 +58,11 @@ function main() {
     );
   }
   const [task, ...flags] = COMMANDS[name];
-  const { env, words } = commandOf(task);
+  const { unset, env, words } = commandOf(task);
+  const kept = Object.entries(process.env)
+    .filter(([name]) => !unset.includes(name));
   run(deno, [...words, ...flags, ...args], {
-    ...process.env,
+    ...Object.fromEntries(kept),
     DENO_NO_UPDATE_CHECK: "1",
     ...env,
   });
@@ -83,12 +85,19 @@ function denoPath() {
   }
 }
 
-/** The variables and arguments of a task: `NAME=value … deno run … FILE`. */
+/**
+ * The variables and arguments of a task: `NAME=value … deno run … FILE`, perhaps
+ * after `unset NAME … &&`.
+ */
 function commandOf(task) {
-  const words = require("./deno.json").tasks[task].split(" ");
+  const [command, before] = require("./deno.json").tasks[task]
+    .split(" && ").reverse();
+  const unset = before?.split(" ").slice(1) ?? [];
+  const words = command.split(" ");
   const settings = words.splice(0, words.indexOf("deno") + 1).slice(0, -1);
   const file = require.resolve(`./${words.pop()}`);
   return {
+    unset,
     env: Object.fromEntries(settings.map((setting) => setting.split("="))),
     words: [...words, file],
   };

@@ -46,11 +46,15 @@ const PACKAGE = {
   ),
 };
 
-/** What a task runs at last, `deno run … "$ROOT/server.ts"`, in two. */
+/**
+ * What a task runs at last, `deno run … "$ROOT/server.ts"`, in two, with what it
+ * unsets before.
+ */
 function split(task: typeof TASKS[number]): { start: string; name: string } {
-  const command = config.tasks[task].split(" && ").at(-1)!;
-  const [, start, name] = /^(.* )"?(?:\$ROOT\/)?(\S+)\.ts"?$/.exec(command)!;
-  return { start: start!, name: name! };
+  const [, start, name] =
+    /((?:unset [^&]+&& )?[^&]* )"?(?:\$ROOT\/)?(\S+)\.ts"?$/
+      .exec(config.tasks[task])!;
+  return { start: start!.trimStart(), name: name! };
 }
 
 /** The tasks of the package, with the variables and the rights of ours. */

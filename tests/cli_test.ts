@@ -199,10 +199,13 @@ test(
       ...["--port", String(port), "--psk", `${dir}/psk.txt`],
       ...["--ca", `${other}/cert.pem`],
     ];
-    // Deno would take this system's CAs, and the server's certificate is one.
+    // Deno would take this system's CAs, and those that either of two variables
+    // names; the server's certificate is among all of them.
     const system = {
       DENO_TLS_CA_STORE: "system",
       SSL_CERT_FILE: `${dir}/cert.pem`,
+      DENO_CERT: `${dir}/cert.pem`,
+      NODE_EXTRA_CA_CERTS: `${dir}/cert.pem`,
     };
     const client = (...args: string[]) =>
       run("client", [...flags, ...args, "hi"], "", system);

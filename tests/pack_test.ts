@@ -98,7 +98,7 @@ class User implements AsyncDisposable {
   }
 
   async install(...args: string[]): Promise<void> {
-    const command = ["npm", "install", ...args];
+    const command = ["npm", "install", "--prefer-offline", ...args];
     const { code, stderr } = await this.run("here", command, {});
     assertEquals(code, 0, stderr);
   }
@@ -130,6 +130,14 @@ async function talk(user: User): Promise<void> {
   const refused = await user.run("here/sub", client(port, "wrong", "hello"));
   assertEquals([refused.code, refused.stdout], [3, ""]);
   await running.logged("refused");
+  const cert = `${user.dir}/here/keys/cert.pem`;
+  const untrusted = await user.run(
+    "here/sub",
+    client(port, "keys", "hello")
+      .map((word) => word.replace("keys/cert.pem", "wrong/cert.pem")),
+    { ...OFFLINE, DENO_CERT: cert, NODE_EXTRA_CA_CERTS: cert },
+  );
+  assertEquals([untrusted.code, untrusted.stdout], [3, ""]);
   const waiting = user.start("here/sub", client(port, "keys"));
   await running.logged("connected");
   waiting.kill("SIGINT");
@@ -230,9 +238,9 @@ Deno.test({
     });
 
     await t.step("the programs' help names the command", async () => {
-      for (const name of ["certs", "server", "client"]) {
+      for (const name of ["certs", "server", "client", "demo"]) {
         const help = await user.print("here", ["innerlock", name, "--help"]);
-        assertStringIncludes(help, `innerlock ${name} `);
+        assertStringIncludes(help, `innerlock ${name}`);
         assertEquals(help.includes("deno task"), false);
       }
     });

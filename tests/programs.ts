@@ -36,12 +36,20 @@ export function environment(task: Task): Record<string, string> {
   return Object.fromEntries(Array.from(assignments, ([_, ...pair]) => pair));
 }
 
+/** What starts a program without the variables that its task unsets. */
+function without(task: Task): string[] {
+  const [, names] = / unset ([^&]+) &&/.exec(config.tasks[task]) ?? [];
+  if (names === undefined) return [];
+  return ["env", ...names.split(" ").flatMap((name) => ["-u", name])];
+}
+
 type Task = "server" | "client" | "certs";
 
 /** A program's command line, with the permissions of its task. */
 export function command(task: Task, args: string[]): string[] {
   const file = task === "certs" ? "gen_certs.ts" : `${task}.ts`;
-  return [Deno.execPath(), "run", ...permissions(task), ROOT + file, ...args];
+  const deno = [...without(task), Deno.execPath()];
+  return [...deno, "run", ...permissions(task), ROOT + file, ...args];
 }
 
 export function start(

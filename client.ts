@@ -105,7 +105,9 @@ const FLAGS = {
 async function main(args: Args): Promise<number | void> {
   const isCheck = args.is("check");
   if (isCheck && args.texts("listen").length > 0) {
-    throw new UsageError("--check does not go with --listen");
+    throw new UsageError(
+      "--check does not go with --listen; name a service with --connect",
+    );
   }
   if (args.texts("listen").length > 0) return await carryAll(args);
   // As if this program did not listen for SIGHUP.

@@ -167,6 +167,8 @@ async function certificateOf(
       // deno-lint-ignore no-explicit-any -- Node's types of Web streams.
       socket: Duplex.fromWeb({ readable, writable } as any),
       rejectUnauthorized: false,
+      // Without a list, Deno refuses any certificate while its store is empty.
+      ca: [],
       ALPNProtocols: [
         ...websocket === undefined ? ["innerlock/1"] : [],
         "http/1.1",
@@ -259,6 +261,7 @@ async function tryService(channel: Channel): Promise<string> {
   const what = service === undefined
     ? "the default service"
     : `the service ${service}`;
+  const another = service === undefined ? " (--connect names another)" : "";
   const within = async (time: number, why: string) => {
     try {
       await Promise.race([channel.closed, sleep(time)]);
@@ -268,7 +271,7 @@ async function tryService(channel: Channel): Promise<string> {
   };
   await within(
     SETTLING_TIME,
-    `the server does not have ${what}, or is stopping`,
+    `the server does not have ${what}${another}, or is stopping`,
   );
   const ended = (async () => {
     await channel.closeWrite();

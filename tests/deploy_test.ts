@@ -235,7 +235,10 @@ class Machines {
     const { dir } = this;
     const port = machine === "client" ? this.entrance.port : this.backend;
     const script = text
-      .replace("deno task", `'${Deno.execPath()}' task --config '${CONFIG}'`)
+      .replace(
+        "npx -y deno@2.9.6 task",
+        `'${Deno.execPath()}' task --config '${CONFIG}'`,
+      )
       .replaceAll("/etc/systemd/system", `${dir}/system`)
       .replaceAll("/etc/innerlock", `${dir}/${machine}`)
       .replaceAll("/usr/local", `${dir}/usr`)

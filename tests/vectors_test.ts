@@ -13,7 +13,7 @@ import {
 
 const FOLDER = new URL("../../shared/vectors/", import.meta.url);
 const reason = lacksPermissions("read") ??
-  lacksFile(FOLDER, "the folder of vectors");
+  lacksFile(FOLDER, "../shared/vectors, outside the repository,");
 const test = (name: string, fn: () => Promise<void>) =>
   testUnless(reason, name, fn);
 

@@ -54,8 +54,11 @@ export function dialFiles(args: Args) {
 const DEFAULT_PORT = 5001;
 
 /** Where a client gets the files that `deno task certs` makes. */
-const ORIGIN =
-  "get it with 'deno task certs --join', or copy it from the server";
+function originOf(args: Args): string {
+  const server = args.text("server");
+  const as = server === undefined ? "" : ` --as ${server}`;
+  return `get it with 'deno task certs --join${as}', or copy it from the server`;
+}
 
 /** Reads what the flags say, and the files that they name. */
 export async function readDialOptions(args: Args): Promise<DialOptions> {
@@ -65,7 +68,7 @@ export async function readDialOptions(args: Args): Promise<DialOptions> {
   const port = args.text("port") === undefined
     ? settings.port ?? DEFAULT_PORT
     : args.integer("port", 1, 65_535);
-  const psk = await readPsk(files.psk, ORIGIN);
+  const psk = await readPsk(files.psk, originOf(args));
   const asked = args.text("identity") ?? settings.identity;
   const identity = chooseIdentity(asked, psk, files.psk);
   const serverName = args.host("server-name");
@@ -117,7 +120,7 @@ async function readCas(args: Args, file: string): Promise<string[]> {
   const isSystem = args.is("system-ca");
   const system = isSystem ? getCACertificates("system") : [];
   if (isSystem && args.texts("ca").length === 0) return system;
-  return [await readCertificates(file, ORIGIN), ...system];
+  return [await readCertificates(file, originOf(args)), ...system];
 }
 
 async function readClientPair(

@@ -22,7 +22,7 @@ import { stderr, stdout } from "./output.ts";
 import { keepOnly } from "./permissions.ts";
 import { promptHidden } from "./prompt.ts";
 import { foldersOf, makeFolder, replaceFiles, withFiles } from "./replace.ts";
-import { folderOf, settingsPath } from "./settings.ts";
+import { FOLDER, folderOf, settingsPath } from "./settings.ts";
 
 /**
  * Prints the line, or writes it into a file of mode 0600.
@@ -112,9 +112,15 @@ export async function join(args: Args, out: string): Promise<void> {
         mode: 0o600,
       })),
     ));
-  const server = name === undefined ? "" : ` --server ${name}`;
+  const server = name === undefined ? [] : ["--server", name];
+  // No flag of the client names another folder.
+  const flags = out === FOLDER ? server : [
+    ...["--host", host, "--port", port, "--identity", identity],
+    ...["--ca", `${folder}/cert.pem`, "--psk", `${folder}/psk.txt`],
+  ];
   stdout.line(`joined ${authority(host, port)} as ${identity}, in ${folder}`);
-  stdout.line(`try it: deno task client${server} --check`);
+  const client = ["deno task client", ...flags, "--check"];
+  stdout.line(`try it: ${client.join(" ")}`);
 }
 
 /** What shows that a folder is a server's, if it is. */

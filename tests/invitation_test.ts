@@ -173,6 +173,36 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
   assertEquals((await succeeds(at(client, "client", ["x"]))).text, "X\n");
 });
 
+test("what is to be tried after it works, wherever it was put", async ({ server, client }) => {
+  await using running = await TestServer.start(serverFlags(server));
+  const port = ["--port", String(running.port)];
+  const { text } = await succeeds(
+    run("certs", ["--out", server, "--invite", "alice", ...port]),
+  );
+  await running.logged("certificate and keys read again");
+  for (const where of [["--out", "keys"], ["--as", "office"], []]) {
+    const joined = await succeeds(
+      at(client, "certs", ["--join", ...where], text),
+    );
+    const [, flags] = /^try it: deno task client (.*)$/m.exec(joined.text)!;
+    await succeeds(at(client, "client", flags!.split(" ")));
+  }
+});
+
+test("a server that has not been joined: how to join it", async ({ client }) => {
+  for (
+    const [flags, join] of [[[], "--join'"], [
+      ["--server", "office"],
+      "--join --as office'",
+    ]] as const
+  ) {
+    await fails(
+      at(client, "client", [...flags, "hello"]),
+      new RegExp(`no such file; get it with 'deno task certs ${join}`),
+    );
+  }
+});
+
 test("two servers side by side, by files, and one again", async ({ server, client }) => {
   const file = `${client}/line`;
   const invite = (identity: string, ...more: string[]) =>

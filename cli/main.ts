@@ -63,7 +63,10 @@ export function parse(argv: string[], flags: Flags): Args {
           throw new UsageError(`No flag takes a negative number: ${arg}`);
         }
         const what = key === undefined ? "argument" : "flag";
-        throw new UsageError(`Unknown ${what} ${arg}: --help lists the flags`);
+        const shown = arg === "" ? "''" : arg;
+        throw new UsageError(
+          `Unknown ${what} ${shown}: --help lists the flags`,
+        );
       },
     },
   );

@@ -438,6 +438,7 @@ test("server: wrong configuration exits 2", async (dir) => {
   for (
     const [args, message] of [
       [["word"], /Unknown argument word/],
+      [["--host", ""], /Unknown argument '': --help/],
       [
         ["--host", "no.such.invalid"],
         /Cannot listen on no\.such\.invalid:5001: /,

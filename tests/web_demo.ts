@@ -59,7 +59,8 @@ export class WebDemo implements AsyncDisposable {
       .getReader();
     const { value } = await stdout.read();
     if (!value) throw new Error(await stderr);
-    return new WebDemo(value.trim(), child, stdout, stderr);
+    const [url] = /http:\S+/.exec(value)!;
+    return new WebDemo(url, child, stdout, stderr);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

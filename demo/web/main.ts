@@ -35,7 +35,10 @@ try {
   Deno.serve({
     hostname: "127.0.0.1",
     port,
-    onListen: ({ port }) => console.log(`http://127.0.0.1:${port}/`),
+    onListen: ({ port }) =>
+      console.log(
+        `open http://127.0.0.1:${port}/ in your browser; Ctrl-C ends it`,
+      ),
   }, (request) => site.handle(request));
 } catch (error) {
   if (!(error instanceof Deno.errors.AddrInUse)) throw error;

@@ -53,7 +53,8 @@ export interface ConnectOptions extends ClientOptions {
   serverName?: string;
   /**
    * Certificates to trust, PEM. Deno adds them to its own store: Mozilla's
-   * roots, or what the environment variable `DENO_TLS_CA_STORE` says.
+   * roots, or what the environment variable `DENO_TLS_CA_STORE` says, and what
+   * `DENO_CERT` and `NODE_EXTRA_CA_CERTS` name.
    */
   caCerts?: string[];
   /** A certificate chain to show to a box that asks for one, PEM. */

@@ -74,3 +74,24 @@ export function watchTimers(holds?: number) {
       Object.assign(globalThis, { setTimeout, clearTimeout }),
   };
 }
+
+/** Sees WebCrypto's calls, which go on when nobody waits for them any more. */
+export function watchCrypto() {
+  const { subtle } = crypto;
+  const { encrypt, decrypt } = subtle;
+  const calls: Promise<ArrayBuffer>[] = [];
+  const watched = (crypt: typeof encrypt): typeof encrypt => (...args) => {
+    const call = crypt.apply(subtle, args);
+    calls.push(call);
+    return call;
+  };
+  Object.assign(subtle, {
+    encrypt: watched(encrypt),
+    decrypt: watched(decrypt),
+  });
+  return {
+    /** Resolves when all that have begun are over. */
+    over: () => Promise.allSettled(calls),
+    [Symbol.dispose]: () => Object.assign(subtle, { encrypt, decrypt }),
+  };
+}

@@ -7,6 +7,7 @@ import { PlainError } from "../tunnel/plain.ts";
 import { relay } from "../tunnel/relay.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
 import { channels } from "./channels.ts";
+import { watchCrypto } from "./duplex.ts";
 import { pipe, settled } from "./pipe.ts";
 import {
   connectedPair,
@@ -167,6 +168,7 @@ Deno.test("relay: a plain end that takes nothing holds the peer back", async () 
 });
 
 Deno.test("relay: a peer that takes nothing holds the plain end back", async () => {
+  using calls = watchCrypto();
   const [channel, peer] = await channels();
   let read = 0;
   const plain = new FakePlain();
@@ -183,6 +185,7 @@ Deno.test("relay: a peer that takes nothing holds the plain end back", async () 
   stop.abort(new Error("Stop"));
   await assertRejects(() => relayed, Error, "Stop");
   peer.abort();
+  await calls.over();
 });
 
 // With the runtime's internals, and without.

@@ -46,8 +46,8 @@ export type ChannelErrorCode =
  *   return error instanceof ChannelError && error.code === "refused" ? 3 : 1;
  * }
  *
- * if (exitCode(new ChannelError("refused", "Wrong key")) !== 3) throw new
- * Error();
+ * const code = exitCode(new ChannelError("refused", "Wrong key"));
+ * if (code !== 3) throw new Error();
  * ```
  */
 export class ChannelError extends Error {

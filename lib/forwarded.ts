@@ -15,8 +15,9 @@ import { canonicalAddress } from "./ip_address.ts";
  * @example
  * ```ts ignore
  * const isTrusted = (address: string) => address.startsWith("10.");
- * clientAddress("10.0.0.1", "1.2.3.4, 192.0.2.7, 10.0.0.2", isTrusted); //
- * 192.0.2.7 clientAddress("192.0.2.9", "1.2.3.4", isTrusted); // 192.0.2.9
+ * // 192.0.2.7, then 192.0.2.9
+ * clientAddress("10.0.0.1", "1.2.3.4, 192.0.2.7, 10.0.0.2", isTrusted);
+ * clientAddress("192.0.2.9", "1.2.3.4", isTrusted);
  * ```
  *
  * @param peer The address that the connection comes from.

@@ -1,6 +1,7 @@
 /** Calls through a tunnel, and the backend that they reach. */
 
 import { writeAll } from "../lib/transport.ts";
+import { receive, turns } from "./channels.ts";
 import { milliseconds } from "./measure.ts";
 
 const MB = 1e6;
@@ -51,7 +52,7 @@ export async function oneWay(port: number, chunks: number): Promise<number> {
   using conn = await dial(port);
   const ms = await milliseconds(async () => {
     for (let i = 0; i < chunks; i++) await writeAll(conn, CHUNK);
-    await receive(conn, 1);
+    await receive(conn, new Uint8Array(1));
   });
   return chunks * CHUNK.length / MB / ms * 1000;
 }
@@ -59,27 +60,5 @@ export async function oneWay(port: number, chunks: number): Promise<number> {
 /** 64 bytes there and back, so many times. Microseconds each. */
 export async function roundTrip(port: number, times: number): Promise<number> {
   using conn = await dial(port);
-  const small = CHUNK.subarray(0, 64);
-  const turn = async () => {
-    await conn.write(small);
-    await receive(conn, small.length);
-  };
-  await turn();
-  const ms = await milliseconds(async () => {
-    for (let i = 0; i < times; i++) await turn();
-  });
-  return ms / times * 1000;
-}
-
-/** Reads at least so many bytes. */
-export async function receive(
-  conn: Deno.TcpConn,
-  length: number,
-): Promise<void> {
-  const buffer = new Uint8Array(CHUNK.length);
-  for (let got = 0; got < length;) {
-    const n = await conn.read(buffer);
-    if (n === null) throw new Error("The tunnel was cut");
-    got += n;
-  }
+  return await turns(conn, times);
 }

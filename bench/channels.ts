@@ -45,8 +45,16 @@ async function finish(conn: Transport): Promise<string> {
   return text;
 }
 
-async function receive(conn: Transport, buffer: Uint8Array): Promise<void> {
-  for (let n = 0; n < buffer.length;) n += (await conn.read(buffer))!;
+/** Reads at least as many bytes as the buffer has. */
+export async function receive(
+  conn: Transport,
+  buffer: Uint8Array,
+): Promise<void> {
+  for (let got = 0; got < buffer.length;) {
+    const n = await conn.read(buffer);
+    if (n === null) throw new Error("The connection was cut");
+    got += n;
+  }
 }
 
 /** One way, in writes of `chunk`. MB/s. */
@@ -85,6 +93,13 @@ export async function roundTrip(
   count: number,
 ): Promise<number> {
   const conn = await dial(servers, "echo");
+  const us = await turns(conn, count);
+  await finish(conn);
+  return us;
+}
+
+/** The same over a connection that echoes. */
+export async function turns(conn: Transport, count: number): Promise<number> {
   const buffer = new Uint8Array(SMALL.length);
   const turn = async () => {
     await writeAll(conn, SMALL);
@@ -94,7 +109,6 @@ export async function roundTrip(
   const ms = await milliseconds(async () => {
     for (let i = 0; i < count; i++) await turn();
   });
-  await finish(conn);
   return ms / count * 1000;
 }
 

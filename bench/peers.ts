@@ -5,7 +5,8 @@
  * @module
  */
 
-import { Backend, dial, oneWay, receive, roundTrip } from "./calls.ts";
+import { Backend, dial, oneWay, roundTrip } from "./calls.ts";
+import { receive } from "./channels.ts";
 import {
   inTurn,
   median,
@@ -133,7 +134,7 @@ async function setUp(port: number, gap: number): Promise<number> {
       await milliseconds(async () => {
         using conn = await dial(port);
         await conn.write(new Uint8Array(1));
-        await receive(conn, 1);
+        await receive(conn, new Uint8Array(1));
       }),
     );
   }

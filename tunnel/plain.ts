@@ -9,6 +9,7 @@ import { delay } from "@std/async/delay";
 import { basename, dirname } from "node:path";
 import { type Address, format } from "./address.ts";
 import { areLeft } from "./descriptors.ts";
+import { MAX_DIALS } from "./reserve.ts";
 import { type Resettable, resettable } from "./resettable.ts";
 import { whyNot } from "./system_errors.ts";
 
@@ -24,9 +25,6 @@ const NOTICE_INTERVAL = 60_000;
 
 /** Descriptors for a caller: one to read, one to write, and its session's. */
 const DESCRIPTORS = 3;
-
-/** Sessions that may be dialled at the same time. */
-const MAX_SESSIONS = 16;
 
 /** A plain connection or its listener could not be made, or broke. */
 export class PlainError extends Error {}
@@ -104,7 +102,7 @@ export async function listenPlain(
 ): Promise<PlainListener> {
   let lastNotice = -Infinity;
   const room = () => {
-    if (areLeft(DESCRIPTORS + Math.min(sessions(), MAX_SESSIONS))) return true;
+    if (areLeft(DESCRIPTORS + Math.min(sessions(), MAX_DIALS))) return true;
     const now = performance.now();
     if (now - lastNotice >= NOTICE_INTERVAL) {
       lastNotice = now;

@@ -20,7 +20,7 @@ const ROTATION_TIME = 2_000;
 const LONGEST_PAUSE = 2_000;
 
 /** How many dials run at a time; more would only slow each other down. */
-const MAX_DIALS = 16;
+export const MAX_DIALS = 16;
 
 /** The reserve drops what nobody has needed for this long, in milliseconds. */
 const REVIEW_INTERVAL = 30_000;

@@ -11,16 +11,16 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
-import { check } from "./cli/check.ts";
-import { converse, talk } from "./cli/conversation.ts";
-import { dial, forService, readDialOptions } from "./cli/dial.ts";
-import { carryAll } from "./cli/entrance.ts";
-import { Exit, UsageError } from "./cli/errors.ts";
+import { check } from "./cli/client/check.ts";
+import { converse, talk } from "./cli/client/conversation.ts";
+import { dial, forService, readDialOptions } from "./cli/client/dial.ts";
+import { carryAll } from "./cli/client/listen.ts";
+import { Exit, UsageError } from "./cli/advice/errors.ts";
 import { type Args, run } from "./cli/main.ts";
-import { stderr } from "./cli/output.ts";
+import { stderr } from "./cli/terminal/output.ts";
 import { giveUpNetwork, keepOnly } from "./cli/permissions.ts";
-import { showProgress } from "./cli/progress.ts";
-import { authority } from "./lib/ip_address.ts";
+import { showProgress } from "./cli/terminal/progress.ts";
+import { authority } from "./lib/carrier/ip_address.ts";
 
 const USAGE = `
 Usage: deno task client [flags] [words...]

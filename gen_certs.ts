@@ -11,21 +11,21 @@
  */
 
 import { canonical } from "./cli/addresses.ts";
-import { certificateWork, MAX_DAYS } from "./cli/certificate_files.ts";
-import { subjectAltName } from "./cli/certificates.ts";
-import { UsageError } from "./cli/errors.ts";
+import { certificateWork, MAX_DAYS } from "./cli/keys/certificate_files.ts";
+import { subjectAltName } from "./cli/keys/certificates.ts";
+import { UsageError } from "./cli/advice/errors.ts";
 import { readIfThere } from "./cli/files.ts";
-import { invite, join } from "./cli/invite.ts";
-import { isKeyName, KeyFile } from "./cli/key_file.ts";
+import { invite, join } from "./cli/keys/invite.ts";
+import { isKeyName, KeyFile } from "./cli/keys/key_file.ts";
 import { type Args, run } from "./cli/main.ts";
-import { stdout } from "./cli/output.ts";
+import { stdout } from "./cli/terminal/output.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import {
   foldersOf,
   makeFolder,
   replaceFiles,
   withFiles,
-} from "./cli/replace.ts";
+} from "./cli/keys/replace.ts";
 
 const USAGE = `
 Usage: deno task certs [flags]

@@ -11,20 +11,24 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
-import { announceBackend, announceCredentials } from "./cli/announce.ts";
+import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
 import { Credentials } from "./cli/credentials.ts";
-import { Exit, messageOf, UsageError } from "./cli/errors.ts";
-import { listenAs, readBackends, readCredentials } from "./cli/listen.ts";
-import { LOG_FORMATS, stderrLog } from "./cli/log.ts";
+import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
+import {
+  listenAs,
+  readBackends,
+  readCredentials,
+} from "./cli/server/listen.ts";
+import { LOG_FORMATS, stderrLog } from "./cli/server/log.ts";
 import { type Args, run } from "./cli/main.ts";
-import { Metrics } from "./cli/metrics.ts";
-import { stdout } from "./cli/output.ts";
-import { Refusals } from "./cli/refusals.ts";
+import { Metrics } from "./cli/server/metrics.ts";
+import { stdout } from "./cli/terminal/output.ts";
+import { Refusals } from "./cli/server/refusals.ts";
 import { keepOnly, socketPaths } from "./cli/permissions.ts";
-import { addressOf, Clients, reasonOf } from "./cli/clients.ts";
+import { addressOf, Clients, reasonOf } from "./cli/server/clients.ts";
 import { stopSignal } from "./cli/signals.ts";
-import { count, mayFinish, stopped } from "./cli/words.ts";
-import { withAdvice } from "./cli/tls_advice.ts";
+import { count, mayFinish, stopped } from "./cli/terminal/words.ts";
+import { withAdvice } from "./cli/advice/tls_advice.ts";
 import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Handler } from "./handlers/handler.ts";

@@ -1,6 +1,6 @@
 /** Calls through a tunnel, and the backend that they reach. */
 
-import { writeAll } from "../lib/transport.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 import { receive, turns } from "./channels.ts";
 import { milliseconds } from "./measure.ts";
 

@@ -4,7 +4,7 @@
  */
 
 import { connect } from "../lib/deno.ts";
-import { type Transport, writeAll } from "../lib/transport.ts";
+import { type Transport, writeAll } from "../lib/lock/transport.ts";
 import { milliseconds } from "./measure.ts";
 import type { Servers } from "./servers.ts";
 

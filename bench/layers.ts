@@ -1,8 +1,8 @@
 /** Each layer alone, in memory. */
 
-import { decrypt, encrypt, importKey } from "../lib/aes_gcm.ts";
-import { encodeFrames, FrameReader } from "../lib/frame.ts";
-import { EMPTY, HandshakeState } from "../lib/noise.ts";
+import { decrypt, encrypt, importKey } from "../lib/lock/aes_gcm.ts";
+import { encodeFrames, FrameReader } from "../lib/lock/frame.ts";
+import { EMPTY, HandshakeState } from "../lib/lock/noise.ts";
 import { milliseconds } from "./measure.ts";
 
 const MB = 1e6;

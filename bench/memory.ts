@@ -3,10 +3,10 @@
  * measured: both ends of what its argument names, and its figure as JSON.
  */
 
-import { makeCertificate, makeKey } from "../cli/openssl.ts";
+import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { connect, listen } from "../lib/deno.ts";
 import { type Channel } from "../lib/mod.ts";
-import { type Transport, writeAll } from "../lib/transport.ts";
+import { type Transport, writeAll } from "../lib/lock/transport.ts";
 import { type Dial, inner, plain } from "./channels.ts";
 import { startHere } from "./servers.ts";
 

@@ -3,9 +3,9 @@
  * counting. In the caller's process, or, run as a program, in one of their own.
  */
 
-import { makeCertificate, makeKey } from "../cli/openssl.ts";
+import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { listen } from "../lib/deno.ts";
-import { type Transport, writeAll } from "../lib/transport.ts";
+import { type Transport, writeAll } from "../lib/lock/transport.ts";
 
 /** What a client needs. */
 export interface Servers {

@@ -1,6 +1,6 @@
 /** Tunnels: ours and others, each an entrance and an exit, of real programs. */
 
-import { makeCertificate, makeKey } from "../cli/openssl.ts";
+import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { command, freePort } from "../tests/programs.ts";
 
 /** Where to connect, to be carried to the backend. */

@@ -6,7 +6,7 @@
  */
 
 import { BlockList, isIP, isIPv6 } from "node:net";
-import { canonicalIpv6 } from "../lib/ip_address.ts";
+import { canonicalIpv6 } from "../lib/carrier/ip_address.ts";
 
 const PRIVATE = new BlockList();
 // RFC 1122, 1918, 6598 and 3927; RFC 4291 and 4193.

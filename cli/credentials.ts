@@ -5,7 +5,7 @@
  * @module
  */
 
-import { messageOf } from "./errors.ts";
+import { messageOf } from "./advice/errors.ts";
 
 /** How often the files are looked at, in milliseconds. */
 const INTERVAL = 500;

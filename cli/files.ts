@@ -6,10 +6,14 @@
  */
 
 import { parsePsk, type PskMap } from "../lib/mod.ts";
-import { certificatesOf } from "./certificates.ts";
-import { messageOf, UsageError } from "./errors.ts";
-import { findPrivateKey, isEncrypted, privateKeysOf } from "./private_keys.ts";
-import { promptHidden } from "./prompt.ts";
+import { certificatesOf } from "./keys/certificates.ts";
+import { messageOf, UsageError } from "./advice/errors.ts";
+import {
+  findPrivateKey,
+  isEncrypted,
+  privateKeysOf,
+} from "./keys/private_keys.ts";
+import { promptHidden } from "./terminal/prompt.ts";
 
 /** The permission bits that a secret may not have: group's and others'. */
 const OPEN_TO_OTHERS = 0o077;

@@ -6,8 +6,8 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { isHost, lacksZone } from "./addresses.ts";
-import { Exit, exitCodeOf, messageOf, UsageError } from "./errors.ts";
-import { stderr, stdout } from "./output.ts";
+import { Exit, exitCodeOf, messageOf, UsageError } from "./advice/errors.ts";
+import { stderr, stdout } from "./terminal/output.ts";
 import config from "../deno.json" with { type: "json" };
 
 /** The flags of a program: its strings, those that may repeat, its switches. */

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { Exit } from "./errors.ts";
-import { stderr } from "./output.ts";
+import { Exit } from "./advice/errors.ts";
+import { stderr } from "./terminal/output.ts";
 
 /** Calls `handler` at each of these signals. */
 export function onSignal(

@@ -10,10 +10,10 @@
  */
 
 import { TextLineStream } from "@std/streams";
-import { Exit } from "../cli/errors.ts";
+import { Exit } from "../cli/advice/errors.ts";
 import { run } from "../cli/main.ts";
-import { encodeFrames, FrameReader } from "../lib/frame.ts";
-import { writeAll } from "../lib/transport.ts";
+import { encodeFrames, FrameReader } from "../lib/lock/frame.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 
 const USAGE = `
 Usage: deno task demo

@@ -7,7 +7,7 @@
  */
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { type Channel } from "@innerlock/innerlock";
-import { VisibleText } from "../cli/visible.ts";
+import { VisibleText } from "../cli/terminal/visible.ts";
 import { connectOptions, example, listenOptions, say } from "./run.ts";
 
 await example("chat", {

@@ -8,7 +8,7 @@
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { type Channel } from "@innerlock/innerlock";
 import { setTimeout } from "node:timers/promises";
-import { stdout } from "../cli/output.ts";
+import { stdout } from "../cli/terminal/output.ts";
 import { connectOptions, example, listenOptions, say } from "./run.ts";
 
 type Procedure = (args: string[], signal: AbortSignal) => unknown;

@@ -5,12 +5,12 @@
  */
 
 import type { ConnectOptions, ListenOptions } from "@innerlock/innerlock/deno";
-import { chooseIdentity } from "../cli/dial.ts";
-import { UsageError } from "../cli/errors.ts";
+import { chooseIdentity } from "../cli/client/dial.ts";
+import { UsageError } from "../cli/advice/errors.ts";
 import { readCertificates, readPair, readPsk } from "../cli/files.ts";
 import { type Args, run } from "../cli/main.ts";
-import { stderr } from "../cli/output.ts";
-import { readSettings } from "../cli/settings.ts";
+import { stderr } from "../cli/terminal/output.ts";
+import { readSettings } from "../cli/client/settings.ts";
 
 const FLAGS = {
   string: ["host", "port", "identity", "certs"],

@@ -8,7 +8,7 @@
  */
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { createHash } from "node:crypto";
-import { stdout } from "../cli/output.ts";
+import { stdout } from "../cli/terminal/output.ts";
 import { connectOptions, example, listenOptions, say } from "./run.ts";
 
 await example("send_file", {

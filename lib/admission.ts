@@ -5,8 +5,8 @@
  * @module
  */
 
-import { ChannelError } from "./errors.ts";
-import { canonicalAddress } from "./ip_address.ts";
+import { ChannelError } from "./lock/errors.ts";
+import { canonicalAddress } from "./carrier/ip_address.ts";
 
 /** How many channels there may be, unless told otherwise. */
 const MAX_CONNECTIONS = 10_000;

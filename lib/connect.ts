@@ -9,16 +9,16 @@ import {
   type Channel,
   type ClientOptions,
   initiateChannel,
-} from "./channel.ts";
-import { ChannelError } from "./errors.ts";
-import { HANDSHAKE_TIMEOUT, withDeadline } from "./deadline.ts";
-import { UnansweredError } from "./handshake.ts";
-import { authority } from "./ip_address.ts";
-import { connectThroughProxy, type ProxyCredentials } from "./proxy.ts";
-import { connectWebSocket } from "./rfc6455.ts";
-import { ALPN, awaitSign, finishTls } from "./tls.ts";
-import { capital, isAlert, tlsError } from "./tls_errors.ts";
-import type { Transport } from "./transport.ts";
+} from "./lock/channel.ts";
+import { ChannelError } from "./lock/errors.ts";
+import { HANDSHAKE_TIMEOUT, withDeadline } from "./lock/deadline.ts";
+import { UnansweredError } from "./lock/handshake.ts";
+import { authority } from "./carrier/ip_address.ts";
+import { connectThroughProxy, type ProxyCredentials } from "./carrier/proxy.ts";
+import { connectWebSocket } from "./carrier/rfc6455.ts";
+import { ALPN, awaitSign, finishTls } from "./carrier/tls.ts";
+import { capital, isAlert, tlsError } from "./carrier/tls_errors.ts";
+import type { Transport } from "./lock/transport.ts";
 
 /**
  * Offered to the server, which need not choose any. A box that has a list

@@ -14,7 +14,7 @@ export {
   type ListenOptions,
 } from "./listener.ts";
 export { connect, type ConnectOptions, type Proxy } from "./connect.ts";
-export { UnansweredError } from "./handshake.ts";
-export { HttpError, type HttpErrorReason } from "./http.ts";
-export type { ProxyCredentials } from "./proxy.ts";
-export { TlsError, type TlsErrorReason } from "./tls_errors.ts";
+export { UnansweredError } from "./lock/handshake.ts";
+export { HttpError, type HttpErrorReason } from "./carrier/http.ts";
+export type { ProxyCredentials } from "./carrier/proxy.ts";
+export { TlsError, type TlsErrorReason } from "./carrier/tls_errors.ts";

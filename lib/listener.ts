@@ -5,21 +5,21 @@
  */
 
 import { Admission } from "./admission.ts";
-import { guarded } from "./callback.ts";
+import { guarded } from "./lock/callback.ts";
 import {
   type Channel,
   type ChannelOptions,
   respondChannel,
-} from "./channel.ts";
-import { orClose, withDeadline } from "./deadline.ts";
-import { ChannelError } from "./errors.ts";
-import { clientAddress } from "./forwarded.ts";
-import { readProxyHeader } from "./proxy_protocol.ts";
-import { findPsk, type PskMap, toPskMap } from "./psk.ts";
-import { sniff } from "./replay.ts";
-import { acceptWebSocket } from "./rfc6455.ts";
-import { ALPN, finishTls } from "./tls.ts";
-import { closeQuietly, type Transport } from "./transport.ts";
+} from "./lock/channel.ts";
+import { orClose, withDeadline } from "./lock/deadline.ts";
+import { ChannelError } from "./lock/errors.ts";
+import { clientAddress } from "./carrier/forwarded.ts";
+import { readProxyHeader } from "./carrier/proxy_protocol.ts";
+import { findPsk, type PskMap, toPskMap } from "./lock/psk.ts";
+import { sniff } from "./carrier/sniff.ts";
+import { acceptWebSocket } from "./carrier/rfc6455.ts";
+import { ALPN, finishTls } from "./carrier/tls.ts";
+import { closeQuietly, type Transport } from "./lock/transport.ts";
 
 /**
  * The first tells a client that no box in between ends TLS. The others are for

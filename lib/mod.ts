@@ -35,8 +35,8 @@ export {
   type ChannelOptions,
   type ClientOptions,
   connectChannel,
-} from "./channel.ts";
-export { ChannelError, type ChannelErrorCode } from "./errors.ts";
-export { parsePsk, type PskMap } from "./psk.ts";
-export type { FrameTrace } from "./trace.ts";
-export type { Addr, StreamPair, Transport } from "./transport.ts";
+} from "./lock/channel.ts";
+export { ChannelError, type ChannelErrorCode } from "./lock/errors.ts";
+export { parsePsk, type PskMap } from "./lock/psk.ts";
+export type { FrameTrace } from "./lock/trace.ts";
+export type { Addr, StreamPair, Transport } from "./lock/transport.ts";

@@ -4,23 +4,23 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { decrypt, encrypt, importKey } from "../lib/aes_gcm.ts";
-import { FrameReader, HEADER_LENGTH } from "../lib/frame.ts";
+import { decrypt, encrypt, importKey } from "../lib/lock/aes_gcm.ts";
+import { FrameReader, HEADER_LENGTH } from "../lib/lock/frame.ts";
 import {
   MessageSeal,
   REKEY_INTERVAL,
   type Seal,
   Type,
-} from "../lib/message.ts";
+} from "../lib/lock/message.ts";
 import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
 import {
   CipherState,
   EMPTY,
   HANDSHAKE_MESSAGE_LENGTH,
   HandshakeState,
-} from "../lib/noise.ts";
-import { Sender } from "../lib/sender.ts";
-import { toTransport, type Transport } from "../lib/transport.ts";
+} from "../lib/lock/noise.ts";
+import { Sender } from "../lib/lock/sender.ts";
+import { toTransport, type Transport } from "../lib/lock/transport.ts";
 import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
 import { rekeyed } from "./reference.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";

@@ -3,10 +3,10 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { connect } from "../lib/deno.ts";
 import { ChannelError } from "../lib/mod.ts";
-import { connectThroughProxy } from "../lib/proxy.ts";
-import { connectWebSocket } from "../lib/rfc6455.ts";
-import type { Transport } from "../lib/transport.ts";
-import { writeAll } from "../lib/transport.ts";
+import { connectThroughProxy } from "../lib/carrier/proxy.ts";
+import { connectWebSocket } from "../lib/carrier/rfc6455.ts";
+import type { Transport } from "../lib/lock/transport.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 import {
   Box,
   type BoxName,

@@ -17,7 +17,7 @@ function testPage(name: string, check: (page: Page) => Promise<void>): void {
   testUnless(missing, `browser: ${name}`, async () => {
     const modules: Record<string, string> = {
       "/mod.js": await bundle("lib/mod.ts"),
-      "/websocket.js": await bundle("lib/websocket.ts"),
+      "/websocket.js": await bundle("lib/platform_websocket.ts"),
     };
     const serve = (request: Request) => {
       const module = modules[new URL(request.url).pathname];

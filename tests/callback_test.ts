@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { guarded } from "../lib/callback.ts";
+import { guarded } from "../lib/lock/callback.ts";
 import { told } from "./told.ts";
 
 Deno.test("guarded: the callback gets the arguments", () => {

@@ -3,19 +3,19 @@
 
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { clientAddress } from "../lib/forwarded.ts";
-import { HttpError } from "../lib/http.ts";
-import { canonicalAddress } from "../lib/ip_address.ts";
+import { clientAddress } from "../lib/carrier/forwarded.ts";
+import { HttpError } from "../lib/carrier/http.ts";
+import { canonicalAddress } from "../lib/carrier/ip_address.ts";
 import { ChannelError, type Transport } from "../lib/mod.ts";
-import { connectThroughProxy } from "../lib/proxy.ts";
-import { readProxyHeader } from "../lib/proxy_protocol.ts";
+import { connectThroughProxy } from "../lib/carrier/proxy.ts";
+import { readProxyHeader } from "../lib/carrier/proxy_protocol.ts";
 import {
   acceptWebSocket,
   connectWebSocket,
   mask,
   WebSocketTransport,
-} from "../lib/rfc6455.ts";
-import { toTransport, writeAll } from "../lib/transport.ts";
+} from "../lib/carrier/rfc6455.ts";
+import { toTransport, writeAll } from "../lib/lock/transport.ts";
 import { duplex } from "./duplex.ts";
 import {
   type Bytes,

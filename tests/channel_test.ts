@@ -7,8 +7,8 @@ import {
   type FrameTrace,
   type Transport,
 } from "../lib/mod.ts";
-import { MAX_BODY_LENGTH } from "../lib/sender.ts";
-import { toTransport } from "../lib/transport.ts";
+import { MAX_BODY_LENGTH } from "../lib/lock/sender.ts";
+import { toTransport } from "../lib/lock/transport.ts";
 import {
   assertFails,
   bytesOf,

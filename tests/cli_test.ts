@@ -1,6 +1,6 @@
 /** The server and the client as a user meets them: real processes. */
 
-import { encryptKey, makeKey } from "../cli/openssl.ts";
+import { encryptKey, makeKey } from "../cli/keys/openssl.ts";
 import { assertEquals, assertMatch } from "@std/assert";
 import { listen, type Listener } from "../lib/deno.ts";
 import type { Channel } from "../lib/mod.ts";

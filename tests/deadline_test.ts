@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { withDeadline } from "../lib/deadline.ts";
+import { withDeadline } from "../lib/lock/deadline.ts";
 
 Deno.test("withDeadline: a signal that lives on keeps nothing of it", async () => {
   const { signal } = new AbortController();

@@ -409,7 +409,7 @@ test(
 test("the README and the alerts name the metrics that there are", async () => {
   const there = (path: string) =>
     Deno.readTextFile(new URL(`../${path}`, import.meta.url));
-  const source = await there("cli/metrics.ts");
+  const source = await there("cli/server/metrics.ts");
   const names = source.match(/(?<=")innerlock\.[\w.]+(?=")/g)!;
   const readme = await there("deploy/README.md");
   const rows = readme.matchAll(/^\| `(innerlock\.[\w.]+)`\s+\| `(\w+)/gm);

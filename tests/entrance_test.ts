@@ -7,7 +7,7 @@ import {
   ChannelError,
   connectChannel,
 } from "../lib/mod.ts";
-import { closeQuietly } from "../lib/transport.ts";
+import { closeQuietly } from "../lib/lock/transport.ts";
 import { carry, type Sessions } from "../tunnel/entrance.ts";
 import { Unreachable } from "../tunnel/reserve.ts";
 import { resettable } from "../tunnel/resettable.ts";

@@ -1,6 +1,10 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { ChannelError } from "../lib/mod.ts";
-import { encodeFrames, FrameReader, MAX_FRAME_LENGTH } from "../lib/frame.ts";
+import {
+  encodeFrames,
+  FrameReader,
+  MAX_FRAME_LENGTH,
+} from "../lib/lock/frame.ts";
 
 /** Gives `bytes` in reads of at most `size`. */
 function source(bytes: Uint8Array, size: number) {

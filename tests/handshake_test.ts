@@ -1,14 +1,14 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { encodeFrames } from "../lib/frame.ts";
-import { Type } from "../lib/message.ts";
+import { encodeFrames } from "../lib/lock/frame.ts";
+import { Type } from "../lib/lock/message.ts";
 import {
   acceptChannel,
   ChannelError,
   connectChannel,
   type Transport,
 } from "../lib/mod.ts";
-import { HandshakeState } from "../lib/noise.ts";
-import { toTransport } from "../lib/transport.ts";
+import { HandshakeState } from "../lib/lock/noise.ts";
+import { toTransport } from "../lib/lock/transport.ts";
 import { assertFails, endAll } from "./channels.ts";
 import { duplex, KEY, PSK, watchTimers } from "./duplex.ts";
 import { pipe, settled } from "./pipe.ts";

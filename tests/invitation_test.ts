@@ -1,10 +1,10 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { UsageError } from "../cli/errors.ts";
+import { UsageError } from "../cli/advice/errors.ts";
 import {
   formatInvitation,
   isWhole,
   parseInvitation,
-} from "../cli/invitation.ts";
+} from "../cli/keys/invitation.ts";
 import {
   ask,
   command,

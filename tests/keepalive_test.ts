@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Keepalive } from "../lib/keepalive.ts";
+import { Keepalive } from "../lib/lock/keepalive.ts";
 import { FakeClock } from "./clock.ts";
 
 /** A keepalive of 100 ms, and what it did. */

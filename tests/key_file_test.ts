@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { UsageError } from "../cli/errors.ts";
-import { KeyFile } from "../cli/key_file.ts";
-import { linesOf, parsePsk } from "../lib/psk.ts";
+import { UsageError } from "../cli/advice/errors.ts";
+import { KeyFile } from "../cli/keys/key_file.ts";
+import { linesOf, parsePsk } from "../lib/lock/psk.ts";
 
 const A = "a".repeat(64);
 const B = "b".repeat(64);

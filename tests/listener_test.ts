@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { once } from "node:events";
 import { connect as connectNode } from "node:net";
-import { makeCertificate, makeKey } from "../cli/openssl.ts";
+import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import {
   connect,
   type HandshakeReport,

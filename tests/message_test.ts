@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { type Bytes, SHORT_LENGTH } from "../lib/aes_gcm.ts";
-import { MessageSeal } from "../lib/message.ts";
-import { CipherState, EMPTY } from "../lib/noise.ts";
+import { type Bytes, SHORT_LENGTH } from "../lib/lock/aes_gcm.ts";
+import { MessageSeal } from "../lib/lock/message.ts";
+import { CipherState, EMPTY } from "../lib/lock/noise.ts";
 import { aes, rekeyed } from "./reference.ts";
 
 const raw = new Uint8Array(32).fill(7);

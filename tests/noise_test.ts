@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { CipherState, EMPTY } from "../lib/noise.ts";
+import { CipherState, EMPTY } from "../lib/lock/noise.ts";
 
 for (const [delta, length] of [[-1, 31], [0, 32], [1, 33]] as const) {
   Deno.test(`CipherState: a key of ${length} bytes (limit ${delta})`, async () => {

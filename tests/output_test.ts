@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { stderrLog } from "../cli/log.ts";
-import { Output, stderr, writeAll } from "../cli/output.ts";
+import { stderrLog } from "../cli/server/log.ts";
+import { Output, stderr, writeAll } from "../cli/terminal/output.ts";
 
 /** A sink whose every write waits until the test lets it go on. */
 class Gate {

@@ -8,11 +8,11 @@ import {
   certificatesOf,
   describeCertificate,
   timeWarning,
-} from "../cli/certificates.ts";
-import { UsageError } from "../cli/errors.ts";
+} from "../cli/keys/certificates.ts";
+import { UsageError } from "../cli/advice/errors.ts";
 import { readPair, readPrivateKey, readSecret } from "../cli/files.ts";
-import { makeCertificate, makeKey } from "../cli/openssl.ts";
-import { parsePem } from "../cli/pem.ts";
+import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
+import { parsePem } from "../cli/keys/pem.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 

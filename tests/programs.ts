@@ -1,6 +1,6 @@
 /** Runs the real programs as a user does. */
 
-import { writeAll } from "../lib/transport.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
 

@@ -12,16 +12,16 @@ import {
   SHORT_LENGTH,
   subtle,
   synchronous,
-} from "../lib/aes_gcm.ts";
-import { encodeFrames, FrameReader } from "../lib/frame.ts";
+} from "../lib/lock/aes_gcm.ts";
+import { encodeFrames, FrameReader } from "../lib/lock/frame.ts";
 import {
   acceptChannel,
   ChannelError,
   connectChannel,
   parsePsk,
 } from "../lib/mod.ts";
-import { CipherState, EMPTY } from "../lib/noise.ts";
-import { isIdentity } from "../lib/psk.ts";
+import { CipherState, EMPTY } from "../lib/lock/noise.ts";
+import { isIdentity } from "../lib/lock/psk.ts";
 import { CARRIER_PROPERTIES } from "./carrier_properties.ts";
 import { duplex, PSK } from "./duplex.ts";
 import { aes, rekeyed } from "./reference.ts";

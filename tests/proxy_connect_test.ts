@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { whyNotThrough } from "../cli/proxy_errors.ts";
-import { HttpError } from "../lib/http.ts";
-import { connectThroughProxy, proxySchemes } from "../lib/proxy.ts";
+import { whyNotThrough } from "../cli/advice/proxy_errors.ts";
+import { HttpError } from "../lib/carrier/http.ts";
+import { connectThroughProxy, proxySchemes } from "../lib/carrier/proxy.ts";
 import { type Bytes, concat, readAll, Scripted } from "./scripted.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text) as Bytes;

@@ -1,8 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { clientAddress } from "../lib/forwarded.ts";
-import { canonicalAddress } from "../lib/ip_address.ts";
+import { clientAddress } from "../lib/carrier/forwarded.ts";
+import { canonicalAddress } from "../lib/carrier/ip_address.ts";
 import { ChannelError } from "../lib/mod.ts";
-import { readProxyHeader } from "../lib/proxy_protocol.ts";
+import { readProxyHeader } from "../lib/carrier/proxy_protocol.ts";
 import { type Bytes, concat, readAll, Scripted } from "./scripted.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text) as Bytes;

@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { UsageError } from "../cli/errors.ts";
+import { UsageError } from "../cli/advice/errors.ts";
 import {
   chooseProxy,
   type ProxyChoice,
   VARIABLES,
-} from "../cli/proxy_settings.ts";
+} from "../cli/client/proxy_settings.ts";
 
 type Variables = Partial<Record<typeof VARIABLES[number], string>>;
 

@@ -1,5 +1,11 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { findPsk, isIdentity, parsePsk, pskOf, serviceOf } from "../lib/psk.ts";
+import {
+  findPsk,
+  isIdentity,
+  parsePsk,
+  pskOf,
+  serviceOf,
+} from "../lib/lock/psk.ts";
 
 const HEX = "0123456789abcdefABCDEF0123456789".repeat(2);
 

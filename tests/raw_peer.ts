@@ -1,8 +1,8 @@
 /** Peers of `innerlock/1` that can say anything, spoken by hand. */
 
-import { TAG_LENGTH } from "../lib/aes_gcm.ts";
-import { encodeFrames, FrameReader } from "../lib/frame.ts";
-import { MessageSeal, type Seal, Type } from "../lib/message.ts";
+import { TAG_LENGTH } from "../lib/lock/aes_gcm.ts";
+import { encodeFrames, FrameReader } from "../lib/lock/frame.ts";
+import { MessageSeal, type Seal, Type } from "../lib/lock/message.ts";
 import {
   acceptChannel,
   type Channel,
@@ -10,8 +10,8 @@ import {
   type StreamPair,
   type Transport,
 } from "../lib/mod.ts";
-import { HandshakeState } from "../lib/noise.ts";
-import { closeQuietly, toTransport, writeAll } from "../lib/transport.ts";
+import { HandshakeState } from "../lib/lock/noise.ts";
+import { closeQuietly, toTransport, writeAll } from "../lib/lock/transport.ts";
 import { duplex, KEY, PSK } from "./duplex.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;

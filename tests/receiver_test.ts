@@ -1,10 +1,14 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import type { Bytes } from "../lib/aes_gcm.ts";
-import { encodeFrames, FrameReader, MAX_FRAME_LENGTH } from "../lib/frame.ts";
-import { MessageSeal, type Seal, Type } from "../lib/message.ts";
+import type { Bytes } from "../lib/lock/aes_gcm.ts";
+import {
+  encodeFrames,
+  FrameReader,
+  MAX_FRAME_LENGTH,
+} from "../lib/lock/frame.ts";
+import { MessageSeal, type Seal, Type } from "../lib/lock/message.ts";
 import { ChannelError } from "../lib/mod.ts";
-import { CipherState } from "../lib/noise.ts";
-import { type Listener, Receiver } from "../lib/receiver.ts";
+import { CipherState } from "../lib/lock/noise.ts";
+import { type Listener, Receiver } from "../lib/lock/receiver.ts";
 import { pipe, PipeEnd, settled } from "./pipe.ts";
 import { PLAIN } from "./raw_peer.ts";
 

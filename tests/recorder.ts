@@ -5,9 +5,13 @@
 
 import { connect as connectNode } from "node:net";
 import { Duplex } from "node:stream";
-import { readProxyHeader } from "../lib/proxy_protocol.ts";
-import { acceptWebSocket, WebSocketTransport } from "../lib/rfc6455.ts";
-import { toTransport, type Transport, writeAll } from "../lib/transport.ts";
+import { readProxyHeader } from "../lib/carrier/proxy_protocol.ts";
+import { acceptWebSocket, WebSocketTransport } from "../lib/carrier/rfc6455.ts";
+import {
+  toTransport,
+  type Transport,
+  writeAll,
+} from "../lib/lock/transport.ts";
 import { type Bytes, concat, readAll, Scripted } from "./scripted.ts";
 
 /** What follows a recorder. */

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import type { LogFields } from "../cli/log.ts";
-import { Refusals } from "../cli/refusals.ts";
+import type { LogFields } from "../cli/server/log.ts";
+import { Refusals } from "../cli/server/refusals.ts";
 
 type Entry = [message: string, fields: LogFields];
 

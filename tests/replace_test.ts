@@ -1,9 +1,9 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { certificateWork } from "../cli/certificate_files.ts";
-import { UsageError } from "../cli/errors.ts";
+import { certificateWork } from "../cli/keys/certificate_files.ts";
+import { UsageError } from "../cli/advice/errors.ts";
 import { readPair } from "../cli/files.ts";
 import { parse } from "../cli/main.ts";
-import { foldersOf, replaceFiles, withFiles } from "../cli/replace.ts";
+import { foldersOf, replaceFiles, withFiles } from "../cli/keys/replace.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Replacements } from "../cli/replacements.ts";
+import { Replacements } from "../cli/terminal/replacements.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
 const BINARY = Uint8Array.of(0x61, 0xff, 0xef, 0xbf);

@@ -1,9 +1,9 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import type { Bytes } from "../lib/aes_gcm.ts";
-import { MessageSeal, type Seal, Type } from "../lib/message.ts";
-import { CipherState } from "../lib/noise.ts";
-import { MAX_BODY_LENGTH, PONG_DELAY, Sender } from "../lib/sender.ts";
-import type { Transport } from "../lib/transport.ts";
+import type { Bytes } from "../lib/lock/aes_gcm.ts";
+import { MessageSeal, type Seal, Type } from "../lib/lock/message.ts";
+import { CipherState } from "../lib/lock/noise.ts";
+import { MAX_BODY_LENGTH, PONG_DELAY, Sender } from "../lib/lock/sender.ts";
+import type { Transport } from "../lib/lock/transport.ts";
 import { FakeClock } from "./clock.ts";
 import { PLAIN } from "./raw_peer.ts";
 

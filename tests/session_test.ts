@@ -1,10 +1,10 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { FrameReader } from "../lib/frame.ts";
-import { MessageSeal, type Seal, Type } from "../lib/message.ts";
+import { FrameReader } from "../lib/lock/frame.ts";
+import { MessageSeal, type Seal, Type } from "../lib/lock/message.ts";
 import { ChannelError } from "../lib/mod.ts";
-import { CipherState } from "../lib/noise.ts";
-import { PONG_DELAY } from "../lib/sender.ts";
-import { type Role, Session } from "../lib/session.ts";
+import { CipherState } from "../lib/lock/noise.ts";
+import { PONG_DELAY } from "../lib/lock/sender.ts";
+import { type Role, Session } from "../lib/lock/session.ts";
 import { assertFails } from "./channels.ts";
 import { FakeClock } from "./clock.ts";
 import { pipe, settled } from "./pipe.ts";

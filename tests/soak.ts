@@ -9,8 +9,8 @@
 
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
-import { KeyFile } from "../cli/key_file.ts";
-import { replaceFiles } from "../cli/replace.ts";
+import { KeyFile } from "../cli/keys/key_file.ts";
+import { replaceFiles } from "../cli/keys/replace.ts";
 import {
   ask,
   makeCerts,

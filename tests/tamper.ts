@@ -7,10 +7,10 @@
  * @module
  */
 
-import { FrameReader } from "../lib/frame.ts";
+import { FrameReader } from "../lib/lock/frame.ts";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
-import { writeAll } from "../lib/transport.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 import { makeCerts, serverFlags, TestServer } from "./programs.ts";
 
 /** How many sessions run at a time. */

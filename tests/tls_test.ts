@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { makeCertificate, makeKey } from "../cli/openssl.ts";
+import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import {
   connect,
   type HandshakeReport,
@@ -7,8 +7,8 @@ import {
   type Listener,
 } from "../lib/deno.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
-import { finishTls } from "../lib/tls.ts";
-import { tlsError } from "../lib/tls_errors.ts";
+import { finishTls } from "../lib/carrier/tls.ts";
+import { tlsError } from "../lib/carrier/tls_errors.ts";
 import { PSK } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 

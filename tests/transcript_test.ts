@@ -4,13 +4,17 @@
  */
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { type HandshakeResult, initiate, respond } from "../lib/handshake.ts";
-import { Type } from "../lib/message.ts";
+import {
+  type HandshakeResult,
+  initiate,
+  respond,
+} from "../lib/lock/handshake.ts";
+import { Type } from "../lib/lock/message.ts";
 import { parsePsk } from "../lib/mod.ts";
-import { Receiver } from "../lib/receiver.ts";
-import { Sender } from "../lib/sender.ts";
-import { Tracer } from "../lib/trace.ts";
-import { toTransport } from "../lib/transport.ts";
+import { Receiver } from "../lib/lock/receiver.ts";
+import { Sender } from "../lib/lock/sender.ts";
+import { Tracer } from "../lib/lock/trace.ts";
+import { toTransport } from "../lib/lock/transport.ts";
 import { duplex, whole, type Wire } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import transcript from "./testdata/transcript.json" with { type: "json" };

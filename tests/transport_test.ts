@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { toTransport, writeAll } from "../lib/transport.ts";
+import { toTransport, writeAll } from "../lib/lock/transport.ts";
 
 const nothing = () => new ReadableStream();
 const nowhere = () => new WritableStream();

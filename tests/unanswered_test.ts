@@ -1,7 +1,7 @@
 /** What a client says where a box, not innerlock, is at the other end. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { makeCertificate, makeKey } from "../cli/openssl.ts";
+import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { HttpError, UnansweredError } from "../lib/deno.ts";
 import { ChannelError, connectChannel } from "../lib/mod.ts";
 import { PSK } from "./duplex.ts";

@@ -1,8 +1,13 @@
 /** Conformance with public vectors, which lie beside the project, not in it. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { type Bytes, importKey, subtle, synchronous } from "../lib/aes_gcm.ts";
-import { EMPTY, HandshakeState } from "../lib/noise.ts";
+import {
+  type Bytes,
+  importKey,
+  subtle,
+  synchronous,
+} from "../lib/lock/aes_gcm.ts";
+import { EMPTY, HandshakeState } from "../lib/lock/noise.ts";
 import { lacksFile, lacksPermissions, testUnless } from "./requirements.ts";
 import {
   importPrivateKey,

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { visible, VisibleText } from "../cli/visible.ts";
+import { visible, VisibleText } from "../cli/terminal/visible.ts";
 
 Deno.test("visible: control characters are escaped, text stays", () => {
   for (

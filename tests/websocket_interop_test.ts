@@ -7,8 +7,8 @@ import {
   acceptWebSocket,
   connectWebSocket,
   type WebSocketTransport,
-} from "../lib/rfc6455.ts";
-import { writeAll } from "../lib/transport.ts";
+} from "../lib/carrier/rfc6455.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 import {
   lacksPermissions,
   lacksVariables,

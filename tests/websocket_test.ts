@@ -1,12 +1,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { HttpError, MAX_HEAD_LENGTH } from "../lib/http.ts";
+import { HttpError, MAX_HEAD_LENGTH } from "../lib/carrier/http.ts";
 import { ChannelError, type Transport } from "../lib/mod.ts";
 import {
   acceptWebSocket,
   connectWebSocket,
   WebSocketTransport,
-} from "../lib/rfc6455.ts";
-import { toTransport, writeAll } from "../lib/transport.ts";
+} from "../lib/carrier/rfc6455.ts";
+import { toTransport, writeAll } from "../lib/lock/transport.ts";
 import { duplex, pieces, whole, type Wire } from "./duplex.ts";
 import { type Bytes, concat, readAll, Scripted } from "./scripted.ts";
 import {

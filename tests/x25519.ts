@@ -1,6 +1,6 @@
 /** Fixed X25519 keys, for test vectors. */
 
-import type { Bytes } from "../lib/aes_gcm.ts";
+import type { Bytes } from "../lib/lock/aes_gcm.ts";
 
 const PKCS8_PREFIX = "302e020100300506032b656e04220420";
 

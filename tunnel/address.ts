@@ -4,7 +4,7 @@
  * @module
  */
 
-import { authority } from "../lib/ip_address.ts";
+import { authority } from "../lib/carrier/ip_address.ts";
 
 /** A TCP port of a host, or a Unix socket's path. */
 export type Address = { host: string; port: number } | { path: string };

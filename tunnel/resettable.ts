@@ -16,7 +16,7 @@
 import { Socket } from "node:net";
 import process from "node:process";
 import type { Transport } from "../lib/mod.ts";
-import { closeQuietly } from "../lib/transport.ts";
+import { closeQuietly } from "../lib/lock/transport.ts";
 
 /** A connection that can be broken. */
 export interface Resettable extends Transport {

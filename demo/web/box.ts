@@ -5,8 +5,12 @@
  * @module
  */
 
-import { encodeFrames, FrameReader } from "../../lib/frame.ts";
-import { closeQuietly, type Transport, writeAll } from "../../lib/transport.ts";
+import { encodeFrames, FrameReader } from "../../lib/lock/frame.ts";
+import {
+  closeQuietly,
+  type Transport,
+  writeAll,
+} from "../../lib/lock/transport.ts";
 import type { Act, Direction, Frame } from "./events.ts";
 
 /** That each frame ends in a tag of AES-GCM, anybody can read in the protocol. */

@@ -6,8 +6,8 @@
  * @module
  */
 
-import { toTransport } from "../../lib/transport.ts";
-import { webSocketPair } from "../../lib/websocket.ts";
+import { toTransport } from "../../lib/lock/transport.ts";
+import { webSocketPair } from "../../lib/platform_websocket.ts";
 import { Box } from "./box.ts";
 import type { Command, Report } from "./events.ts";
 import icon from "./page/icon.svg" with { type: "text" };

@@ -6,8 +6,8 @@
  */
 
 import { connectChannel, type Transport } from "../../../lib/mod.ts";
-import { toTransport } from "../../../lib/transport.ts";
-import { webSocketPair } from "../../../lib/websocket.ts";
+import { toTransport } from "../../../lib/lock/transport.ts";
+import { webSocketPair } from "../../../lib/platform_websocket.ts";
 
 /**
  * Connects to the server through the box.

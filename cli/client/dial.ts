@@ -1,0 +1,228 @@
+/**
+ * The way to the server: what the client's flags say of it, and the connection.
+ *
+ * @module
+ */
+
+import { getCACertificates } from "node:tls";
+import {
+  connect,
+  type ConnectOptions,
+  HttpError,
+  TlsError,
+  UnansweredError,
+} from "../../lib/deno.ts";
+import { authority } from "../../lib/carrier/ip_address.ts";
+import { type Channel, ChannelError, type PskMap } from "../../lib/mod.ts";
+import { findPsk, serviceOf } from "../../lib/lock/psk.ts";
+import { BY_WEBSOCKET, whyNoWebSocket } from "../advice/box_errors.ts";
+import { UsageError } from "../advice/errors.ts";
+import {
+  type Pair,
+  readCertificates,
+  readPair,
+  readPsk,
+  readSecret,
+} from "../files.ts";
+import { isKeyName } from "../keys/key_file.ts";
+import type { Args } from "../main.ts";
+import { whyNotThrough } from "../advice/proxy_errors.ts";
+import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
+import { FOLDER, folderOf, readSettings, settingsPath } from "./settings.ts";
+import { whyNot } from "../advice/system_errors.ts";
+import { withAdvice } from "../advice/tls_advice.ts";
+import { printFrame } from "../terminal/trace.ts";
+
+/** The way to the server, with the proxy as the flags have it. */
+export type DialOptions =
+  & Omit<ConnectOptions, "hostname" | "identity" | "proxy">
+  & { hostname: string; identity: string; proxy?: ProxySettings };
+
+/** Where a client's files are, as its flags and defaults have it. */
+export function dialFiles(args: Args) {
+  const folder = folderOf(FOLDER, args.text("server"));
+  return {
+    folder,
+    ca: args.text("ca") ?? `${folder}/cert.pem`,
+    psk: args.text("psk") ?? `${folder}/psk.txt`,
+    settings: settingsPath(folder),
+    others: ["client-cert", "client-key", "proxy-password-file"]
+      .flatMap((name) => args.text(name) ?? []),
+  };
+}
+
+const DEFAULT_PORT = 5001;
+
+/** Where a client gets the files that `deno task certs` makes. */
+function originOf(args: Args): string {
+  const server = args.text("server");
+  const as = server === undefined ? "" : ` --as ${server}`;
+  return `get it with 'deno task certs --join${as}', or copy it from the server`;
+}
+
+/** Reads what the flags say, and the files that they name. */
+export async function readDialOptions(args: Args): Promise<DialOptions> {
+  const files = dialFiles(args);
+  const settings = await readSettings(files.folder);
+  const hostname = args.host("host") ?? settings.host ?? "localhost";
+  const port = args.text("port") === undefined
+    ? settings.port ?? DEFAULT_PORT
+    : args.integer("port", 1, 65_535);
+  const psk = await readPsk(files.psk, originOf(args));
+  const asked = args.text("identity") ?? settings.identity;
+  const identity = chooseIdentity(asked, psk, files.psk);
+  const serverName = args.host("server-name");
+  if (hostname.includes("%") && serverName === undefined) {
+    throw new UsageError(
+      `Certificates have no zone, as ${hostname} has; give the certificate's ` +
+        "name with --server-name",
+    );
+  }
+  const clientPair = await readClientPair(args);
+  if (clientPair && serverName && serverName !== hostname) {
+    throw new UsageError("--server-name does not go with --client-cert");
+  }
+  const proxy = await readProxy(args, hostname);
+  if (clientPair && proxy) {
+    throw new UsageError("--client-cert does not go with a forward proxy");
+  }
+  const websocket = args.text("websocket");
+  return {
+    hostname,
+    port,
+    psk,
+    identity,
+    caCerts: await readCas(args, files.ca),
+    handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
+    idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
+    ...(serverName && { serverName }),
+    ...clientPair,
+    ...(proxy && { proxy }),
+    ...(websocket !== undefined && { websocket: websocket || true }),
+    ...(args.is("trace") && { trace: printFrame }),
+  };
+}
+
+async function readProxy(
+  args: Args,
+  host: string,
+): Promise<ProxySettings | undefined> {
+  const file = args.text("proxy-password-file");
+  return chooseProxy({
+    host,
+    flag: args.text("proxy"),
+    password: file && await readSecret(file),
+    variable: (name) => Deno.env.get(name),
+  });
+}
+
+async function readCas(args: Args, file: string): Promise<string[]> {
+  const isSystem = args.is("system-ca");
+  const system = isSystem ? getCACertificates("system") : [];
+  if (isSystem && args.texts("ca").length === 0) return system;
+  return [await readCertificates(file, originOf(args)), ...system];
+}
+
+async function readClientPair(
+  args: Args,
+): Promise<Pair | undefined> {
+  const certPath = args.text("client-cert");
+  const keyPath = args.text("client-key");
+  if (certPath === undefined && keyPath === undefined) return undefined;
+  if (certPath === undefined || keyPath === undefined) {
+    throw new UsageError("--client-cert and --client-key go together");
+  }
+  return await readPair(certPath, keyPath, { mayAsk: false });
+}
+
+/** The identity that was asked for, or else `default`, or the only one. */
+export function chooseIdentity(
+  asked: string | undefined,
+  psk: PskMap,
+  file: string,
+): string {
+  const [only] = psk.size === 1 ? psk.keys() : ["default"];
+  const identity = asked ?? only!;
+  if (!isKeyName(identity)) {
+    throw new UsageError(
+      `--identity takes NAME or NAME@SERVICE, not ${identity}`,
+    );
+  }
+  if (findPsk(identity, psk)) return identity;
+  throw new UsageError(
+    `There is no identity ${identity} in ${file}; choose one with --identity: ` +
+      [...psk.keys()].join(", "),
+  );
+}
+
+/** The same for a service of the server, by the key that opens it. */
+export function forService(
+  options: DialOptions,
+  service: string | undefined,
+): DialOptions {
+  const { identity, psk } = options;
+  if (service === undefined || serviceOf(identity) === service) return options;
+  const wanted = `${identity}@${service}`;
+  if (!isKeyName(wanted)) {
+    throw new UsageError(
+      `There can be no service ${service}: ${wanted} is not 1 to 64 letters, ` +
+        "digits, '.', '_', '@', '-' with a service after the last '@'",
+    );
+  }
+  if (findPsk(wanted, psk as PskMap)) return { ...options, identity: wanted };
+  throw new UsageError(`The key of ${identity} does not open ${service}`);
+}
+
+/** Connects; its errors are written for people. */
+export async function dial(
+  options: DialOptions & { standby?: boolean; signal?: AbortSignal },
+): Promise<Channel> {
+  try {
+    return await connect(options);
+  } catch (error) {
+    throw inWords(error, options);
+  }
+}
+
+/** The same error, written for people. */
+export function inWords(error: unknown, options: DialOptions): unknown {
+  const { hostname, port, proxy } = options;
+  const server = authority(hostname, port);
+  if (error instanceof HttpError && error.code === "proxy") {
+    return new Error(whyNotThrough(error, proxy!, server));
+  }
+  if (error instanceof TlsError) {
+    const mayLookIn = error.reason === "issuer" && proxy;
+    const also = "; if the proxy looks into TLS, name its CA with --ca";
+    const message = withAdvice(error) + (mayLookIn ? also : "");
+    return new ChannelError(error.code, message, { cause: error });
+  }
+  if (error instanceof ChannelError) return advised(error, options, server);
+  if (proxy) {
+    const where = authority(proxy.hostname, proxy.port);
+    const why = whyNot(error, "connect to proxy");
+    return new Error(
+      `Cannot connect to the proxy ${where}: ${why}; check ${proxy.origin}`,
+    );
+  }
+  return new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
+}
+
+/** The error with what only a user of the flags can do about it. */
+function advised(
+  error: ChannelError,
+  { websocket = false }: DialOptions,
+  server: string,
+): Error {
+  const { code, message, cause } = error;
+  const also = (advice: string) =>
+    new ChannelError(code, `${message}; ${advice}`, { cause });
+  if (websocket !== false && error instanceof HttpError) {
+    return new Error(whyNoWebSocket(error, server), { cause: error });
+  }
+  // If the server has refused the key, no other way leads in.
+  const isUnanswered = error instanceof HttpError ||
+    error instanceof UnansweredError && code !== "refused";
+  if (isUnanswered && websocket === false) return also(BY_WEBSOCKET);
+  return error;
+}

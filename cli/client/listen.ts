@@ -1,0 +1,148 @@
+/**
+ * `client --listen`: the near ends of tunnels, from flags to the last caller.
+ *
+ * @module
+ */
+
+import { dirname } from "node:path";
+import { authority } from "../../lib/carrier/ip_address.ts";
+import { serviceOf } from "../../lib/lock/psk.ts";
+import { type Address, format, parseAddress } from "../../tunnel/address.ts";
+import { carry } from "../../tunnel/entrance.ts";
+import { listenPlain } from "../../tunnel/plain.ts";
+import { Reserve } from "../../tunnel/reserve.ts";
+import { Credentials } from "../credentials.ts";
+import {
+  dial,
+  dialFiles,
+  type DialOptions,
+  forService,
+  readDialOptions,
+} from "./dial.ts";
+import { Exit, messageOf, UsageError } from "../advice/errors.ts";
+import { onHangUp } from "../hangup.ts";
+import { Live } from "../live.ts";
+import type { Args } from "../main.ts";
+import { stderr, stdout } from "../terminal/output.ts";
+import { keepOnly, socketPaths } from "../permissions.ts";
+import { stopSignal } from "../signals.ts";
+import { count, mayFinish, stopped } from "../terminal/words.ts";
+
+/** Where local callers come in, and the service that they are carried to. */
+interface Entrance {
+  address: Address;
+  service: string | undefined;
+}
+
+/** Reported at most once a minute, while callers wait for descriptors. */
+const SHORTAGE =
+  "out of file descriptors: callers wait in the system's queue; " +
+  "raise 'ulimit -n'";
+
+/** Carries local callers, until a signal says to stop. */
+export async function carryAll(args: Args): Promise<number> {
+  const entrances = args.texts("listen").map(parseEntrance);
+  if (args.words.length > 0) {
+    throw new UsageError(`--listen takes no words: ${args.words[0]}`);
+  }
+  const grace = 1000 * args.integer("grace", 0, 86_400);
+  const maxConnections = args.integer("max-connections", 1, 1_000_000);
+  const max = args.integer("reserve", 0, 1000);
+  const { ca, psk, settings, others } = dialFiles(args);
+  const files = [ca, psk, settings, ...others];
+  const credentials = new Credentials(files, () => readDialOptions(args));
+  let options = await credentials.read();
+  for (const { service } of entrances) forService(options, service);
+  // A socket is made beside its place, then moved there.
+  const folders = socketPaths(entrances.map(({ address }) => address))
+    .map(dirname);
+  keepOnly({ read: [...folders, ...files], write: folders });
+  const stopping = stopSignal();
+  const live = new Live();
+  const reserves: Reserve[] = [];
+  const missing = () => reserves.reduce((sum, { missing }) => sum + missing, 0);
+  const tunnels = await Promise.all(entrances.map(async (entrance) => {
+    const { address, service } = entrance;
+    const listener = await listenPlain(address, {
+      sessions: missing,
+      onShortage: () => report(SHORTAGE),
+    }).catch((error) => {
+      throw new Error(`${messageOf(error)}; choose another with --listen`);
+    });
+    const reserve = new Reserve({
+      dial: (signal) =>
+        dial({ ...forService(options, service), standby: true, signal }),
+      report,
+      ready: () => report(`ready: ${way(listener.address, options, service)}`),
+      max,
+      diedYoung: diedYoung(serviceOf(forService(options, service).identity)),
+    });
+    reserves.push(reserve);
+    return { listener, reserve };
+  }));
+  credentials.follow({
+    take: (later) => {
+      options = later;
+      for (const reserve of reserves) reserve.renew();
+    },
+    taken: () => report("certificates and keys read again"),
+    failed: (error) => report(`nothing reloaded: ${messageOf(error)}`),
+  });
+  onHangUp(() => credentials.reload());
+  let isStopping = false;
+  const accepting = tunnels.map(async ({ listener, reserve }) => {
+    stdout.line(`listening on ${format(listener.address)}`);
+    while (true) {
+      while (live.size >= maxConnections) await live.left;
+      const caller = await listener.accept();
+      if (!caller) return;
+      // Another entrance may have taken the last room meanwhile.
+      while (live.size >= maxConnections) await live.left;
+      if (isStopping) return caller.reset();
+      const stop = new AbortController();
+      const work = carry(caller, reserve, report, stop.signal);
+      live.add(work, () => stop.abort());
+    }
+  });
+  await stopping;
+  isStopping = true;
+  await Promise.all(tunnels.map(({ listener }) => listener.close()));
+  if (live.size > 0) report(mayFinish(count(live.size, "caller"), grace));
+  const cut = await live.drain(grace);
+  for (const reserve of reserves) reserve.close();
+  await Promise.all(accepting);
+  report(stopped(cut, "caller"));
+  return cut === 0 ? Exit.done : Exit.failed;
+}
+
+function report(message: string): void {
+  stderr.line(`client: ${message}`);
+}
+
+/** `[HOST:]PORT` or `unix:/path`, and perhaps `=SERVICE`. */
+function parseEntrance(text: string): Entrance {
+  const [, where = "", service] = /^([^=]*)(?:=([\w.-]+))?$/.exec(text) ?? [];
+  const address = parseAddress(where, "127.0.0.1");
+  if (address) return { address, service };
+  throw new UsageError(
+    `--listen takes [HOST:]PORT[=SERVICE] or unix:/path[=SERVICE], not ${text}`,
+  );
+}
+
+/** From where to where, as whom. */
+function way(
+  from: Address,
+  options: DialOptions,
+  service: string | undefined,
+): string {
+  const { hostname, port, identity } = forService(options, service);
+  const server = authority(hostname, port);
+  return `${format(from)} → ${server} as ${identity}`;
+}
+
+/** Why a server may drop a session that it has just accepted. */
+function diedYoung(service: string | undefined): string {
+  return service === undefined
+    ? "The server ends its sessions at once; its log may say why"
+    : `The server has no service ${service}, or ends its sessions at once`;
+}

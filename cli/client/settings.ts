@@ -1,0 +1,57 @@
+/**
+ * What a client knows of a server that it has joined: a folder with `cert.pem`,
+ * `psk.txt`, and `server.json` for the rest.
+ *
+ * @module
+ */
+
+import { UsageError } from "../advice/errors.ts";
+import { readIfThere } from "../files.ts";
+import { isHost } from "../addresses.ts";
+
+/** Where the files are, unless flags say otherwise. */
+export const FOLDER = "certs";
+
+/** The names that a server may be given. */
+const NAME = /^[\w-][\w.-]*$/;
+
+/** What `server.json` says. */
+export interface Settings {
+  /** The server's name or address. */
+  host?: string;
+  /** Its port. */
+  port?: number;
+  /** Whose key to use. */
+  identity?: string;
+}
+
+/** The folder of a server with this name, or of the one without a name. */
+export function folderOf(out: string, name: string | undefined): string {
+  if (name === undefined) return out;
+  if (NAME.test(name)) return `${out}/${name}`;
+  throw new UsageError(
+    `A server's name takes letters, digits, '-', '_' and '.', not ${name}`,
+  );
+}
+
+/** The file's place within a folder. */
+export function settingsPath(folder: string): string {
+  return `${folder}/server.json`;
+}
+
+/** Reads them; there need not be any. */
+export async function readSettings(folder: string): Promise<Settings> {
+  const path = settingsPath(folder);
+  const text = await readIfThere(path);
+  if (text === undefined) return {};
+  try {
+    const { host, port, identity } = JSON.parse(text);
+    if (!isHost(host) || !Number.isInteger(port)) throw new Error();
+    return { host, port, identity };
+  } catch {
+    throw new UsageError(
+      `Cannot use ${path}: it is damaged; join again, with ` +
+        "'deno task certs --join'",
+    );
+  }
+}

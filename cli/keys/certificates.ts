@@ -1,0 +1,99 @@
+/**
+ * Checks certificates before they are used: Deno's errors come late and do not
+ * name the file.
+ *
+ * @module
+ */
+
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { isIP } from "node:net";
+import { canonical, isName } from "../addresses.ts";
+import { UsageError } from "../advice/errors.ts";
+import { formatPem, parsePem } from "./pem.ts";
+
+/** A certificate that expires within this time is worth a warning, in ms. */
+const WARNING_TIME = 30 * 86_400_000;
+
+/** The certificates of a PEM text, with nothing around them. */
+export function certificatesOf(path: string, text: string): string {
+  const certificates = parsePem(path, text, "CERTIFICATE").map(formatPem);
+  try {
+    for (const certificate of certificates) new X509Certificate(certificate);
+  } catch {
+    throw new UsageError(`Cannot use ${path}: it is damaged; copy it again`);
+  }
+  return certificates.join("");
+}
+
+/** Whether a key in the clear is the one of the first certificate. */
+export function isKeyOf(key: string, cert: string): boolean {
+  return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+}
+
+/** Whether the first of these certificates is signed by itself or by another. */
+export function hasIssuer(cert: string): boolean {
+  const { issuer } = new X509Certificate(cert);
+  return parsePem("", cert, "CERTIFICATE").map(formatPem)
+    .some((one) => new X509Certificate(one).subject === issuer);
+}
+
+/** A warning about a certificate's dates, if there is one. */
+export function timeWarning(path: string, cert: string): string | undefined {
+  const { validFrom, validTo } = new X509Certificate(cert);
+  const [start, end] = [new Date(validFrom), new Date(validTo)];
+  const now = Date.now();
+  const left = end.getTime() - now;
+  const at = (time: Date) =>
+    time.toISOString().replace("T", " at ").replace(/\.\d+Z/, " UTC");
+  if (start.getTime() > now) {
+    return `${path} is not valid until ${at(start)}: clients refuse it; set ` +
+      "the clock, or wait";
+  }
+  if (left < 0) {
+    return `${path} expired on ${at(end)}: clients refuse it; set the ` +
+      "clock, or make a new one with 'deno task certs'";
+  }
+  if (left >= WARNING_TIME) return undefined;
+  return `${path} expires on ${at(end)}; renew it ('deno task certs --renew' ` +
+    "makes a new one, which every client then needs)";
+}
+
+/** `DNS:` a name, `IP:` an address; undefined if a host is neither. */
+export function subjectAltName(host: string): string | undefined {
+  // A zone, as in fe80::1%eth0, means something on one machine only.
+  if (isIP(host)) return host.includes("%") ? undefined : `IP:${host}`;
+  const isListed = host.length <= 253 && !host.endsWith(".") &&
+    isName(host.replace(/^\*\./, ""));
+  return isListed ? `DNS:${host}` : undefined;
+}
+
+/** What a certificate says. */
+export interface CertificateInfo {
+  /** `SHA-256 AA:BB:…`. */
+  fingerprint: string;
+  /** The day it expires. */
+  expires: string;
+  /** Whether it has not expired. */
+  isCurrent: boolean;
+  /** Whether no CA has signed it. */
+  isSelfSigned: boolean;
+  /** The names and addresses that it is for. */
+  names: string[];
+}
+
+/** Reads the first of the certificates that {@linkcode certificatesOf} gave. */
+export function describeCertificate(cert: string): CertificateInfo {
+  const x509 = new X509Certificate(cert);
+  const end = new Date(x509.validTo);
+  const listed = (x509.subjectAltName ?? "").matchAll(
+    /(?:DNS|IP Address):([^,\s]+)/g,
+  );
+  return {
+    fingerprint: `SHA-256 ${x509.fingerprint256}`,
+    expires: end.toISOString().slice(0, 10),
+    isCurrent: end.getTime() > Date.now(),
+    isSelfSigned: x509.issuer === x509.subject,
+    names: Array.from(listed, ([, host]) => canonical(host!))
+      .filter((host) => subjectAltName(host) !== undefined),
+  };
+}

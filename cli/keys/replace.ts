@@ -1,0 +1,152 @@
+/**
+ * Replaces files: each whole or not at all, one program at a time.
+ *
+ * @module
+ */
+
+import { open } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { UsageError } from "../advice/errors.ts";
+import { whyNot } from "../files.ts";
+
+/** A file to write. */
+export interface NewFile {
+  path: string;
+  text: string;
+  /** The permission bits, if the file is new. */
+  mode: number;
+}
+
+/**
+ * Does the work while no other program does such work in the same folders,
+ * wherever links lead.
+ *
+ * The folders themselves are locked. That leaves nothing behind, and the system
+ * releases a lock whenever the program ends.
+ */
+export async function withFiles<T>(
+  paths: string[],
+  work: () => Promise<T>,
+): Promise<T> {
+  using locked = new DisposableStack();
+  for (const folder of await foldersOf(paths)) {
+    await locked.use(await openFolder(folder)).lock(true);
+  }
+  return await work();
+}
+
+/**
+ * The folders in which files are, once all links are followed; sorted, so that
+ * two programs that lock several do so in the same order.
+ */
+export async function foldersOf(paths: string[]): Promise<string[]> {
+  const places = await Promise.all(paths.map(placeOf));
+  return [...new Set(places.map((place) => dirname(place)))].sort();
+}
+
+/** Makes a folder for secrets, unless it is there. */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new UsageError(`Cannot make ${path}: ${whyNot(error)}`);
+  }
+}
+
+async function openFolder(path: string): Promise<Deno.FsFile> {
+  try {
+    return await Deno.open(path);
+  } catch (error) {
+    throw new UsageError(`Cannot use the folder ${path}: ${whyNot(error)}`);
+  }
+}
+
+/** Where a file is, or is to be, once all links are followed. */
+async function placeOf(path: string): Promise<string> {
+  try {
+    return await Deno.realPath(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) {
+      throw new UsageError(`Cannot write ${path}: ${whyNot(error)}`);
+    }
+  }
+  // A link may lead to a file that is not there yet.
+  const target = await Deno.readLink(path).catch(() => undefined);
+  return target === undefined
+    ? join(await placeOf(dirname(path)), basename(path))
+    : await placeOf(resolve(dirname(path), target));
+}
+
+/**
+ * Writes all files beside their places, then renames each into its own, in this
+ * order, with the owner and the mode of the one that it replaces. To be called
+ * within {@linkcode withFiles}. A run that is killed between two renames leaves
+ * the first files new and the others old; the next run replaces them all.
+ */
+export async function replaceFiles(files: NewFile[]): Promise<void> {
+  const written: { from: string; to: string; text: string }[] = [];
+  try {
+    for (const [index, { path, text, mode }] of files.entries()) {
+      const to = await placeOf(path);
+      // The same name each time, so that a killed run leaves nothing for long.
+      const from = join(dirname(to), `.${basename(to)}.${index}.new`);
+      written.push({ from, to, text });
+      await remove(from);
+      await writeAs(await infoOf(to), from, text, mode);
+    }
+    for (const { from, to } of written) await Deno.rename(from, to);
+    const last = new Map(written.map(({ to, text }) => [to, text]));
+    for (const [to, text] of last) {
+      if (await Deno.readTextFile(to) === text) continue;
+      throw new Error(`${to} was changed by another program meanwhile`);
+    }
+  } catch (error) {
+    throw new UsageError(`Cannot write ${files[0]!.path}: ${whyNot(error)}`);
+  } finally {
+    for (const { from } of written) await remove(from).catch(() => {});
+  }
+}
+
+async function remove(path: string): Promise<void> {
+  try {
+    await Deno.remove(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
+  try {
+    return await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Writes a file that is not there yet. Its owner and mode are set on the open
+ * file: root may be at work in the folder of a user who puts a link in its
+ * place.
+ */
+async function writeAs(
+  old: Deno.FileInfo | undefined,
+  path: string,
+  text: string,
+  mode: number,
+): Promise<void> {
+  // Nobody else may open it before it has its owner and its mode.
+  const file = await open(path, "wx", 0o600);
+  try {
+    const now = await file.stat();
+    if (old && (old.uid !== now.uid || old.gid !== now.gid)) {
+      await file.chown(old.uid!, old.gid!);
+    }
+    await file.chmod((old?.mode ?? mode) & 0o777);
+    await file.writeFile(text);
+    // After a power cut, too, a name leads to the old file or to the new one.
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}

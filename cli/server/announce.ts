@@ -1,0 +1,67 @@
+/**
+ * What a server says when it starts: what it does for clients, and with what it
+ * proves itself.
+ *
+ * @module
+ */
+
+import type { ListenerCredentials } from "../../lib/deno.ts";
+import { toPskMap } from "../../lib/lock/psk.ts";
+import { type Address, format } from "../../tunnel/address.ts";
+import { connectPlain } from "../../tunnel/plain.ts";
+import { describeCertificate, timeWarning } from "../keys/certificates.ts";
+import { messageOf } from "../advice/errors.ts";
+import type { Log } from "./log.ts";
+import { count } from "../terminal/words.ts";
+
+/**
+ * Logs how many identities there are and what the certificate says, with a
+ * warning where its dates call for one.
+ */
+export function announceCredentials(
+  { psk, cert }: ListenerCredentials,
+  certPath: string,
+  log: Log,
+): void {
+  const identities = toPskMap(psk).size;
+  const some = count(identities, "identity", "identities");
+  log("keys", `the key file has ${some}`, { identities });
+  if (cert === undefined) return;
+  const { fingerprint, expires, ...certificate } = describeCertificate(cert);
+  const names = certificate.names.join(", ");
+  log(
+    "certificate",
+    `the certificate is for ${names}; ${fingerprint}, valid until ${expires}`,
+    { names, fingerprint, expires },
+  );
+  const warning = timeWarning(certPath, cert);
+  if (warning) log("warning", warning);
+}
+
+/**
+ * Logs where a service's clients are carried, and whether anybody answers there.
+ * It dials once.
+ *
+ * @param service Undefined for the default one, which has no name.
+ */
+export async function announceBackend(
+  service: string | undefined,
+  backend: Address,
+  log: Log,
+): Promise<void> {
+  const to = format(backend);
+  const what = `forwarding ${
+    service === undefined ? "" : `${service} `
+  }to ${to}`;
+  const fields = { service, backend: to };
+  try {
+    (await connectPlain(backend, new AbortController().signal)).close();
+    log("forward", `${what}, which answers`, fields);
+  } catch (error) {
+    log(
+      "warning",
+      `${what}, which does not answer yet: ${messageOf(error)}`,
+      fields,
+    );
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * The clients of a server: each is served, logged and counted.
+ *
+ * @module
+ */
+
+import type { Handler } from "../../handlers/handler.ts";
+import { authority } from "../../lib/carrier/ip_address.ts";
+import {
+  type Channel,
+  ChannelError,
+  type ChannelErrorCode,
+} from "../../lib/mod.ts";
+import { PlainError } from "../../tunnel/plain.ts";
+import { messageOf } from "../advice/errors.ts";
+import { Live } from "../live.ts";
+import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
+import { count } from "../terminal/words.ts";
+
+/**
+ * Why a client left, or was never let in. `backend` means that the backend
+ * failed, `failed` that another handler did.
+ */
+export type Reason = "end" | ChannelErrorCode | "backend" | "failed";
+
+/** The reason that an error is. */
+export function reasonOf(error: unknown): Reason {
+  if (error instanceof ChannelError) return error.code;
+  return error instanceof PlainError ? "backend" : "failed";
+}
+
+/** An address as people write it; one that a box has named has no port. */
+export function addressOf({ hostname, port }: Deno.NetAddr): string {
+  return port === 0 ? hostname : authority(hostname, port);
+}
+
+/** Serves channels side by side. */
+export class Clients {
+  /** Those that have not ended. */
+  readonly live = new Live();
+
+  readonly #log: Log;
+  readonly #metrics: Metrics;
+
+  /** Both learn of each client. */
+  constructor(log: Log, metrics: Metrics) {
+    this.#log = log;
+    this.#metrics = metrics;
+  }
+
+  /** Begins to serve a channel. */
+  serve(channel: Channel, handler: Handler): void {
+    const stop = new AbortController();
+    this.live.add(this.#serve(channel, handler, stop.signal), () => {
+      const error = new ChannelError("aborted", "The server stopped");
+      channel.abort(error);
+      stop.abort(error);
+    });
+  }
+
+  async #serve(
+    channel: Channel,
+    handler: Handler,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await using _ = channel;
+    const { identity } = channel;
+    const address = addressOf(channel.remoteAddr as Deno.NetAddr);
+    const start = performance.now();
+    // The handler's first steps do not wait for the log.
+    const handling = handler(channel, signal);
+    this.#log("connected", "connected", { address, identity });
+    this.#metrics.began(channel);
+    let error: unknown;
+    try {
+      await handling;
+    } catch (cause) {
+      error = cause ?? new Error("The handler failed");
+    }
+    const reason = error === undefined ? "end" : reasonOf(error);
+    const { bytesReceived, bytesSent } = channel;
+    const seconds = Math.round(performance.now() - start) / 1000;
+    this.#metrics.ended(channel, reason);
+    const why = error === undefined
+      ? reason
+      : `${reason} (${messageOf(error)})`;
+    this.#log(
+      "closed",
+      `closed: ${count(bytesReceived, "byte")} in, ${bytesSent} out, ` +
+        `${seconds} s, ${why}`,
+      { address, identity, bytesReceived, bytesSent, seconds, reason },
+    );
+  }
+}

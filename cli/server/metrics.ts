@@ -1,0 +1,74 @@
+/**
+ * What a server tells OpenTelemetry, through Deno's own support: nothing unless
+ * `OTEL_DENO=true` is set.
+ *
+ * @module
+ */
+
+import { metrics } from "@opentelemetry/api";
+import type { Channel } from "../../lib/mod.ts";
+import type { Reason } from "./clients.ts";
+
+/** Counts channels, bytes and handshakes. */
+export class Metrics {
+  readonly #live = new Set<Channel>();
+  #bytesOfEnded = { received: 0, sent: 0 };
+  readonly #meter = metrics.getMeter("innerlock");
+  readonly #channels = this.#meter.createCounter("innerlock.channels", {
+    description: "Channels that have ended, by reason",
+  });
+  readonly #refused = this.#meter.createCounter("innerlock.refused", {
+    description: "Handshakes that failed, by reason",
+  });
+  readonly #handshakes = this.#meter.createHistogram(
+    "innerlock.handshake.duration",
+    { description: "Time of the handshakes that succeeded", unit: "s" },
+  );
+
+  /** Begins to measure. */
+  constructor() {
+    this.#meter.createObservableUpDownCounter("innerlock.channels.live", {
+      description: "Live channels",
+    }).addCallback((result) => result.observe(this.#live.size));
+    this.#meter.createObservableCounter("innerlock.bytes", {
+      description: "Bytes of data, by direction",
+      unit: "By",
+    }).addCallback((result) => {
+      const { received, sent } = this.#bytes();
+      result.observe(received, { direction: "received" });
+      result.observe(sent, { direction: "sent" });
+    });
+  }
+
+  /** A handshake succeeded; `duration` is in milliseconds. */
+  accepted(duration: number): void {
+    this.#handshakes.record(duration / 1000);
+  }
+
+  /** A handshake failed. */
+  refused(reason: Reason): void {
+    this.#refused.add(1, { reason });
+  }
+
+  /** A channel's session has begun. */
+  began(channel: Channel): void {
+    this.#live.add(channel);
+  }
+
+  /** A channel's session has ended. */
+  ended(channel: Channel, reason: Reason): void {
+    this.#live.delete(channel);
+    this.#bytesOfEnded.received += channel.bytesReceived;
+    this.#bytesOfEnded.sent += channel.bytesSent;
+    this.#channels.add(1, { reason });
+  }
+
+  #bytes(): { received: number; sent: number } {
+    let { received, sent } = this.#bytesOfEnded;
+    for (const channel of this.#live) {
+      received += channel.bytesReceived;
+      sent += channel.bytesSent;
+    }
+    return { received, sent };
+  }
+}

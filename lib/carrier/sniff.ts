@@ -1,0 +1,93 @@
+/**
+ * Looks at the first bytes of a connection, and puts them back.
+ *
+ * @module
+ */
+
+import type { Bytes } from "../lock/aes_gcm.ts";
+import { ChannelError } from "../lock/errors.ts";
+import type { Addr, Transport } from "../lock/transport.ts";
+
+/** The first byte of a TLS record that begins a handshake (RFC 8446, 5.1). */
+const TLS_HANDSHAKE = 0x16;
+
+/**
+ * The same transport, whose reads give these bytes first.
+ *
+ * @param bytes They are not copied, and are released once read.
+ */
+export function replay(bytes: Bytes, transport: Transport): Transport {
+  return bytes.length === 0 ? transport : new Replay(bytes, transport);
+}
+
+class Replay implements Transport {
+  readonly remoteAddr?: Addr;
+  readonly localAddr?: Addr;
+  readonly #transport: Transport;
+  #bytes: Bytes | undefined;
+
+  constructor(bytes: Bytes, transport: Transport) {
+    this.#bytes = bytes;
+    this.#transport = transport;
+    const { remoteAddr, localAddr } = transport;
+    if (remoteAddr) this.remoteAddr = remoteAddr;
+    if (localAddr) this.localAddr = localAddr;
+  }
+
+  read(p: Uint8Array): Promise<number | null> {
+    if (!this.#bytes) return this.#transport.read(p);
+    const part = this.#bytes.subarray(0, p.length);
+    p.set(part);
+    const isLast = part.length === this.#bytes.length;
+    this.#bytes = isLast ? undefined : this.#bytes.subarray(part.length);
+    return Promise.resolve(part.length);
+  }
+
+  write(p: Uint8Array): Promise<number> {
+    return this.#transport.write(p);
+  }
+
+  closeWrite(): Promise<void> {
+    return this.#transport.closeWrite();
+  }
+
+  close(): void {
+    this.#transport.close();
+  }
+}
+
+/** What a client speaks after connecting. */
+export interface Sniffed {
+  /** Frames of `innerlock/1` as they are, or HTTP, perhaps a WebSocket. */
+  carrier: "frames" | "http";
+  /** The same connection, from its first byte on. */
+  transport: Transport;
+}
+
+/**
+ * Tells from a client's first byte what it speaks: `00` begins the length of a
+ * hello, `47` (`G`) the `GET` of an HTTP request. Reads only that byte.
+ *
+ * @throws {ChannelError} `protocol` if it is another byte, `cut` if none comes.
+ * The transport stays open.
+ */
+export async function sniff(transport: Transport): Promise<Sniffed> {
+  const first = new Uint8Array(1);
+  if (await transport.read(first) === null) {
+    throw new ChannelError(
+      "cut",
+      "The client closed the connection and had said nothing",
+    );
+  }
+  const byte = first[0]!;
+  const carrier = byte === 0x00 ? "frames" : byte === 0x47 ? "http" : undefined;
+  if (carrier) return { carrier, transport: replay(first, transport) };
+  throw new ChannelError(
+    "protocol",
+    byte === TLS_HANDSHAKE
+      ? "The client speaks TLS where its frames should be"
+      : `The client speaks neither innerlock nor HTTP: it began with byte ${
+        byte.toString(16).padStart(2, "0")
+      }`,
+  );
+}

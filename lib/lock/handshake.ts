@@ -1,0 +1,276 @@
+/**
+ * The handshake of `innerlock/1` over a transport: the hello, the two Noise
+ * messages, and the client's first ping.
+ *
+ * ```text
+ * C1  C→S  hello      "innerlock/1 IDENTITY"
+ * C2  C→S  Noise -> psk, e
+ * S1  S→C  Noise <- e, ee
+ * C3  C→S  the first transport message: a ping
+ * ```
+ *
+ * C1 and C2 leave in one write. After S1, the client knows that the server holds
+ * the key. The server knows it of the client only after C3, because C2 could be
+ * a replay.
+ *
+ * @module
+ */
+
+import type { Bytes } from "./aes_gcm.ts";
+import { ChannelError } from "./errors.ts";
+import { encodeFrames, FrameReader } from "./frame.ts";
+import { HttpError, readHead, shown } from "../carrier/http.ts";
+import {
+  MessageSeal,
+  messageType,
+  MIN_MESSAGE_LENGTH,
+  type Seal,
+  Type,
+} from "./message.ts";
+import {
+  HANDSHAKE_MESSAGE_LENGTH,
+  HandshakeState,
+  PSK_LENGTH,
+} from "./noise.ts";
+import { findPsk, isIdentity, type PskMap } from "./psk.ts";
+import { replay } from "../carrier/sniff.ts";
+import type { Tracer } from "./trace.ts";
+import { type Transport, writeAll } from "./transport.ts";
+
+const HELLO = "innerlock/1 ";
+const MAX_IDENTITY_LENGTH = 64;
+
+/**
+ * The server, or a box in between that ends TLS, gave the client no answer. The
+ * code says how: `refused` or `cut` if it closed the connection, `timeout` if it
+ * was silent.
+ */
+export class UnansweredError extends ChannelError {}
+
+/** What a handshake leaves behind. */
+export interface HandshakeResult {
+  /** The identity in the hello, with the service if it asks for one. */
+  identity: string;
+  /** The hash of all that the handshake said, the same on both sides. */
+  handshakeHash: Bytes;
+  /** Seals what this side sends. */
+  sending: Seal;
+  /** Opens what the peer sends. */
+  receiving: Seal;
+  /** Where the peer's frames come from. */
+  frames: FrameReader;
+}
+
+/**
+ * Does the client's part up to S1. The session must begin with a ping.
+ *
+ * @throws {UnansweredError} `refused` if the server closes instead of answering.
+ * @throws {ChannelError} `refused` if it answers without holding the key;
+ * `protocol` if it answers something else.
+ * @throws {HttpError} `protocol`, with the reason `unasked`, if it speaks HTTP.
+ */
+export async function initiate(
+  transport: Transport,
+  psk: Bytes,
+  identity: string,
+  tracer: Tracer,
+  e?: CryptoKeyPair,
+): Promise<HandshakeResult> {
+  const hello = new TextEncoder().encode(HELLO + identity);
+  const handshake = await HandshakeState.initialize({
+    prologue: hello,
+    psk,
+    ...(e && { e }),
+  });
+  const message1 = await handshake.writeMessage1();
+  tracer.hello("sent", hello);
+  tracer.noise("sent", message1);
+  const frames = new FrameReader(transport);
+  let message2: Bytes | null;
+  try {
+    await writeAll(transport, encodeFrames([hello, message1]));
+    message2 = await frames.next(
+      HANDSHAKE_MESSAGE_LENGTH,
+      HANDSHAKE_MESSAGE_LENGTH,
+    );
+  } catch (error) {
+    if (error instanceof ChannelError) {
+      throw await otherAnswer(frames.unread.slice(), transport);
+    }
+    throw refusedByServer(identity, error);
+  }
+  if (message2 === null) throw refusedByServer(identity);
+  tracer.noise("received", message2.slice());
+  try {
+    await handshake.readMessage2(message2);
+  } catch (cause) {
+    throw new ChannelError(
+      "refused",
+      `The server does not hold the key of ${identity}`,
+      { cause },
+    );
+  }
+  const [up, down] = await handshake.split();
+  return {
+    identity,
+    handshakeHash: handshake.handshakeHash,
+    sending: tracer.messages("sent", new MessageSeal(up)),
+    receiving: tracer.messages("received", new MessageSeal(down)),
+    frames,
+  };
+}
+
+/**
+ * What the server said instead of message 2.
+ *
+ * @param bytes How it begins.
+ */
+async function otherAnswer(
+  bytes: Bytes,
+  transport: Transport,
+): Promise<ChannelError> {
+  const name = "An HTTP server";
+  const server = { name, code: "protocol" as const, start: "HTTP/1." };
+  try {
+    const { head } = await readHead(replay(bytes, transport), server);
+    return new HttpError(
+      "protocol",
+      `${name} answered in place of innerlock: ${shown(head.startLine)}`,
+      "unasked",
+      head,
+    );
+  } catch (error) {
+    if (error instanceof HttpError && error.reason !== "not-http") {
+      const message = `${name} answered in place of innerlock`;
+      return new HttpError("protocol", message, "unasked");
+    }
+    const text = shown(String.fromCharCode(...bytes.subarray(0, 64)));
+    return new ChannelError(
+      "protocol",
+      `The server does not speak innerlock: it sent "${text}"`,
+    );
+  }
+}
+
+// A server says nothing when it refuses, so this is what a refusal looks like.
+function refusedByServer(identity: string, cause?: unknown): ChannelError {
+  return new UnansweredError(
+    "refused",
+    `The server closed the connection when it saw the identity ${identity}: ` +
+      "it does not know this identity, or has another key for it; copy its " +
+      "line of the key file from the server again",
+    { cause },
+  );
+}
+
+/**
+ * Does the server's part up to the client's ping, which it checks.
+ *
+ * An unknown identity looks like a wrong key: the server uses a random key for
+ * it, so message 1 does not open.
+ *
+ * @throws {ChannelError} `refused` if the client does not prove the key;
+ * `protocol` if it sends something else; `cut` if it leaves before the proof.
+ */
+export async function respond(
+  transport: Transport,
+  psks: PskMap,
+  tracer: Tracer,
+  e?: CryptoKeyPair,
+): Promise<HandshakeResult> {
+  const frames = new FrameReader(transport);
+  const hello = (await nextFrame(
+    frames,
+    HELLO.length + 1,
+    HELLO.length + MAX_IDENTITY_LENGTH,
+  )).slice();
+  tracer.hello("received", hello);
+  const identity = parseHello(hello);
+  const known = findPsk(identity, psks);
+  const psk = known ?? crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
+  const message1 = await nextFrame(
+    frames,
+    HANDSHAKE_MESSAGE_LENGTH,
+    HANDSHAKE_MESSAGE_LENGTH,
+  );
+  tracer.noise("received", message1.slice());
+  const handshake = await HandshakeState.initialize({
+    prologue: hello,
+    psk,
+    ...(e && { e }),
+  });
+  let message2: Bytes;
+  try {
+    await handshake.readMessage1(message1);
+    message2 = await handshake.writeMessage2();
+  } catch (cause) {
+    const why = known
+      ? `The client does not hold the key of ${identity}`
+      : `There is no identity ${identity}`;
+    throw new ChannelError("refused", why, { cause });
+  }
+  tracer.noise("sent", message2);
+  try {
+    await writeAll(transport, encodeFrames([message2]));
+  } catch (cause) {
+    throw goneInHandshake(cause);
+  }
+  const [up, down] = await handshake.split();
+  const receiving = tracer.messages("received", new MessageSeal(up));
+  const ping = await nextFrame(frames, MIN_MESSAGE_LENGTH, MIN_MESSAGE_LENGTH);
+  let plaintext: Bytes;
+  try {
+    plaintext = await receiving.open(ping);
+  } catch (cause) {
+    throw new ChannelError(
+      "refused",
+      `The client does not hold the key of ${identity} now: ` +
+        "its handshake was a replay, or was forged",
+      { cause },
+    );
+  }
+  if (messageType(plaintext) !== Type.ping) {
+    throw new ChannelError("protocol", "The client did not begin with a ping");
+  }
+  return {
+    identity,
+    handshakeHash: handshake.handshakeHash,
+    sending: tracer.messages("sent", new MessageSeal(down)),
+    receiving,
+    frames,
+  };
+}
+
+function parseHello(hello: Bytes): string {
+  const text = String.fromCharCode(...hello);
+  const identity = text.slice(HELLO.length);
+  if (!text.startsWith(HELLO) || !isIdentity(identity)) {
+    throw new ChannelError(
+      "protocol",
+      "The client did not begin with an innerlock/1 hello",
+    );
+  }
+  return identity;
+}
+
+async function nextFrame(
+  frames: FrameReader,
+  min: number,
+  max: number,
+): Promise<Bytes> {
+  let frame: Bytes | null = null;
+  try {
+    frame = await frames.next(min, max);
+  } catch (error) {
+    if (error instanceof ChannelError) throw error;
+    throw goneInHandshake(error);
+  }
+  if (frame === null) throw goneInHandshake();
+  return frame;
+}
+
+function goneInHandshake(cause?: unknown): ChannelError {
+  return new ChannelError("cut", "The client left during the handshake", {
+    cause,
+  });
+}

@@ -25,15 +25,6 @@ export function lacksVariables(...names: string[]): string | undefined {
     : `needs --allow-env=${names.join()}`;
 }
 
-/** Why a file that CI must have is not there. */
-export function lacksFile(path: string | URL, what: string) {
-  try {
-    Deno.statSync(path);
-  } catch {
-    return inCi ? undefined : `${what} is not here`;
-  }
-}
-
 /** Why a program that CI must have is not there: it must exit with 0. */
 export function lacksProgram(command: string[], what: string) {
   const [name, ...args] = command;

@@ -13,6 +13,7 @@ import {
 import { ChannelError } from "./lock/errors.ts";
 import { HANDSHAKE_TIMEOUT, withDeadline } from "./lock/deadline.ts";
 import { UnansweredError } from "./lock/handshake.ts";
+import { expectFrames } from "./carrier/answer.ts";
 import { authority } from "./carrier/ip_address.ts";
 import { connectThroughProxy, type ProxyCredentials } from "./carrier/proxy.ts";
 import { connectWebSocket } from "./carrier/rfc6455.ts";
@@ -134,8 +135,9 @@ export async function connect(options: ConnectOptions): Promise<Channel> {
         .finally(() => isHandshaking = false);
       silent.delete(address);
       isServerReached = alpnProtocol === ALPN;
-      let transport: Transport = conn;
-      if (websocket !== false) {
+      let transport: Transport;
+      if (websocket === false) transport = expectFrames(conn);
+      else {
         step = "websocket";
         transport = await connectWebSocket(conn, {
           // Boxes compare it with what a browser would say.

@@ -4,6 +4,7 @@ import { lacksPermissions, testUnless } from "./requirements.ts";
 
 /** What each folder may import, besides itself and packages. */
 const BELOW: Record<string, string[]> = {
+  "lib/lock": [],
   "lib/carrier": ["lib/lock"],
   lib: [],
   tunnel: ["lib"],

@@ -2,6 +2,8 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
+import { expectFrames } from "../lib/carrier/answer.ts";
+import { WebSocketTransport } from "../lib/carrier/rfc6455.ts";
 import { HttpError, UnansweredError } from "../lib/deno.ts";
 import { ChannelError, connectChannel } from "../lib/mod.ts";
 import { PSK } from "./duplex.ts";
@@ -18,10 +20,10 @@ import { type Bytes, Scripted } from "./scripted.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text) as Bytes;
 
-/** What `connectChannel` says of a peer that says this and closes. */
+/** What a client that expects frames says of a peer that says this and closes. */
 async function errorAt(said: string, cuts?: number[]): Promise<ChannelError> {
   const peer = new Scripted(bytesOf(said), cuts);
-  const connecting = connectChannel(peer, { psk: PSK });
+  const connecting = connectChannel(expectFrames(peer), { psk: PSK });
   const error = await assertRejects(() => connecting, ChannelError);
   assert(peer.isClosed);
   return error;
@@ -31,7 +33,7 @@ const BAD_REQUEST =
   "HTTP/1.1 400 Bad Request\r\nServer: box\r\nConnection: close\r\n\r\n<html>";
 
 for (const cuts of [[1], [2, 5], [10_000]]) {
-  Deno.test(`connectChannel tells of an answer in HTTP, in reads of ${cuts}`, async () => {
+  Deno.test(`expectFrames tells of an answer in HTTP, in reads of ${cuts}`, async () => {
     const error = await errorAt(BAD_REQUEST, cuts);
     assert(error instanceof HttpError);
     assertEquals([error.code, error.reason], ["protocol", "unasked"]);
@@ -43,7 +45,7 @@ for (const cuts of [[1], [2, 5], [10_000]]) {
 for (
   const said of ["HTTP/1.0 400 Bad", `HTTP/1.1 200 OK\nA: ${"b".repeat(9000)}`]
 ) {
-  Deno.test(`connectChannel knows HTTP by its beginning: ${said.slice(0, 20)}`, async () => {
+  Deno.test(`expectFrames knows HTTP by its beginning: ${said.slice(0, 20)}`, async () => {
     const error = await errorAt(said);
     assert(error instanceof HttpError);
     assertEquals([error.code, error.reason], ["protocol", "unasked"]);
@@ -51,7 +53,7 @@ for (
 }
 
 for (
-  const said of ["220 mail.example ESMTP\r\n", "HTML", "H", "\0\x31"]
+  const said of ["220 mail.example ESMTP\r\n", "HTML", "\0", "\0\x31"]
 ) {
   Deno.test(`connectChannel shows what else came: ${JSON.stringify(said)}`, async () => {
     const error = await errorAt(said);
@@ -68,6 +70,22 @@ Deno.test("connectChannel: a peer that closes instead of answering", async () =>
   assert(error instanceof UnansweredError);
   assertEquals(error.code, "refused");
 });
+
+const CARRIERS: [string, number[], string][] = [
+  ["a text message", [0x81, 1, 65], "it sent a text message"],
+  ["a masked frame", [0x82, 0x81, 0, 0, 0, 0, 65], "it sent a masked frame"],
+];
+
+for (const [name, said, words] of CARRIERS) {
+  Deno.test(`connectChannel tells why what carries it gives no answer: ${name}`, async () => {
+    const peer = new Scripted(Uint8Array.from(said));
+    const socket = new WebSocketTransport(peer, "client");
+    const connecting = connectChannel(socket, { psk: PSK });
+    const error = await assertRejects(() => connecting, ChannelError, words);
+    assertEquals(error.code, "protocol");
+    assert(peer.isClosed);
+  });
+}
 
 const reason = lacksPermissions(...MAY_RUN);
 const key = reason ? "" : await makeKey(false);

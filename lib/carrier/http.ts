@@ -6,7 +6,7 @@
  */
 
 import type { Bytes } from "../lock/aes_gcm.ts";
-import { ChannelError, type ChannelErrorCode } from "../lock/errors.ts";
+import { ChannelError, type ChannelErrorCode, shown } from "../lock/errors.ts";
 import { replay } from "./sniff.ts";
 import type { Transport } from "../lock/transport.ts";
 
@@ -16,9 +16,6 @@ export const MAX_HEAD_LENGTH = 8192;
 const TAB = 0x09;
 const LF = 0x0a;
 const CR = 0x0d;
-
-/** How much of a peer's text an error's message shows, in characters. */
-const SHOWN_LENGTH = 80;
 
 /**
  * What went wrong with an HTTP message.
@@ -193,17 +190,6 @@ export function listOf(headers: Headers, name: string): string[] {
     .map((member) => member.trim());
 }
 
-/**
- * What a peer said, for a line of a log: nothing in it is a control character.
- */
-export function shown(text: string): string {
-  const cut = text.length > SHOWN_LENGTH;
-  return text.slice(0, SHOWN_LENGTH).replaceAll(
-    /[^\x20-\x7e]/g,
-    (c) => "\\x" + c.charCodeAt(0).toString(16).padStart(2, "0"),
-  ) + (cut ? "…" : "");
-}
-
 function closed({ code, name }: Speaker, length: number): HttpError {
   const where = length === 0
     ? "and said nothing"
@@ -216,10 +202,9 @@ function closed({ code, name }: Speaker, length: number): HttpError {
 }
 
 function notHttp({ code, name }: Speaker, bytes: Bytes): HttpError {
-  const said = shown(toLatin1(bytes.subarray(0, SHOWN_LENGTH + 1)));
   return new HttpError(
     code,
-    `${name} did not speak HTTP: it sent "${said}"`,
+    `${name} did not speak HTTP: it sent "${shown(bytes)}"`,
     "not-http",
   );
 }

@@ -5,8 +5,9 @@
  * @module
  */
 
-import { type Head, HttpError, readHead, shown, statusOf } from "./http.ts";
+import { type Head, HttpError, readHead, statusOf } from "./http.ts";
 import { orClose } from "../lock/deadline.ts";
+import { shown } from "../lock/errors.ts";
 import { authority } from "./ip_address.ts";
 import { type Transport, writeAll } from "../lock/transport.ts";
 

@@ -18,15 +18,8 @@
  */
 
 import type { Bytes } from "../lock/aes_gcm.ts";
-import { ChannelError } from "../lock/errors.ts";
-import {
-  type Head,
-  HttpError,
-  listOf,
-  readHead,
-  shown,
-  statusOf,
-} from "./http.ts";
+import { ChannelError, shown } from "../lock/errors.ts";
+import { type Head, HttpError, listOf, readHead, statusOf } from "./http.ts";
 import { orClose } from "../lock/deadline.ts";
 import { type Addr, type Transport, writeAll } from "../lock/transport.ts";
 

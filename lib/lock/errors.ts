@@ -70,3 +70,20 @@ export class ChannelError extends Error {
     this.code = code;
   }
 }
+
+/** How much of a peer's text an error's message shows, in characters. */
+const SHOWN_LENGTH = 80;
+
+/**
+ * What a peer said, for a line of a log: nothing in it is a control character.
+ */
+export function shown(said: string | Uint8Array): string {
+  const isCut = said.length > SHOWN_LENGTH;
+  const text = typeof said === "string"
+    ? said.slice(0, SHOWN_LENGTH)
+    : String.fromCharCode(...said.subarray(0, SHOWN_LENGTH));
+  return text.replaceAll(
+    /[^\x20-\x7e]/g,
+    (c) => "\\x" + c.charCodeAt(0).toString(16).padStart(2, "0"),
+  ) + (isCut ? "…" : "");
+}

@@ -17,9 +17,8 @@
  */
 
 import type { Bytes } from "./aes_gcm.ts";
-import { ChannelError } from "./errors.ts";
+import { ChannelError, shown } from "./errors.ts";
 import { encodeFrames, FrameReader } from "./frame.ts";
-import { HttpError, readHead, shown } from "../carrier/http.ts";
 import {
   MessageSeal,
   messageType,
@@ -33,7 +32,6 @@ import {
   PSK_LENGTH,
 } from "./noise.ts";
 import { findPsk, isIdentity, type PskMap } from "./psk.ts";
-import { replay } from "../carrier/sniff.ts";
 import type { Tracer } from "./trace.ts";
 import { type Transport, writeAll } from "./transport.ts";
 
@@ -66,8 +64,8 @@ export interface HandshakeResult {
  *
  * @throws {UnansweredError} `refused` if the server closes instead of answering.
  * @throws {ChannelError} `refused` if it answers without holding the key;
- * `protocol` if it answers something else.
- * @throws {HttpError} `protocol`, with the reason `unasked`, if it speaks HTTP.
+ * `protocol` if it answers something else; what the transport says, if that is a
+ * {@linkcode ChannelError}.
  */
 export async function initiate(
   transport: Transport,
@@ -89,14 +87,10 @@ export async function initiate(
   let message2: Bytes | null;
   try {
     await writeAll(transport, encodeFrames([hello, message1]));
-    message2 = await frames.next(
-      HANDSHAKE_MESSAGE_LENGTH,
-      HANDSHAKE_MESSAGE_LENGTH,
-    );
+    message2 = await nextAnswer(frames);
   } catch (error) {
-    if (error instanceof ChannelError) {
-      throw await otherAnswer(frames.unread.slice(), transport);
-    }
+    // What carries the frames may know better why there is no answer.
+    if (error instanceof ChannelError) throw error;
     throw refusedByServer(identity, error);
   }
   if (message2 === null) throw refusedByServer(identity);
@@ -120,35 +114,21 @@ export async function initiate(
   };
 }
 
-/**
- * What the server said instead of message 2.
- *
- * @param bytes How it begins.
- */
-async function otherAnswer(
-  bytes: Bytes,
-  transport: Transport,
-): Promise<ChannelError> {
-  const name = "An HTTP server";
-  const server = { name, code: "protocol" as const, start: "HTTP/1." };
-  try {
-    const { head } = await readHead(replay(bytes, transport), server);
-    return new HttpError(
-      "protocol",
-      `${name} answered in place of innerlock: ${shown(head.startLine)}`,
-      "unasked",
-      head,
-    );
-  } catch (error) {
-    if (error instanceof HttpError && error.reason !== "not-http") {
-      const message = `${name} answered in place of innerlock`;
-      return new HttpError("protocol", message, "unasked");
+/** What the server answers; null if it closes instead. */
+async function nextAnswer(frames: FrameReader): Promise<Bytes | null> {
+  while (true) {
+    let frame: Bytes | undefined;
+    try {
+      frame = frames.take(HANDSHAKE_MESSAGE_LENGTH, HANDSHAKE_MESSAGE_LENGTH);
+    } catch {
+      throw new ChannelError(
+        "protocol",
+        `The server does not speak innerlock: it sent "${
+          shown(frames.unread)
+        }"`,
+      );
     }
-    const text = shown(String.fromCharCode(...bytes.subarray(0, 64)));
-    return new ChannelError(
-      "protocol",
-      `The server does not speak innerlock: it sent "${text}"`,
-    );
+    if (frame || !await frames.fill()) return frame ?? null;
   }
 }
 

@@ -1,0 +1,93 @@
+/**
+ * What a server answers where frames should be: some speak HTTP.
+ *
+ * @module
+ */
+
+import { HttpError, readHead } from "./http.ts";
+import { replay } from "./sniff.ts";
+import type { Bytes } from "../lock/aes_gcm.ts";
+import { ChannelError, shown } from "../lock/errors.ts";
+import type { Addr, Transport } from "../lock/transport.ts";
+
+/** `H`, which begins no frame that a server may answer. */
+const HTTP_START = 0x48;
+
+/**
+ * The same transport, for a client that expects frames: if the answer is one in
+ * HTTP, the first read fails with an {@linkcode HttpError} of the reason
+ * `unasked`.
+ */
+export function expectFrames(transport: Transport): Transport {
+  return new ExpectedFrames(transport);
+}
+
+class ExpectedFrames implements Transport {
+  readonly remoteAddr?: Addr;
+  readonly localAddr?: Addr;
+  readonly #transport: Transport;
+  #isBegun = false;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+    const { remoteAddr, localAddr } = transport;
+    if (remoteAddr) this.remoteAddr = remoteAddr;
+    if (localAddr) this.localAddr = localAddr;
+  }
+
+  read(p: Uint8Array): Promise<number | null> {
+    return this.#isBegun ? this.#transport.read(p) : this.#begin(p);
+  }
+
+  async #begin(p: Uint8Array): Promise<number | null> {
+    const count = await this.#transport.read(p);
+    if (count !== null && p[0] === HTTP_START) {
+      throw await otherAnswer(p.slice(0, count), this.#transport);
+    }
+    this.#isBegun = true;
+    return count;
+  }
+
+  write(p: Uint8Array): Promise<number> {
+    return this.#transport.write(p);
+  }
+
+  closeWrite(): Promise<void> {
+    return this.#transport.closeWrite();
+  }
+
+  close(): void {
+    this.#transport.close();
+  }
+}
+
+/**
+ * What the server said instead of frames.
+ *
+ * @param bytes How it begins.
+ */
+async function otherAnswer(
+  bytes: Bytes,
+  transport: Transport,
+): Promise<ChannelError> {
+  const name = "An HTTP server";
+  const server = { name, code: "protocol" as const, start: "HTTP/1." };
+  try {
+    const { head } = await readHead(replay(bytes, transport), server);
+    return new HttpError(
+      "protocol",
+      `${name} answered in place of innerlock: ${shown(head.startLine)}`,
+      "unasked",
+      head,
+    );
+  } catch (error) {
+    if (error instanceof HttpError && error.reason !== "not-http") {
+      const message = `${name} answered in place of innerlock`;
+      return new HttpError("protocol", message, "unasked");
+    }
+    return new ChannelError(
+      "protocol",
+      `The server does not speak innerlock: it sent "${shown(bytes)}"`,
+    );
+  }
+}

@@ -18,7 +18,7 @@ import { carryAll } from "./cli/client/listen.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
 import { type Args, run } from "./cli/main.ts";
 import { stderr } from "./cli/terminal/output.ts";
-import { giveUpNetwork, keepOnly } from "./cli/permissions.ts";
+import { giveUpNetwork, giveUpSystem, keepOnly } from "./cli/permissions.ts";
 import { showProgress } from "./cli/terminal/progress.ts";
 import { authority } from "./lib/carrier/ip_address.ts";
 
@@ -120,6 +120,7 @@ async function main(args: Args): Promise<number | void> {
   const options = forService(await readDialOptions(args), service);
   // All files have been read.
   keepOnly({ read: [], write: [] });
+  giveUpSystem();
   if (isCheck) return await check(options);
   await using channel = await dial(options);
   giveUpNetwork();

@@ -34,6 +34,11 @@ export function giveUpNetwork(): void {
   Deno.permissions.revokeSync({ name: "net" });
 }
 
+/** Gives up what the system tells, such as its CAs and this machine's name. */
+export function giveUpSystem(): void {
+  Deno.permissions.revokeSync({ name: "sys" });
+}
+
 /** The paths of those addresses that are Unix sockets. */
 export function socketPaths(addresses: Address[]): string[] {
   return addresses.flatMap((address) =>

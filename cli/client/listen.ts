@@ -24,7 +24,7 @@ import { onHangUp } from "../hangup.ts";
 import { Live } from "../live.ts";
 import type { Args } from "../main.ts";
 import { stderr, stdout } from "../terminal/output.ts";
-import { keepOnly, socketPaths } from "../permissions.ts";
+import { giveUpSystem, keepOnly, socketPaths } from "../permissions.ts";
 import { stopSignal } from "../signals.ts";
 import { count, mayFinish, stopped } from "../terminal/words.ts";
 
@@ -57,6 +57,8 @@ export async function carryAll(args: Args): Promise<number> {
   const folders = socketPaths(entrances.map(({ address }) => address))
     .map(dirname);
   keepOnly({ read: [...folders, ...files], write: folders });
+  // The system's CAs are read again at each reload.
+  if (!args.is("system-ca")) giveUpSystem();
   const stopping = stopSignal();
   const live = new Live();
   const reserves: Reserve[] = [];

@@ -21,7 +21,11 @@ const WORDS: Record<string, Words> = {
     "listen unix": "the socket is in use",
     other: "the port is in use, perhaps by the same service on this machine",
   },
-  EADDRNOTAVAIL: "this machine has no such address",
+  EADDRNOTAVAIL: {
+    listen: "this machine has no such address",
+    other: "this machine has no free port left for a connection there, or no " +
+      "address of that kind",
+  },
   EAGAIN: "its queue is full",
   ECONNABORTED: "it cut the connection at once",
   ECONNREFUSED: "connection refused; is the service running?",

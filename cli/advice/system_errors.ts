@@ -35,3 +35,21 @@ export function whyNot(error: unknown, attempt: keyof typeof WORDS): string {
   const words: Record<string, string> = WORDS[attempt];
   return words[codeOf(error) ?? ""] ?? whyNotPlain(error);
 }
+
+/** What is so until somebody changes the flags or the machine. */
+const LASTING = new Set([
+  "EACCES",
+  "EEXIST",
+  "EINVAL",
+  "ENAMETOOLONG",
+  "ENOENT",
+  "TOO_LONG",
+]);
+
+/**
+ * Whether listening may work later with the same flags: another program leaves
+ * the port, or the network comes up with the address.
+ */
+export function mayPass(error: unknown): boolean {
+  return !LASTING.has(codeOf(error) ?? "");
+}

@@ -22,6 +22,7 @@ import {
 import { Exit, messageOf, UsageError } from "../advice/errors.ts";
 import { onHangUp } from "../hangup.ts";
 import { Live } from "../live.ts";
+import { mayPass } from "../advice/system_errors.ts";
 import type { Args } from "../main.ts";
 import { stderr, stdout } from "../terminal/output.ts";
 import { giveUpSystem, keepOnly, socketPaths } from "../permissions.ts";
@@ -69,7 +70,8 @@ export async function carryAll(args: Args): Promise<number> {
       sessions: missing,
       onShortage: () => report(SHORTAGE),
     }).catch((error) => {
-      throw new Error(`${messageOf(error)}; choose another with --listen`);
+      const message = `${messageOf(error)}; choose another with --listen`;
+      throw mayPass(error.cause) ? new Error(message) : new UsageError(message);
     });
     const reserve = new Reserve({
       dial: (signal) =>

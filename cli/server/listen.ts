@@ -16,7 +16,7 @@ import { isPrivateAddress, network } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
 import { readPair, readPsk } from "../files.ts";
 import type { Args } from "../main.ts";
-import { whyNot } from "../advice/system_errors.ts";
+import { mayPass, whyNot } from "../advice/system_errors.ts";
 import { printFrame } from "../terminal/trace.ts";
 
 /** The backends by service; the default one has no name. */
@@ -122,9 +122,6 @@ export function listenAs(
   } catch (error) {
     const where = authority(hostname, port);
     const message = `Cannot listen on ${where}: ${whyNot(error, "serve")}`;
-    // Whoever uses the port may leave; any other fault stays until it is fixed.
-    throw error instanceof Deno.errors.AddrInUse
-      ? new Error(message)
-      : new UsageError(message);
+    throw mayPass(error) ? new Error(message) : new UsageError(message);
   }
 }

@@ -125,6 +125,65 @@ test("without openssl one line says so", async (dir) => {
   assertMatch(stderr, /certs: Cannot find openssl[^\n]+\n$/);
 });
 
+/**
+ * What LibreSSL's openssl takes (4.3, as on macOS and OpenBSD) of the commands
+ * that are used here. It refuses any other option, and a configuration of `ca`
+ * that names no file of serial numbers.
+ */
+const LIBRESSL: Record<string, string> = {
+  genpkey: "algorithm pkeyopt out outform",
+  req: "new key subj addext config in out noout text sha256",
+  ca: "batch notext selfsign keyfile config in out startdate enddate days " +
+    "create_serial policy extensions extfile subj md outdir",
+  pkcs8: "topk8 in out v2 passin passout",
+};
+
+/** A command `openssl` in a folder that is as narrow, before the real one. */
+async function makeLibreSsl(dir: string): Promise<void> {
+  const find = { args: ["-c", "command -v openssl"] };
+  const { stdout } = await new Deno.Command("sh", find).output();
+  const real = new TextDecoder().decode(stdout).trim();
+  const cases = Object.entries(LIBRESSL).map(([name, options]) =>
+    `${name}) known=" ${options} " ;;`
+  );
+  await Deno.writeTextFile(
+    `${dir}/openssl`,
+    `#!/bin/sh
+    fail() { echo "$1" >&2; exit 1; }
+    case $1 in ${cases.join("\n")} *) fail "unknown command $1" ;; esac
+    for word in "$@"; do
+      case $word in
+        -*) case $known in *" \${word#-} "*) ;; *) fail "unknown option $word" ;; esac ;;
+      esac
+    done
+    if [ "$1" = ca ]; then
+      grep -q '^serial=' config ||
+        fail 'variable lookup failed for innerlock::serial'
+    fi
+    exec ${real} "$@"
+    `,
+    { mode: 0o700 },
+  );
+}
+
+test("LibreSSL's openssl will do as well", async (dir, read) => {
+  await makeLibreSsl(dir);
+  const serials = new Set<string>();
+  for (const flag of ["--csr", "--renew", "--rsa"]) {
+    const out = flag === "--rsa" ? "rsa" : "certs";
+    const shell = ["sh", "-c", 'PATH=$0:$PATH exec "$@"', dir];
+    const certs = command("certs", ["--out", `${dir}/${out}`, flag]);
+    const child = spawn([...shell, ...certs]);
+    await child.stdin.close();
+    const { code, stderr } = await child.output();
+    assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
+    serials.add(
+      new X509Certificate(await read(`${out}/cert.pem`)).serialNumber,
+    );
+  }
+  assertEquals(serials.size, 3);
+});
+
 test("a certificate without its key is not replaced", async (dir, read) => {
   await run("certs", ["--out", dir]);
   const before = await read("cert.pem");

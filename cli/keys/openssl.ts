@@ -24,7 +24,7 @@ const BACKDATE = 3_600_000;
  * A self-signed certificate of a key for names and addresses, PEM.
  *
  * `openssl ca` makes it: before version 3.4, no other command can set the start
- * of its validity.
+ * of its validity. All that is asked of openssl here, LibreSSL's can do too.
  *
  * @param dir Where openssl keeps its books while it works: a new folder, one of
  * the system's for temporary files unless given. The key passes through a pipe
@@ -52,7 +52,8 @@ export async function makeCertificate(
     const now = Date.now();
     const args = [
       ...["ca", "-batch", "-notext", "-selfsign", "-keyfile", "/dev/stdin"],
-      ...["-config", "config", "-in", "request"],
+      // There is no file of serial numbers: it takes one by chance.
+      ...["-config", "config", "-in", "request", "-create_serial"],
       ...["-startdate", asn1Time(now - BACKDATE)],
       ...["-enddate", asn1Time(now + days * 86_400_000)],
     ];
@@ -95,7 +96,7 @@ function configOf(hosts: string[]): string {
     "[innerlock]",
     "database=index",
     "new_certs_dir=.",
-    "rand_serial=yes",
+    "serial=serial",
     "default_md=sha256",
     "policy=policy",
     "x509_extensions=extensions",

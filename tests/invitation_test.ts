@@ -285,6 +285,18 @@ test("nothing is joined in a server's folder, or by a bad line", async ({ server
   assertEquals(Array.from(Deno.readDirSync(client)), []);
 });
 
+test("--join writes all files or none, and names the one that it cannot write", async ({ server, client }) => {
+  const flags = ["--out", server, "--invite", "alice"];
+  const { text } = await succeeds(run("certs", flags));
+  await Deno.mkdir(`${client}/certs/server.json`, { recursive: true });
+  await fails(
+    at(client, "certs", ["--join", "--out", "certs"], text),
+    /^certs: Cannot write certs\/server\.json: it is a folder\n$/,
+  );
+  const left = Array.from(Deno.readDirSync(`${client}/certs`));
+  assertEquals(left.map(({ name }) => name), ["server.json"]);
+});
+
 test("a host that cannot be found, or trusted, is told", async ({ server, client }) => {
   const invite = ["--renew", "--invite", "alice", "--host", "no.such.invalid"];
   const { text } = await succeeds(run("certs", ["--out", server, ...invite]));

@@ -90,6 +90,37 @@ test("replaceFiles: one that cannot be written leaves all as they were", async (
   assertEquals(names(dir), ["a"]);
 });
 
+test("replaceFiles: a folder in the place of one is named, and all stay", async (dir) => {
+  await Deno.writeTextFile(`${dir}/a`, "old");
+  await Deno.mkdir(`${dir}/b`);
+  const files = ["a", "b"].map((name) => (
+    { path: `${dir}/${name}`, text: "new", mode: 0o600 }
+  ));
+  const why = `Cannot write ${dir}/b: it is a folder`;
+  await assertRejects(() => replaceFiles(files), UsageError, why);
+  assertEquals(await Deno.readTextFile(`${dir}/a`), "old");
+  assertEquals(names(dir), ["a", "b"]);
+});
+
+test("replaceFiles: one that cannot be put in its place takes all back", async (dir) => {
+  // Bytes that are no text come back, too.
+  const old = new Uint8Array([0x66, 0xff, 0x00]);
+  await Deno.writeFile(`${dir}/a`, old);
+  await Deno.chmod(`${dir}/a`, 0o640);
+  const files = ["a", "new", "b"].map((name) => (
+    { path: `${dir}/${name}`, text: "new", mode: 0o600 }
+  ));
+  // As where a file is mounted by itself.
+  const rename = async (from: string | URL, to: string | URL) => {
+    if (to === `${dir}/b`) throw new Deno.errors.Busy("it is in use");
+    await Deno.rename(from, to);
+  };
+  const why = `Cannot write ${dir}/b: it is in use`;
+  await assertRejects(() => replaceFiles(files, rename), UsageError, why);
+  assertEquals(await Deno.readFile(`${dir}/a`), old);
+  assertEquals([names(dir), mode(`${dir}/a`)], [["a"], 0o640]);
+});
+
 test("withFiles: one after the other, also where links lead", async (dir) => {
   await Deno.mkdir(`${dir}/a`);
   await Deno.mkdir(`${dir}/b`);

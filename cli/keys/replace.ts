@@ -79,32 +79,80 @@ async function placeOf(path: string): Promise<string> {
 
 /**
  * Writes all files beside their places, then renames each into its own, in this
- * order, with the owner and the mode of the one that it replaces. To be called
- * within {@linkcode withFiles}. A run that is killed between two renames leaves
- * the first files new and the others old; the next run replaces them all.
+ * order, with the owner and the mode of the one that it replaces. If one of them
+ * cannot be written, all are as they were before. To be called within
+ * {@linkcode withFiles}. A run that is killed between two renames leaves the
+ * first files new and the others old; the next run replaces them all.
+ *
+ * @param rename Stands in for `Deno.rename` in tests.
  */
-export async function replaceFiles(files: NewFile[]): Promise<void> {
-  const written: { from: string; to: string; text: string }[] = [];
+export async function replaceFiles(
+  files: NewFile[],
+  rename = Deno.rename,
+): Promise<void> {
+  const written: Written[] = [];
+  const renamed: Written[] = [];
+  let path = "";
   try {
-    for (const [index, { path, text, mode }] of files.entries()) {
+    for (const [index, file] of files.entries()) {
+      path = file.path;
       const to = await placeOf(path);
       // The same name each time, so that a killed run leaves nothing for long.
       const from = join(dirname(to), `.${basename(to)}.${index}.new`);
-      written.push({ from, to, text });
+      const old = await readOld(to);
+      written.push({ path, from, to, text: file.text, old });
       await remove(from);
-      await writeAs(await infoOf(to), from, text, mode);
+      await writeAs(old?.info, from, file.text, file.mode);
     }
-    for (const { from, to } of written) await Deno.rename(from, to);
-    const last = new Map(written.map(({ to, text }) => [to, text]));
-    for (const [to, text] of last) {
-      if (await Deno.readTextFile(to) === text) continue;
-      throw new Error(`${to} was changed by another program meanwhile`);
+    for (const file of written) {
+      path = file.path;
+      await rename(file.from, file.to);
+      renamed.push(file);
     }
   } catch (error) {
-    throw new UsageError(`Cannot write ${files[0]!.path}: ${whyNot(error)}`);
+    for (const file of renamed.reverse()) await restore(file).catch(() => {});
+    throw new UsageError(`Cannot write ${path}: ${whyNot(error)}`);
   } finally {
     for (const { from } of written) await remove(from).catch(() => {});
   }
+  const last = new Map(written.map((file) => [file.to, file]));
+  for (const { path, to, text } of last.values()) {
+    if (await Deno.readTextFile(to) === text) continue;
+    throw new UsageError(
+      `Cannot write ${path}: another program has changed it meanwhile`,
+    );
+  }
+}
+
+/** A file that is written beside its place. */
+interface Written {
+  path: string;
+  from: string;
+  to: string;
+  text: string;
+  /** What is in its place; undefined if nothing is. */
+  old: OldFile | undefined;
+}
+
+interface OldFile {
+  bytes: Uint8Array;
+  info: Deno.FileInfo;
+}
+
+async function readOld(path: string): Promise<OldFile | undefined> {
+  try {
+    return { bytes: await Deno.readFile(path), info: await Deno.stat(path) };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Puts back what was in a file's place. */
+async function restore({ from, to, old }: Written): Promise<void> {
+  if (old === undefined) return await remove(to);
+  await writeAs(old.info, from, old.bytes, 0o600);
+  await Deno.rename(from, to);
 }
 
 async function remove(path: string): Promise<void> {
@@ -112,15 +160,6 @@ async function remove(path: string): Promise<void> {
     await Deno.remove(path);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
-}
-
-async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
-  try {
-    return await Deno.stat(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
   }
 }
 
@@ -132,7 +171,7 @@ async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
 async function writeAs(
   old: Deno.FileInfo | undefined,
   path: string,
-  text: string,
+  text: string | Uint8Array,
   mode: number,
 ): Promise<void> {
   // Nobody else may open it before it has its owner and its mode.

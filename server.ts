@@ -14,6 +14,7 @@ import { onHangUp } from "./cli/hangup.ts";
 import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
 import { Credentials } from "./cli/credentials.ts";
 import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
+import { Expiry } from "./cli/server/expiry.ts";
 import {
   listenAs,
   readBackends,
@@ -31,6 +32,7 @@ import { count, mayFinish, stopped } from "./cli/terminal/words.ts";
 import { withAdvice } from "./cli/advice/tls_advice.ts";
 import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
+import type { ListenerCredentials } from "./lib/deno.ts";
 import type { Handler } from "./handlers/handler.ts";
 import { upperCase } from "./handlers/upper_case.ts";
 import type { Address } from "./tunnel/address.ts";
@@ -139,12 +141,17 @@ async function main(args: Args): Promise<number> {
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
-  const certPath = args.text("cert")!;
+  const expiry = new Expiry(args.text("cert")!, log);
+  const announce = (credentials: ListenerCredentials) => {
+    announceCredentials(credentials, log);
+    metrics.certificate = credentials.cert;
+    expiry.follow(credentials.cert);
+  };
   credentials.follow({
     take: (credentials) => listener.reload(credentials),
     taken: (credentials) => {
       log("reload", "certificate and keys read again");
-      announceCredentials(credentials, certPath, log);
+      announce(credentials);
     },
     failed: (error) => {
       const message = `nothing reloaded: ${messageOf(error)}`;
@@ -172,7 +179,7 @@ async function main(args: Args): Promise<number> {
         : "sending text back in upper case",
     );
   }
-  announceCredentials(first, certPath, log);
+  announce(first);
   if (args.is("no-tls")) {
     log(
       "warning",

@@ -377,6 +377,7 @@ test("OpenTelemetry is told of channels, bytes and refusals", async (dir) => {
   const names = [
     "innerlock.channels",
     "innerlock.channels.live",
+    "innerlock.certificate.expiry",
     "innerlock.bytes",
     "innerlock.refused",
     "innerlock.handshake.duration",

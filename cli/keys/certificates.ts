@@ -7,6 +7,7 @@
 
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
+import { dirname } from "node:path";
 import { canonical, isName } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
 import { formatPem, parsePem } from "./pem.ts";
@@ -37,11 +38,18 @@ export function hasIssuer(cert: string): boolean {
     .some((one) => new X509Certificate(one).subject === issuer);
 }
 
-/** A warning about a certificate's dates, if there is one. */
-export function timeWarning(path: string, cert: string): string | undefined {
+/**
+ * A warning about a certificate's dates, if there is one, with what mends it.
+ *
+ * @param now The time, as `Date.now` gives it.
+ */
+export function timeWarning(
+  path: string,
+  cert: string,
+  now = Date.now(),
+): string | undefined {
   const { validFrom, validTo } = new X509Certificate(cert);
   const [start, end] = [new Date(validFrom), new Date(validTo)];
-  const now = Date.now();
   const left = end.getTime() - now;
   const at = (time: Date) =>
     time.toISOString().replace("T", " at ").replace(/\.\d+Z/, " UTC");
@@ -49,13 +57,28 @@ export function timeWarning(path: string, cert: string): string | undefined {
     return `${path} is not valid until ${at(start)}: clients refuse it; set ` +
       "the clock, or wait";
   }
+  const renewal = renewalOf(path, cert);
   if (left < 0) {
     return `${path} expired on ${at(end)}: clients refuse it; set the ` +
-      "clock, or make a new one with 'deno task certs'";
+      `clock, or ${renewal}`;
   }
   if (left >= WARNING_TIME) return undefined;
-  return `${path} expires on ${at(end)}; renew it ('deno task certs --renew' ` +
-    "makes a new one, which every client then needs)";
+  return `${path} expires on ${at(end)}; ${renewal}`;
+}
+
+/** When a certificate expires, as `Date.now` gives the time. */
+export function expiryOf(cert: string): number {
+  return new Date(new X509Certificate(cert).validTo).getTime();
+}
+
+/** How a certificate is renewed: by us, or by the CA that has signed it. */
+function renewalOf(path: string, cert: string): string {
+  if (!describeCertificate(cert).isSelfSigned) {
+    return "get a new one from its CA";
+  }
+  const folder = dirname(path);
+  const out = folder === "certs" ? "" : ` --out ${folder}`;
+  return `renew it with 'deno task certs --renew${out}'`;
 }
 
 /** `DNS:` a name, `IP:` an address; undefined if a host is neither. */
@@ -81,8 +104,15 @@ export interface CertificateInfo {
   names: string[];
 }
 
-/** Reads the first of the certificates that {@linkcode certificatesOf} gave. */
-export function describeCertificate(cert: string): CertificateInfo {
+/**
+ * Reads the first of the certificates that {@linkcode certificatesOf} gave.
+ *
+ * @param now The time, as `Date.now` gives it.
+ */
+export function describeCertificate(
+  cert: string,
+  now = Date.now(),
+): CertificateInfo {
   const x509 = new X509Certificate(cert);
   const end = new Date(x509.validTo);
   const listed = (x509.subjectAltName ?? "").matchAll(
@@ -91,7 +121,7 @@ export function describeCertificate(cert: string): CertificateInfo {
   return {
     fingerprint: `SHA-256 ${x509.fingerprint256}`,
     expires: end.toISOString().slice(0, 10),
-    isCurrent: end.getTime() > Date.now(),
+    isCurrent: end.getTime() > now,
     isSelfSigned: x509.issuer === x509.subject,
     names: Array.from(listed, ([, host]) => canonical(host!))
       .filter((host) => subjectAltName(host) !== undefined),

@@ -9,18 +9,14 @@ import type { ListenerCredentials } from "../../lib/deno.ts";
 import { toPskMap } from "../../lib/lock/psk.ts";
 import { type Address, format } from "../../tunnel/address.ts";
 import { connectPlain } from "../../tunnel/plain.ts";
-import { describeCertificate, timeWarning } from "../keys/certificates.ts";
+import { describeCertificate } from "../keys/certificates.ts";
 import { messageOf } from "../advice/errors.ts";
 import type { Log } from "./log.ts";
 import { count } from "../terminal/words.ts";
 
-/**
- * Logs how many identities there are and what the certificate says, with a
- * warning where its dates call for one.
- */
+/** Logs how many identities there are and what the certificate says. */
 export function announceCredentials(
   { psk, cert }: ListenerCredentials,
-  certPath: string,
   log: Log,
 ): void {
   const identities = toPskMap(psk).size;
@@ -34,8 +30,6 @@ export function announceCredentials(
     `the certificate is for ${names}; ${fingerprint}, valid until ${expires}`,
     { names, fingerprint, expires },
   );
-  const warning = timeWarning(certPath, cert);
-  if (warning) log("warning", warning);
 }
 
 /**

@@ -7,6 +7,7 @@
 
 import { metrics } from "@opentelemetry/api";
 import type { Channel } from "../../lib/mod.ts";
+import { expiryOf } from "../keys/certificates.ts";
 import type { Reason } from "./clients.ts";
 
 /** Counts channels, bytes and handshakes. */
@@ -25,11 +26,21 @@ export class Metrics {
     { description: "Time of the handshakes that succeeded", unit: "s" },
   );
 
+  /** The certificate in use; undefined without TLS. */
+  certificate: string | undefined;
+
   /** Begins to measure. */
   constructor() {
     this.#meter.createObservableUpDownCounter("innerlock.channels.live", {
       description: "Live channels",
     }).addCallback((result) => result.observe(this.#live.size));
+    this.#meter.createObservableGauge("innerlock.certificate.expiry", {
+      description: "When the certificate expires, in Unix time",
+      unit: "s",
+    }).addCallback((result) => {
+      if (this.certificate === undefined) return;
+      result.observe(expiryOf(this.certificate) / 1000);
+    });
     this.#meter.createObservableCounter("innerlock.bytes", {
       description: "Bytes of data, by direction",
       unit: "By",

@@ -67,8 +67,8 @@ function mutated(original: Bytes): fc.Arbitrary<Bytes> {
 /** What a peer said in the golden transcript. */
 const saidBy = (frames: { frame?: string }[]) =>
   concat(frames.map(({ frame = "" }) => Uint8Array.fromHex(frame)));
-const clientSaid = saidBy(transcript.client_to_server);
-const serverSaid = saidBy(transcript.server_to_client);
+const clientSaid = saidBy(transcript.call.client_to_server);
+const serverSaid = saidBy(transcript.call.server_to_client);
 
 const line = fc.oneof(
   fc.string({ unit: "binary", maxLength: 100 }),

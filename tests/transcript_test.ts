@@ -9,7 +9,9 @@ import {
   initiate,
   respond,
 } from "../lib/lock/handshake.ts";
-import { Type } from "../lib/lock/message.ts";
+import { encodeFrames } from "../lib/lock/frame.ts";
+import { MessageSeal, Type } from "../lib/lock/message.ts";
+import { HandshakeState } from "../lib/lock/noise.ts";
 import { parsePsk } from "../lib/mod.ts";
 import { Receiver } from "../lib/lock/receiver.ts";
 import { Sender } from "../lib/lock/sender.ts";
@@ -22,12 +24,65 @@ import { keyPair } from "./x25519.ts";
 
 interface Entry {
   type: string;
+  plaintext?: string;
   frame?: string;
   count?: number;
   sha256?: string;
 }
 
-Deno.test("innerlock/1: the golden transcript, byte for byte, both sides", async () => {
+interface Session {
+  identity: string;
+  handshake_hash: string;
+  client_to_server: Entry[];
+  server_to_client: Entry[];
+}
+
+const { psk, client_ephemeral, server_ephemeral, ...sessions } = transcript;
+const { call } = sessions;
+
+for (const name of ["call", "bye", "offer"] as const) {
+  Deno.test(`transcript: ${name}, its frames are its plaintexts sealed`, async () => {
+    await assertSealed(sessions[name]);
+  });
+}
+
+/** Both handshakes, and the messages under the keys that they give. */
+async function assertSealed(session: Session): Promise<void> {
+  const [[hello, message1, ...up], [message2, ...down]] = [
+    session.client_to_server,
+    session.server_to_client,
+  ] as [[Entry, Entry, ...Entry[]], [Entry, ...Entry[]]];
+  const prologue = Uint8Array.fromHex(hello.plaintext!);
+  const text = new TextDecoder().decode(prologue);
+  assertEquals(text, `innerlock/1 ${session.identity}`);
+  assertEquals(hello.frame, encodeFrames([prologue]).toHex());
+  const side = async (ephemeral: string) =>
+    await HandshakeState.initialize({
+      prologue,
+      psk: Uint8Array.fromHex(psk),
+      e: await keyPair(ephemeral),
+    });
+  const client = await side(client_ephemeral);
+  const server = await side(server_ephemeral);
+  const sent1 = await client.writeMessage1();
+  await server.readMessage1(sent1);
+  const sent2 = await server.writeMessage2();
+  await client.readMessage2(sent2);
+  assertEquals(message1.frame, encodeFrames([sent1]).toHex());
+  assertEquals(message2.frame, encodeFrames([sent2]).toHex());
+  assertEquals(client.handshakeHash.toHex(), session.handshake_hash);
+  for (const [i, cipher] of (await client.split()).entries()) {
+    const seal = new MessageSeal(cipher);
+    for (const { plaintext, frame } of [up, down][i]!) {
+      // What follows a rekey is tried below.
+      if (plaintext === undefined) break;
+      const sealed = await seal.seal(Uint8Array.fromHex(plaintext));
+      assertEquals(encodeFrames([sealed]).toHex(), frame);
+    }
+  }
+}
+
+Deno.test("transcript: call, byte for byte, both sides", async () => {
   const sent: Record<"up" | "down", Uint8Array<ArrayBuffer>[]> = {
     up: [],
     down: [],
@@ -38,21 +93,21 @@ Deno.test("innerlock/1: the golden transcript, byte for byte, both sides", async
   };
   const [clientEnd, serverEnd] = duplex(record("up"), record("down"))
     .map(toTransport);
-  const { identity } = transcript;
-  const psks = parsePsk(`${identity}:${transcript.psk}`);
+  const { identity } = call;
+  const psks = parsePsk(`${identity}:${psk}`);
   const tracer = new Tracer();
   const accepting = respond(
     serverEnd!,
     psks,
     tracer,
-    await keyPair(transcript.server_ephemeral),
+    await keyPair(server_ephemeral),
   );
   const client = await initiate(
     clientEnd!,
     psks.get(identity)!,
     identity,
     tracer,
-    await keyPair(transcript.client_ephemeral),
+    await keyPair(client_ephemeral),
   );
   const fail = (cause: unknown) => {
     throw cause;
@@ -63,8 +118,8 @@ Deno.test("innerlock/1: the golden transcript, byte for byte, both sides", async
   const down = new Sender(serverEnd!, server.sending, fail);
   down.sendControl(Type.pong);
 
-  assertEquals(client.handshakeHash.toHex(), transcript.handshake_hash);
-  assertEquals(server.handshakeHash.toHex(), transcript.handshake_hash);
+  assertEquals(client.handshakeHash.toHex(), call.handshake_hash);
+  assertEquals(server.handshakeHash.toHex(), call.handshake_hash);
 
   const hearing = Promise.all([hear(server), hear(client)]);
   up.sendControl(Type.open);
@@ -77,8 +132,8 @@ Deno.test("innerlock/1: the golden transcript, byte for byte, both sides", async
     "hello|after the rekey|",
     "HELLO|AFTER THE REKEY|",
   ]);
-  await assertBytes(sent.up, transcript.client_to_server);
-  await assertBytes(sent.down, transcript.server_to_client);
+  await assertBytes(sent.up, call.client_to_server);
+  await assertBytes(sent.down, call.server_to_client);
 });
 
 /** What the transcript's direction says after its first messages. */
@@ -148,10 +203,10 @@ testUnless(
   async () => {
     const path = new URL("../docs/PROTOCOL.md", import.meta.url);
     const page = (await Deno.readTextFile(path)).replace(/\s/g, "");
-    const entries = [transcript.client_to_server, transcript.server_to_client];
+    const entries = [call.client_to_server, call.server_to_client];
     for (const { frame } of entries.flat()) {
       assertStringIncludes(page, frame ?? "");
     }
-    assertStringIncludes(page, transcript.handshake_hash);
+    assertStringIncludes(page, call.handshake_hash);
   },
 );

@@ -36,7 +36,11 @@ export {
   type ClientOptions,
   connectChannel,
 } from "./lock/channel.ts";
-export { ChannelError, type ChannelErrorCode } from "./lock/errors.ts";
+export {
+  ChannelError,
+  type ChannelErrorCode,
+  type ChannelErrorOptions,
+} from "./lock/errors.ts";
 export { parsePsk, type PskMap } from "./lock/psk.ts";
 export type { FrameTrace } from "./lock/trace.ts";
 export type { Addr, StreamPair, Transport } from "./lock/transport.ts";

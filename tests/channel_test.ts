@@ -135,12 +135,12 @@ Deno.test("Channel: a reader with its own buffer may ask for a minimum", async (
   await endAll(client, server);
 });
 
-Deno.test("Channel: a cut is an error for a reader with its own buffer", async () => {
+Deno.test("Channel: a bye is an error for a reader with its own buffer", async () => {
   const [client, server] = await channels();
   const reader = server.readable.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(10));
   client.abort();
-  await assertFails(reading, "cut");
+  await assertFails(reading, "aborted");
 });
 
 Deno.test("Channel: a buffer may be used again after a write", async () => {
@@ -253,20 +253,20 @@ Deno.test("Channel: bytes are counted when they are taken and when they are read
   assertEquals(server.bytesReceived, 5);
 });
 
-Deno.test("Channel: abort is a cut for the peer", async () => {
+Deno.test("Channel: the peer is told of an abort", async () => {
   const [client, server] = await channels();
   client.abort();
-  await assertFails(bytesOf(server.readable), "cut");
+  await assertFails(bytesOf(server.readable), "aborted");
   await assertFails(client.closed, "aborted");
   await assertFails(client.readable.getReader().closed, "aborted");
-  await assertFails(server.closed, "cut");
+  await assertFails(server.closed, "aborted");
 });
 
 Deno.test("Channel: cancelling the reader gives the channel up", async () => {
   const [client, server] = await channels();
   await client.readable.cancel();
   await assertFails(client.closed, "aborted");
-  await assertFails(server.closed, "cut");
+  await assertFails(server.closed, "aborted");
 });
 
 Deno.test("Channel: leaving its block early is no end", async () => {
@@ -276,7 +276,7 @@ Deno.test("Channel: leaving its block early is no end", async () => {
     peer = server;
     await using _ = client;
   }
-  await assertFails(peer.closed, "cut");
+  await assertFails(peer.closed, "aborted");
 });
 
 Deno.test("Channel: writes that overlap never share a nonce", async () => {
@@ -307,8 +307,8 @@ Deno.test("writable: aborting it gives the channel up", async () => {
   await client.writable.abort();
   const error = await assertRejects(() => client.closed, ChannelError);
   assertEquals(error.code, "aborted");
-  const cut = await assertRejects(() => server.closed, ChannelError);
-  assertEquals(cut.code, "cut");
+  const told = await assertRejects(() => server.closed, ChannelError);
+  assertEquals(told.code, "aborted");
 });
 
 Deno.test("Channel: streams beneath that fail are a cut, and nobody is left with it", async () => {
@@ -404,7 +404,7 @@ for (
       for (const failed of [client.closed, writer.closed]) {
         assertEquals(await failed.catch((reason) => reason), error);
       }
-      await assertFails(reading, "cut");
+      await assertFails(reading, "aborted");
     }
   });
 }
@@ -468,7 +468,7 @@ Deno.test("Channel: it reads and writes as a Deno.Conn does", async () => {
   await Promise.all([client.closed, server.closed]);
 });
 
-Deno.test("Channel: close() before both ends is a cut", async () => {
+Deno.test("Channel: close() before both ends gives it up", async () => {
   for (const says of ["nothing", "its end"]) {
     const [client, server] = await channels();
     if (says === "its end") await client.closeWrite();
@@ -476,7 +476,7 @@ Deno.test("Channel: close() before both ends is a cut", async () => {
     await assertFails(client.closed, "aborted");
     await assertFails(client.read(new Uint8Array(1)), "aborted");
     await assertFails(client.write(new Uint8Array(1)), "aborted");
-    await assertFails(server.closed, "cut");
+    await assertFails(server.closed, "aborted");
     // Once more changes nothing.
     client.close();
     client.abort(new Error("too late"));
@@ -573,14 +573,14 @@ Deno.test("Channel: over a channel that is cut, it is cut", async () => {
   const error = await assertRejects(() => client.closed, ChannelError);
   assertEquals([error.code, error.cause], ["cut", reason]);
   await assertFails(server.read(new Uint8Array(10)), "cut");
-  await assertFails(far.closed, "cut");
+  await assertFails(far.closed, "aborted");
 });
 
-Deno.test("Channel: one that is given up cuts what carries it", async () => {
+Deno.test("Channel: one that is given up gives up what carries it", async () => {
   const [near, far] = await channels(pipe());
   const [client, server] = await channels([near, far]);
   client.abort();
   await assertFails(near.closed, "aborted");
-  await assertFails(far.closed, "cut");
-  await assertFails(server.closed, "cut");
+  await assertFails(far.closed, "aborted");
+  await assertFails(server.closed, "aborted");
 });

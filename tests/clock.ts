@@ -1,6 +1,6 @@
 /** A clock for tests, which stands still until they say so. */
 
-import type { Clock, Timer } from "../lib/lock/keepalive.ts";
+import type { Clock, Timer } from "../lib/lock/clock.ts";
 
 export class FakeClock implements Clock {
   #now = 0;

@@ -93,7 +93,13 @@ export function pipe(): [PipeEnd, PipeEnd] {
   return [new PipeEnd(down, up), new PipeEnd(up, down)];
 }
 
+/** So many turns of the event loop are more than anything in memory takes. */
+const TURNS = 50;
+
 /** By then all that can happen in memory has happened. */
-export function settled(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve));
+export async function settled(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve));
+  for (let turn = 0; turn < TURNS; turn++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 }

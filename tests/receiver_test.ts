@@ -99,6 +99,50 @@ Deno.test("Receiver: while frames are being opened no more than those are read",
   near.close();
 });
 
+for (
+  const [name, text, most] of [
+    ["long frames", [data, ...new Uint8Array(60_000)], 2],
+    ["pings", [ping], 65],
+    ["data of one byte", [data, 0], 65],
+  ] as const
+) {
+  Deno.test(`Receiver: ${name} without pause let others have their turn`, async () => {
+    // Each read is over at once, as where TLS has more in its buffer.
+    const frames = plain(...Array(16).fill(text));
+    const source = {
+      read(p: Uint8Array) {
+        const count = Math.min(p.length, frames.length - offset);
+        p.set(frames.subarray(offset, offset + count));
+        offset = (offset + count) % frames.length;
+        return Promise.resolve(count);
+      },
+    };
+    let offset = 0;
+    let opened = 0;
+    const seal: Seal = {
+      ...PLAIN,
+      open: (frame) => {
+        opened++;
+        return PLAIN.open(frame);
+      },
+    };
+    const subject = new Receiver(new FrameReader(source), seal, new Notes());
+    const running = subject.run();
+    const reading = (async () => {
+      const p = new Uint8Array(65_536);
+      while (true) await subject.read(p);
+    })();
+    for (let turn = 0; turn < 5; turn++) {
+      const before = opened;
+      await new Promise((resolve) => setImmediate(resolve));
+      assertEquals(opened - before <= 2 * most, true, `${opened - before}`);
+    }
+    subject.stop(new RangeError("enough"));
+    await assertRejects(() => reading, RangeError);
+    await running;
+  });
+}
+
 Deno.test("Receiver: what is opened out of order is delivered in order", async () => {
   const opened = [1, 2, 3].map(() => Promise.withResolvers<Bytes>());
   const frames = [...opened];

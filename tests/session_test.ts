@@ -78,7 +78,9 @@ for (
     ["an end of the server before ours", "standby", [end]],
     ["data after the end", "server", [open, data("hi"), end, data("x")]],
     ["a second end", "server", [open, end, end]],
-    ["an unknown type", "server", [open, new Uint8Array([5])]],
+    ["an unknown type", "server", [open, new Uint8Array([7])]],
+    ["a bye without a code", "server", [open, new Uint8Array([5])]],
+    ["a bye of two codes", "server", [open, new Uint8Array([5, 1, 1])]],
     ["no type", "server", [open, new Uint8Array([255])]],
     ["empty data", "server", [open, new Uint8Array([0])]],
     ["an end with a body", "server", [open, new Uint8Array([1, 0])]],
@@ -353,7 +355,27 @@ Deno.test("Session: one that has failed does not open any more", async () => {
   const { session, peer } = await start("client");
   session.abort(new RangeError("enough"));
   assertThrows(() => session.open(), RangeError, "enough");
+  assertEquals(await hear(peer), "ping");
+  assertEquals(await peer.hear(), new Uint8Array([Type.bye, 6]));
   assertEquals(await hear(peer), "closed");
+});
+
+Deno.test("Session: it is confirmed by the peer's first message, not before", async () => {
+  const { session, peer } = await start("client");
+  let isConfirmed = false;
+  session.confirmed.then(() => isConfirmed = true, () => {});
+  await settled();
+  assertEquals(isConfirmed, false);
+  await peer.say(pong);
+  await session.confirmed;
+  session.abort(new RangeError("enough"));
+  await assertRejects(() => session.closed, RangeError);
+});
+
+Deno.test("Session: one that ends before it is confirmed says why", async () => {
+  const { session, peer } = await start("client");
+  await peer.close();
+  await assertFails(session.confirmed, "cut");
 });
 
 Deno.test("Session: after closeWrite() there is nothing to write", async () => {

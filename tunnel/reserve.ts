@@ -4,7 +4,7 @@
  * @module
  */
 
-import { CLOCK, type Clock, type Timer } from "../lib/lock/keepalive.ts";
+import { CLOCK, type Clock, type Timer } from "../lib/lock/clock.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 
 /** The first pause after a failure, in milliseconds; it doubles each time. */

@@ -244,6 +244,12 @@ export class Channel implements Transport, AsyncDisposable {
   /** Resolves when the stream has begun. @ignore */
   readonly opened: Promise<void>;
 
+  /**
+   * Client: resolves when the server has taken the proof. Rejects with what ended
+   * the channel before. @ignore
+   */
+  readonly confirmed: Promise<void>;
+
   readonly #session: Session;
   #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
   #writable: WritableStream<ArrayBufferLike | ArrayBufferView> | undefined;
@@ -262,6 +268,7 @@ export class Channel implements Transport, AsyncDisposable {
     this.#session = session;
     this.closed = session.closed;
     this.opened = session.opened;
+    this.confirmed = session.confirmed;
   }
 
   /** How many bytes of data this side has sent, queued ones included. */
@@ -272,6 +279,16 @@ export class Channel implements Transport, AsyncDisposable {
   /** How many bytes of data have been received and read. */
   get bytesReceived(): number {
     return this.#session.bytesReceived;
+  }
+
+  /** How long the peer has been silent, in milliseconds. @ignore */
+  get silence(): number {
+    return this.#session.silence;
+  }
+
+  /** Pings the peer; resolves when it has said something since. @ignore */
+  probe(): Promise<void> {
+    return this.#session.probe();
   }
 
   /**
@@ -338,8 +355,11 @@ export class Channel implements Transport, AsyncDisposable {
   }
 
   /**
-   * Closes the connection without an end, which the peer sees as a cut. Does
-   * nothing if the channel is closed.
+   * Gives the channel up without an end. Both directions fail at once. The peer
+   * is told the code if the reason is a {@linkcode ChannelError} of code
+   * `service`, `backend`, `limit`, `revoked`, `stopping` or `timeout`, and
+   * `aborted` otherwise; `closed` rejects once that is written, or after a second.
+   * Does nothing if the channel is closed.
    *
    * @param reason The error for both directions, as with
    * `AbortController.abort()`; by default a {@linkcode ChannelError} `aborted`.

@@ -16,9 +16,11 @@
  * | `cut` | the connection closed before the peer ended its stream |
  * | `timeout` | a time limit passed, or the peer answered no ping |
  * | `revoked` | the identity's key was removed or replaced |
- * | `service` | the client asked for a service that the listener does not have |
- * | `limit` | the listener had to make room for another connection |
- * | `aborted` | this side gave the channel up |
+ * | `service` | the client asked for a service that the server does not have |
+ * | `backend` | what stands behind the service cannot be reached, or broke its connection |
+ * | `limit` | the server had no room for the client, or had to make room for another |
+ * | `stopping` | the server is stopping |
+ * | `aborted` | the program, or whoever it serves, gave the channel up |
  */
 export type ChannelErrorCode =
   | "refused"
@@ -29,14 +31,23 @@ export type ChannelErrorCode =
   | "timeout"
   | "revoked"
   | "service"
+  | "backend"
   | "limit"
+  | "stopping"
   | "aborted";
+
+/** What a {@linkcode ChannelError} takes in addition. */
+export interface ChannelErrorOptions extends ErrorOptions {
+  /** Whether the peer gave the channel up, and said why. @default {false} */
+  isFromPeer?: boolean;
+}
 
 /**
  * A channel failed, or could not be made.
  *
- * The code is for this side's program and log. The peer learns nothing: it only
- * sees a connection that closes.
+ * Until both sides have proved the key, the peer learns nothing of it: it only
+ * sees a connection that closes. Later, whoever gives a channel up tells the peer
+ * the code. For what was forged, damaged or out of order, silence stays.
  *
  * @example Tell a wrong key from a network that failed
  * ```ts
@@ -57,17 +68,25 @@ export class ChannelError extends Error {
   /** Why the channel failed. */
   readonly code: ChannelErrorCode;
 
+  /** Whether the peer gave the channel up, and said why. */
+  readonly isFromPeer: boolean;
+
   /**
    * Makes the error.
    *
    * @param code Why the channel failed.
    * @param message What failed, on what, and what to do: a sentence without
    * period.
-   * @param options The error beneath, as `cause`.
+   * @param options The error beneath, as `cause`, and whether the peer said it.
    */
-  constructor(code: ChannelErrorCode, message: string, options?: ErrorOptions) {
+  constructor(
+    code: ChannelErrorCode,
+    message: string,
+    { isFromPeer = false, ...options }: ChannelErrorOptions = {},
+  ) {
     super(message, options);
     this.code = code;
+    this.isFromPeer = isFromPeer;
   }
 }
 

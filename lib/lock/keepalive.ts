@@ -4,28 +4,13 @@
  * @module
  */
 
+import { CLOCK, type Clock, type Timer } from "./clock.ts";
+
 /**
  * How long a peer may be silent before it is pinged, in milliseconds. Many boxes
  * close a connection that has been silent for 60 s.
  */
 export const IDLE_TIMEOUT = 25_000;
-
-/** What {@linkcode Clock.after} returns. */
-export type Timer = ReturnType<typeof setTimeout>;
-
-/** Time, in milliseconds. */
-export interface Clock {
-  now(): number;
-  after(time: number, callback: () => void): Timer;
-  clear(timer: Timer | undefined): void;
-}
-
-/** The runtime's own. */
-export const CLOCK: Clock = {
-  now: () => performance.now(),
-  after: (time, callback) => setTimeout(callback, time),
-  clear: (timer) => clearTimeout(timer),
-};
 
 /**
  * Pings a peer that has been silent for an interval, and gives it up when it

@@ -10,7 +10,15 @@ import { ChannelError } from "./errors.ts";
 import { type CipherState, EMPTY } from "./noise.ts";
 
 /** The types of transport messages. */
-export const Type = { data: 0, end: 1, ping: 2, pong: 3, open: 4 } as const;
+export const Type = {
+  data: 0,
+  end: 1,
+  ping: 2,
+  pong: 3,
+  open: 4,
+  bye: 5,
+  offer: 6,
+} as const;
 
 /** One of {@linkcode Type}. */
 export type Type = typeof Type[keyof typeof Type];
@@ -21,14 +29,17 @@ export const TYPE_LENGTH = 1;
 /** Length of the shortest message when sealed: a type and a tag, in bytes. */
 export const MIN_MESSAGE_LENGTH = TYPE_LENGTH + TAG_LENGTH;
 
+/** Length of a bye's plaintext, in bytes: a type and a code. */
+const BYE_LENGTH = 2;
+
 /** After this many messages, a direction's key is replaced. */
 export const REKEY_INTERVAL = 65_536n;
 
 /**
  * The type of a transport plaintext.
  *
- * @throws {ChannelError} `protocol` if there is no such type, a data message is
- * empty or another one is not.
+ * @throws {ChannelError} `protocol` if there is no such type, or its body may not
+ * have this length.
  */
 export function messageType(plaintext: Bytes): Type {
   const type = plaintext[0];
@@ -41,7 +52,11 @@ export function messageType(plaintext: Bytes): Type {
     case Type.ping:
     case Type.pong:
     case Type.open:
+    case Type.offer:
       if (isEmpty) return type;
+      break;
+    case Type.bye:
+      if (plaintext.length === BYE_LENGTH) return type;
       break;
   }
   throw new ChannelError("protocol", "The peer sent a malformed message");

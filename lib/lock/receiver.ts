@@ -8,6 +8,7 @@
 import { type Bytes, SHORT_LENGTH } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import type { FrameReader } from "./frame.ts";
+import { Turns } from "./turns.ts";
 import { free } from "./memory.ts";
 import {
   messageType,
@@ -17,13 +18,16 @@ import {
   TYPE_LENGTH,
 } from "./message.ts";
 
+/** What a read costs that may have brought little: see {@linkcode Turns}. */
+const FILL_COST = 1024;
+
 /** How many frames may be read ahead of the data that was taken. */
 const READ_AHEAD = 8;
 
 /** Hears what is not data, in the order in which it came. */
 export interface Listener {
-  /** A message without a body. What it returns is awaited before the next. */
-  control(type: Exclude<Type, 0>): void | Promise<void>;
+  /** Another message. What it returns is awaited before the next. */
+  control(type: Exclude<Type, 0>, plaintext: Bytes): void | Promise<void>;
   /** Data came. It throws if none may come now. */
   data(): void;
   /** Reading pauses until the data that came is taken. */
@@ -49,11 +53,14 @@ export class Receiver {
   #taken = 0;
   /** How many frames have been read and not been dealt with. */
   #ahead = 0;
+  readonly #turns = new Turns();
   #room: PromiseWithResolvers<void> | undefined;
   /** Resolves when the frames so far have been delivered, if some are not. */
   #delivered: Promise<void> | undefined;
   #waiting: Waiting | undefined;
   #hasEnded = false;
+  /** What the peer gave the session up with, if it did. */
+  #last: { error: unknown } | undefined;
   /** Why the connection broke, if it did. */
   #cause: unknown;
   #stopped: { reason: unknown } | undefined;
@@ -91,6 +98,11 @@ export class Receiver {
     });
   }
 
+  /** Reads no more from the peer: what came before can still be taken. */
+  finish(error: unknown): void {
+    this.#last ??= { error };
+  }
+
   /** Takes nothing more: reads reject. */
   stop(reason: unknown): void {
     if (this.#stopped) return;
@@ -116,12 +128,16 @@ export class Receiver {
   }
 
   async #receive(fail: (error: unknown) => void): Promise<void> {
-    while (!this.#stopped) {
+    while (!this.#stopped && !this.#last) {
       if (this.#ahead >= READ_AHEAD) await this.#whenRoom(READ_AHEAD);
       const frame = this.#frames.take(MIN_MESSAGE_LENGTH);
       if (!frame) {
         try {
-          if (await this.#frames.fill()) continue;
+          if (await this.#frames.fill()) {
+            const turn = this.#turns.spend(FILL_COST);
+            if (turn) await turn;
+            continue;
+          }
         } catch (cause) {
           // A connection that breaks is cut, as one that ends before its time.
           this.#cause = cause;
@@ -129,6 +145,8 @@ export class Receiver {
         break;
       }
       this.#ahead++;
+      const turn = this.#turns.spend(frame.length);
+      if (turn) await turn;
       const plaintext = this.#seal.open(frame);
       if (plaintext instanceof Promise || this.#delivered) {
         const mine: Promise<void> = this.#deliverAfter(
@@ -145,8 +163,9 @@ export class Receiver {
       }
     }
     await this.#delivered;
-    if (this.#hasEnded || this.#stopped) return;
+    if (this.#stopped || (this.#hasEnded && !this.#last)) return;
     await this.#whenRoom(1);
+    if (this.#last) throw this.#last.error;
     throw new ChannelError("cut", "The peer cut the connection", {
       cause: this.#cause,
     });
@@ -161,7 +180,7 @@ export class Receiver {
   }
 
   #deliver(plaintext: Bytes): void | Promise<void> {
-    if (this.#stopped) return;
+    if (this.#stopped || this.#last) return;
     const type = messageType(plaintext);
     const isStream = type === Type.data || type === Type.end;
     if (isStream && this.#hasEnded) {
@@ -173,7 +192,7 @@ export class Receiver {
       return this.#serve();
     }
     this.#leave();
-    const waits = this.#listener.control(type);
+    const waits = this.#listener.control(type, plaintext);
     if (type === Type.end) {
       this.#hasEnded = true;
       this.#serve();

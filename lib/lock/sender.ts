@@ -14,7 +14,7 @@
 
 import { type Bytes, SHORT_LENGTH, TAG_LENGTH } from "./aes_gcm.ts";
 import { HEADER_LENGTH, putFrame } from "./frame.ts";
-import { CLOCK, type Clock, type Timer } from "./keepalive.ts";
+import { CLOCK, type Clock, type Timer } from "./clock.ts";
 import { free } from "./memory.ts";
 import { MIN_MESSAGE_LENGTH, type Seal, Type, TYPE_LENGTH } from "./message.ts";
 import { nextTurn } from "./runtime.ts";
@@ -75,6 +75,8 @@ export class Sender {
   #isRunning = false;
   /** Of a flush: resolves when all is written, or none will be. */
   #idle: PromiseWithResolvers<void> | undefined;
+  /** Why nothing more is taken, though what was taken is still written. */
+  #last: { reason: unknown } | undefined;
   #stopped: { reason: unknown } | undefined;
 
   /**
@@ -107,7 +109,7 @@ export class Sender {
    * The next call waits for that.
    */
   send(data: Uint8Array): Promise<void> | undefined {
-    if (this.#stopped) return undefined;
+    if (this.#stopped || this.#last) return undefined;
     this.#sendPongs();
     const rest = this.#stage(data);
     return rest.length > 0 ? this.#stageWhenRoom(rest) : undefined;
@@ -115,10 +117,24 @@ export class Sender {
 
   /** Sends a message without a body behind what was taken. */
   sendControl(type: Type): void {
-    if (this.#stopped) return;
+    if (this.#stopped || this.#last) return;
     this.#sendPongs();
     this.#sealStaged();
     this.#sealMessage(new Uint8Array([type]));
+  }
+
+  /**
+   * Sends a last message behind what was taken; resolves when it is written. What
+   * waits for room fails with the reason.
+   */
+  async finish(last: Bytes, reason: unknown): Promise<void> {
+    if (this.#stopped) return;
+    this.#sendPongs();
+    this.#sealStaged();
+    this.#last = { reason };
+    this.#sealMessage(last);
+    this.#room?.resolve();
+    await this.flush();
   }
 
   /**
@@ -127,7 +143,7 @@ export class Sender {
    * does not read may not fill our memory.
    */
   sendPong(): Promise<void> | undefined {
-    if (this.#stopped) return undefined;
+    if (this.#stopped || this.#last) return undefined;
     this.#pongsDue++;
     this.#pongTimer ??= this.#clock.after(PONG_DELAY, () => this.#sendPongs());
     if (this.#pongsWaiting < MAX_PONGS_WAITING) return undefined;
@@ -189,11 +205,12 @@ export class Sender {
   }
 
   async #whenRoom(): Promise<void> {
-    if (!this.#stopped) {
+    if (!this.#stopped && !this.#last) {
       this.#room ??= Promise.withResolvers();
       await this.#room.promise;
     }
-    if (this.#stopped) throw this.#stopped.reason;
+    const over = this.#stopped ?? this.#last;
+    if (over) throw over.reason;
   }
 
   /** Takes what there is room for; returns the rest. A seal may stop it. */

@@ -5,16 +5,14 @@
  * @module
  */
 
+import { byeError, encodeBye, reasonOf } from "./bye.ts";
+import { CLOCK, type Clock, type Timer } from "./clock.ts";
 import { ChannelError } from "./errors.ts";
+import type { Bytes } from "./aes_gcm.ts";
 import type { HandshakeResult } from "./handshake.ts";
-import {
-  CLOCK,
-  type Clock,
-  IDLE_TIMEOUT,
-  Keepalive,
-  type Timer,
-} from "./keepalive.ts";
+import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
 import { Type } from "./message.ts";
+import { serviceOf } from "./psk.ts";
 import { type Listener, Receiver } from "./receiver.ts";
 import { Sender } from "./sender.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
@@ -31,6 +29,9 @@ const CERTAIN_TIME = 1000;
 /** How long a server may take for its first sign after the open, in milliseconds. */
 const SIGN_TIMEOUT = 10_000;
 
+/** How long the transport may take for a bye, in milliseconds. */
+const BYE_TIMEOUT = 1000;
+
 /** What the client is to a session, and what the server. */
 export type Role = "client" | "server";
 
@@ -45,7 +46,14 @@ export class Session {
   /** Resolves when the stream has begun, rejects with what ended it before. */
   readonly opened: Promise<void>;
 
+  /**
+   * Client: resolves when the server has answered the first ping, so that it is
+   * known to have taken the proof. Rejects with what ended the session before.
+   */
+  readonly confirmed: Promise<void>;
+
   readonly #transport: Transport;
+  readonly #identity: string;
   readonly #sender: Sender;
   readonly #receiver: Receiver;
   readonly #keepalive: Keepalive;
@@ -55,6 +63,9 @@ export class Session {
   readonly #role: Role;
   readonly #closed = Promise.withResolvers<void>();
   readonly #opened = Promise.withResolvers<void>();
+  readonly #confirmed = Promise.withResolvers<void>();
+  /** Of the probes under way. */
+  #sign: PromiseWithResolvers<void> | undefined;
   /** What the next write, or the end, has to wait for. */
   #turn: Promise<void> | undefined;
   #bytesSent = 0;
@@ -77,12 +88,13 @@ export class Session {
    */
   constructor(
     transport: Transport,
-    { sending, receiving, frames }: HandshakeResult,
+    { identity, sending, receiving, frames }: HandshakeResult,
     role: Role,
     idleTimeout: number = IDLE_TIMEOUT,
     clock: Clock = CLOCK,
   ) {
     this.#transport = transport;
+    this.#identity = identity;
     this.#role = role;
     this.#idleTimeout = idleTimeout || IDLE_TIMEOUT;
     this.#clock = clock;
@@ -90,6 +102,9 @@ export class Session {
     this.closed.catch(() => {});
     this.opened = this.#turn = this.#opened.promise;
     this.opened.catch(() => {});
+    this.confirmed = this.#confirmed.promise;
+    this.confirmed.catch(() => {});
+    if (role === "server") this.#confirmed.resolve();
     this.#sender = new Sender(
       transport,
       sending,
@@ -100,10 +115,11 @@ export class Session {
     this.#keepalive = new Keepalive(
       idleTimeout,
       () => this.#ping(),
-      (silence) => this.#fail(silent(silence, "answered no ping")),
+      (silence) => this.abort(silent(silence, "answered no ping")),
       clock,
       () => this.#sender.lastWrite,
     );
+    this.#isProved = role === "server";
     if (role === "server") this.#sender.sendPong();
     this.#receiver.run().then(
       () => this.#connectionEnded(),
@@ -121,12 +137,25 @@ export class Session {
     return this.#receiver.taken;
   }
 
+  /** How long the peer has been silent, in milliseconds. */
+  get silence(): number {
+    return this.#keepalive.silence;
+  }
+
+  /** Pings the peer; resolves when it has said something since. */
+  async probe(): Promise<void> {
+    if (this.#failure) throw this.#failure.reason;
+    this.#sign ??= Promise.withResolvers();
+    this.#ping();
+    await this.#sign.promise;
+  }
+
   /**
    * Client: proves by a first ping that it is there now, if it has not. What is
    * said in the same turn shares its write.
    */
   prove(): void {
-    if (this.#isProved || this.#role === "server") return;
+    if (this.#isProved) return;
     this.#isProved = true;
     this.#sender.sendControl(Type.ping);
   }
@@ -176,9 +205,23 @@ export class Session {
     this.abort(new ChannelError("aborted", "The channel was closed"));
   }
 
-  /** Closes the connection without an end; the peer is told nothing. */
+  /**
+   * Gives the session up, without an end. Once the key is proved, the peer is told
+   * why, behind all that was sealed before.
+   */
   abort(error: unknown): void {
-    this.#fail(error);
+    if (this.#failure || this.#isClosed) return;
+    const maySayBye = this.#isProved && !this.haveBothEnded;
+    if (!maySayBye) return this.#fail(error);
+    this.#break(error);
+    this.#receiver.stop(error);
+    const limit = this.#clock.after(BYE_TIMEOUT, () => this.#fail(error));
+    this.#sender.finish(encodeBye(error), error)
+      .catch(() => {})
+      .finally(() => {
+        this.#clock.clear(limit);
+        this.#fail(error);
+      });
   }
 
   /** Whether each side has said its end. */
@@ -236,7 +279,7 @@ export class Session {
         if (!this.#isOpen) throw outOfOrder();
         this.#heard();
       },
-      control: (type) => {
+      control: (type, plaintext) => {
         this.#heard();
         switch (type) {
           case Type.open:
@@ -250,6 +293,10 @@ export class Session {
           case Type.ping:
             // After both ends nothing more can be said.
             return this.haveBothEnded ? undefined : this.#sender.sendPong();
+          case Type.bye:
+            return this.#heardBye(plaintext);
+          case Type.offer:
+            throw outOfOrder();
         }
       },
       deaf: () => this.#keepalive.deaf(),
@@ -259,6 +306,9 @@ export class Session {
 
   #heard(): void {
     this.#keepalive.heard();
+    this.#confirmed.resolve();
+    this.#sign?.resolve();
+    this.#sign = undefined;
     if (this.#closeTimer !== undefined) this.#awaitSign();
   }
 
@@ -332,13 +382,37 @@ export class Session {
     );
   }
 
+  /** The peer gives the session up; what it said before may still be read. */
+  #heardBye(bye: Bytes): void {
+    if (this.haveBothEnded) throw outOfOrder();
+    const error = byeError(reasonOf(bye), {
+      peer: this.#role === "client" ? "server" : "client",
+      identity: this.#identity,
+      service: serviceOf(this.#identity),
+      hasTalked: this.#receiver.taken > 0,
+    });
+    this.#break(error);
+    this.#sender.stop(error);
+    this.#receiver.finish(error);
+    closeQuietly(this.#transport);
+  }
+
   /** The first failure goes to every caller; the peer learns nothing. */
   #fail(reason: unknown): void {
     if (!this.#finish(reason)) return;
-    this.#failure = { reason };
+    this.#break(reason);
     this.#receiver.stop(reason);
-    this.#opened.reject(reason);
     this.#closed.reject(reason);
+  }
+
+  /** Nothing more may be said. */
+  #break(reason: unknown): void {
+    this.#failure ??= { reason };
+    this.#keepalive.stop();
+    this.#opened.reject(reason);
+    this.#confirmed.reject(reason);
+    this.#sign?.promise.catch(() => {});
+    this.#sign?.reject(reason);
   }
 
   #finish(reason?: unknown): boolean {

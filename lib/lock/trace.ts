@@ -15,7 +15,16 @@ export interface FrameTrace {
   /** Its number in that direction, from 1: the handshake's frames count too. */
   readonly number: number;
   /** What it is. */
-  readonly type: "hello" | "noise" | "data" | "end" | "ping" | "pong" | "open";
+  readonly type:
+    | "hello"
+    | "noise"
+    | "data"
+    | "end"
+    | "ping"
+    | "pong"
+    | "open"
+    | "bye"
+    | "offer";
   /** What it says, without the type; empty for a Noise message. */
   readonly plaintext: Uint8Array;
   /** What the frame carries, without its length; empty for a hello. */

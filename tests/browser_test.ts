@@ -107,7 +107,7 @@ testPage("a wrong key is refused, a cut is told", async (page) => {
     return [...refused, await code(client.read(new Uint8Array(1)))];
   `,
   );
-  assertEquals(result, ["refused", "refused", "cut"]);
+  assertEquals(result, ["refused", "refused", "aborted"]);
 });
 
 testPage("its WebSocket reaches our listener", async (page) => {

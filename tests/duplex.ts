@@ -65,7 +65,7 @@ export function watchTimers(holds?: number) {
       return held.size;
     },
     fire(): void {
-      for (const [timer, callback] of held) {
+      for (const [timer, callback] of [...held]) {
         held.delete(timer);
         callback();
       }

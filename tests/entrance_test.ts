@@ -189,7 +189,7 @@ test("carry: a signal reaches a caller while neither side speaks", async () => {
   await t.carrying;
   assertEquals((await hear(t.caller)).end, "ConnectionReset");
   const error = await assertRejects(() => read(server), ChannelError);
-  assertEquals([error.code, t.reports], ["cut", []]);
+  assertEquals([error.code, t.reports], ["aborted", []]);
 });
 
 test("carry: a caller that breaks while it waits needs no session", async () => {

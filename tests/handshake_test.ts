@@ -273,13 +273,13 @@ Deno.test("acceptChannel: the time limit is for the proof alone", async () => {
   await endAll(client, await accepting);
 });
 
-Deno.test("acceptChannel: a client that goes before it opens is a cut", async () => {
+Deno.test("acceptChannel: a client that goes before it opens says so", async () => {
   const [near, far] = duplex();
   const accepting = acceptChannel(far, { psk: PSK });
   const client = await connectChannel(near, { psk: PSK, standby: true });
   await settled();
   client.abort();
-  await assertFails(accepting, "cut");
+  await assertFails(accepting, "aborted");
 });
 
 Deno.test("acceptChannel: at no moment before the stream begins its signal is lost", async () => {

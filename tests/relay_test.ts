@@ -109,24 +109,24 @@ Deno.test("relay: ends when both sides have, and the channel is closed", async (
   assertEquals(t.plain.log, ["closeWrite", "close"]);
 });
 
-Deno.test("relay: a plain end that breaks is a cut for the peer", async () => {
+Deno.test("relay: a plain end that breaks is told to the peer", async () => {
   await using t = await relaying();
   t.plain.fail();
   const error = await assertRejects(() => t.relayed, PlainError);
   assertEquals(error.message, "The caller broke the connection: It broke");
   assertEquals(t.plain.log, ["reset"]);
-  const cut = await assertRejects(
+  const told = await assertRejects(
     () => t.peer.read(new Uint8Array(1)),
     ChannelError,
   );
-  assertEquals(cut.code, "cut");
+  assertEquals(told.code, "aborted");
 });
 
-Deno.test("relay: a channel that is cut resets the plain end", async () => {
+Deno.test("relay: a channel that is given up resets the plain end", async () => {
   await using t = await relaying();
   t.peer.abort();
   const error = await assertRejects(() => t.relayed, ChannelError);
-  assertEquals([error.code, t.plain.log], ["cut", ["reset"]]);
+  assertEquals([error.code, t.plain.log], ["aborted", ["reset"]]);
 });
 
 Deno.test("relay: so it is after the plain end has ended", async () => {

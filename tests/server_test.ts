@@ -96,7 +96,7 @@ test("after --grace live channels are cut, and it exits 1", async (dir) => {
   await server.logged("connected");
   server.signal("SIGINT");
   const error = await assertRejects(() => channel.closed, ChannelError);
-  assertEquals(error.code, "cut");
+  assertEquals(error.code, "aborted");
   assertEquals(await server.exitCode(), 1);
   const log = await server.stop();
   assertMatch(log, /aborted \(The server stopped\)/);

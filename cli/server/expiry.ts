@@ -5,7 +5,7 @@
  */
 
 import { timeWarning } from "../keys/certificates.ts";
-import { CLOCK, type Clock, type Timer } from "../../lib/lock/keepalive.ts";
+import { CLOCK, type Clock, type Timer } from "../../lib/lock/clock.ts";
 import type { Log } from "./log.ts";
 
 /** How often a certificate's dates are looked at, in milliseconds. */

@@ -79,7 +79,8 @@ async function placeOf(path: string): Promise<string> {
 
 /**
  * Writes all files beside their places, then renames each into its own, in this
- * order, with the owner and the mode of the one that it replaces. If one of them
+ * order, with the owner and the mode of the one that it replaces. What root makes
+ * anew belongs to whoever the folder belongs to, such as a service. If one of them
  * cannot be written, all are as they were before. To be called within
  * {@linkcode withFiles}. A run that is killed between two renames leaves the
  * first files new and the others old; the next run replaces them all.
@@ -178,8 +179,10 @@ async function writeAs(
   const file = await open(path, "wx", 0o600);
   try {
     const now = await file.stat();
-    if (old && (old.uid !== now.uid || old.gid !== now.gid)) {
-      await file.chown(old.uid!, old.gid!);
+    const isRoot = now.uid === 0;
+    const owner = old ?? (isRoot ? await Deno.stat(dirname(path)) : now);
+    if (owner.uid !== now.uid || owner.gid !== now.gid) {
+      await file.chown(owner.uid!, owner.gid!);
     }
     await file.chmod((old?.mode ?? mode) & 0o777);
     await file.writeFile(text);

@@ -16,9 +16,10 @@ import { subjectAltName } from "./cli/keys/certificates.ts";
 import { UsageError } from "./cli/advice/errors.ts";
 import { readIfThere } from "./cli/files.ts";
 import { invite, join } from "./cli/keys/invite.ts";
-import { isKeyName, KeyFile } from "./cli/keys/key_file.ts";
+import { KeyFile } from "./cli/keys/key_file.ts";
 import { type Args, run } from "./cli/main.ts";
 import { stdout } from "./cli/terminal/output.ts";
+import { IDENTITY_FORM, isIdentity } from "./lib/lock/psk.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import {
   foldersOf,
@@ -70,6 +71,7 @@ async function main(args: Args): Promise<void> {
     refuseOthers(args, "join", ["out", "as", "invite-file"]);
     return await join(args, out);
   }
+  checkIdentities(args);
   if (args.texts("revoke").length > 0) {
     refuseOthers(args, "revoke", ["out"]);
     return await inFolder(args, out, () => revoke(args, `${out}/psk.txt`));
@@ -85,17 +87,18 @@ async function main(args: Args): Promise<void> {
   );
 }
 
-function checkNames(args: Args): void {
-  args.integer("days", 1, MAX_DAYS);
-  for (const name of ["identity", "rekey", "invite"]) {
+/** Refuses what no key file can have. */
+function checkIdentities(args: Args): void {
+  for (const name of ["identity", "rekey", "invite", "revoke"]) {
     for (const identity of args.texts(name)) {
-      if (isKeyName(identity)) continue;
-      throw new UsageError(
-        `--${name} takes NAME or NAME@SERVICE, 1 to 64 letters, digits, '.', ` +
-          `'_', '@', '-', not ${identity}`,
-      );
+      if (isIdentity(identity)) continue;
+      throw new UsageError(`--${name} takes ${IDENTITY_FORM}, not ${identity}`);
     }
   }
+}
+
+function checkNames(args: Args): void {
+  args.integer("days", 1, MAX_DAYS);
   for (const host of args.texts("host")) {
     if (subjectAltName(host) !== undefined) continue;
     throw new UsageError(
@@ -133,6 +136,7 @@ async function make(args: Args, out: string): Promise<string[]> {
     if (!file.keys().has(identity)) throw unknown(identity, path);
     file.setKey(identity);
     notes.push(`${path}: made another key for ${identity}, who now needs it`);
+    notes.push(...remaining(file, identity, path));
   }
   const hosts = args.texts("host").map(canonical);
   const tls = await certificateWork(args, out, hosts);
@@ -157,7 +161,20 @@ async function revoke(args: Args, path: string): Promise<void> {
   }
   await replaceFiles([{ path, text: file.text, mode: 0o600 }]);
   stdout.line(`${path}: removed ${revoked.join(", ")}`);
+  const left = revoked.flatMap((identity) => remaining(file, identity, path));
+  for (const note of new Set(left)) stdout.line(note);
   stdout.line("a running server notices, and cuts their connections");
+}
+
+/** What else the holder of an identity's old key may have, for people. */
+function remaining(file: KeyFile, identity: string, path: string): string[] {
+  const others = file.related(identity);
+  if (others.length === 0) return [];
+  const is = others.length === 1 ? "is" : "are";
+  return [
+    `${path}: ${others.join(", ")} ${is} still there, with ` +
+    (others.length === 1 ? "a key of its own" : "keys of their own"),
+  ];
 }
 
 function unknown(identity: string, path: string): UsageError {

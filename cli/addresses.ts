@@ -60,9 +60,9 @@ export function isName(text: string): boolean {
   return NAME.test(text);
 }
 
-/** Whether a text is a name or an address of a machine. */
-export function isHost(text: string): boolean {
-  return isIP(text) !== 0 || isName(text);
+/** Whether this is a name or an address of a machine. */
+export function isHost(text: unknown): text is string {
+  return typeof text === "string" && (isIP(text) !== 0 || isName(text));
 }
 
 /** Whether an address is valid on one link only, and does not say which. */

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { parsePsk, type PskMap } from "../lib/mod.ts";
+import { type TakenPsks, takePsks } from "../lib/lock/psk.ts";
 import { certificatesOf } from "./keys/certificates.ts";
 import { messageOf, UsageError } from "./advice/errors.ts";
 import {
@@ -67,11 +67,14 @@ async function checkMode(path: string): Promise<void> {
 }
 
 /** Reads a key file. */
-export async function readPsk(path: string, origin?: string): Promise<PskMap> {
+export async function readPsk(
+  path: string,
+  origin?: string,
+): Promise<TakenPsks> {
   const text = await readText(path, origin);
-  let psk: PskMap;
+  let psk: TakenPsks;
   try {
-    psk = parsePsk(text);
+    psk = takePsks(text);
   } catch (error) {
     throw new UsageError(`${messageOf(error)} (${path})`);
   }

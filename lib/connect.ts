@@ -17,6 +17,7 @@ import { expectFrames } from "./carrier/answer.ts";
 import { authority } from "./carrier/ip_address.ts";
 import { connectThroughProxy, type ProxyCredentials } from "./carrier/proxy.ts";
 import { connectWebSocket } from "./carrier/rfc6455.ts";
+import { pskOf, takePsks } from "./lock/psk.ts";
 import { ALPN, awaitSign, finishTls } from "./carrier/tls.ts";
 import { capital, isAlert, tlsError } from "./carrier/tls_errors.ts";
 import type { Transport } from "./lock/transport.ts";
@@ -105,10 +106,17 @@ export interface ConnectOptions extends ClientOptions {
  * @throws {HttpError} `protocol` if the other end answers in HTTP without a
  * WebSocket, or does not open the one asked for; `proxy`, as above.
  * @throws {Deno.errors.ConnectionRefused} And other errors of `Deno.connect`.
- * @throws {TypeError} If the key file has no such identity.
+ * @throws {TypeError} Before anything is sent, if the identity is none or has no
+ * key, or if a key is no `Uint8Array`.
+ * @throws {RangeError} If a key does not have exactly 32 bytes.
+ * @throws {SyntaxError} If the key file's text is malformed.
  */
-export async function connect(options: ConnectOptions): Promise<Channel> {
-  const { hostname = "localhost", port } = options;
+export async function connect(given: ConnectOptions): Promise<Channel> {
+  const { hostname = "localhost", port, identity = "default" } = given;
+  const psk = takePsks(given.psk);
+  // One that has no key is an error before anybody is dialled.
+  pskOf(identity, psk);
+  const options = { ...given, identity, psk };
   const address = authority(hostname, port);
   const server = `the server ${address}`;
   let peer = server;

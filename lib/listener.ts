@@ -15,7 +15,7 @@ import { orClose, withDeadline } from "./lock/deadline.ts";
 import { ChannelError } from "./lock/errors.ts";
 import { clientAddress } from "./carrier/forwarded.ts";
 import { readProxyHeader } from "./carrier/proxy_protocol.ts";
-import { findPsk, type PskMap, toPskMap } from "./lock/psk.ts";
+import { findPsk, type PskMap, type TakenPsks, takePsks } from "./lock/psk.ts";
 import { sniff } from "./carrier/sniff.ts";
 import { acceptWebSocket } from "./carrier/rfc6455.ts";
 import { ALPN, finishTls } from "./carrier/tls.ts";
@@ -41,7 +41,10 @@ const REOPEN_TIMEOUT = 3_000;
 
 /** What a listener proves itself with, and which keys clients may have. */
 export interface ListenerCredentials {
-  /** The text of a key file, or what {@linkcode parsePsk} made of it. */
+  /**
+   * The text of a key file, or each identity's key. A map is checked and copied
+   * at once: whoever made it may wipe it then.
+   */
   psk: string | PskMap;
   /** The certificate chain, PEM. */
   cert?: string;
@@ -233,7 +236,7 @@ class ChannelListener implements Listener {
   readonly #ready: Channel[] = [];
   readonly #finished = Promise.withResolvers<void>();
   #listener: Deno.TlsListener | Deno.TcpListener;
-  #psks: PskMap;
+  #psks: TakenPsks;
   /** What the listener is to show; it does, unless it is being opened again. */
   #pair: Pair;
   #reopening: Promise<void> | undefined;
@@ -257,7 +260,7 @@ class ChannelListener implements Listener {
       ...options,
       ...(onLimit && { onLimit: guarded(onLimit) }),
     });
-    this.#psks = toPskMap(psk);
+    this.#psks = takePsks(psk);
     this.#pair = { ...(cert && { cert }), ...(key && { key }) };
     this.#listener = this.#open(hostname, port, this.#pair);
     this.addr = this.#listener.addr as Deno.NetAddr;
@@ -293,7 +296,7 @@ class ChannelListener implements Listener {
   }
 
   async reload({ psk, cert, key }: ListenerCredentials): Promise<void> {
-    const psks = toPskMap(psk);
+    const psks = takePsks(psk);
     const isOther = cert !== this.#pair.cert || key !== this.#pair.key;
     const pair = { ...(cert && { cert }), ...(key && { key }) };
     if (isOther && !this.#isClosed) {

@@ -22,6 +22,7 @@ import {
 import { Sender } from "../lib/lock/sender.ts";
 import { toTransport, type Transport } from "../lib/lock/transport.ts";
 import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
+import { RawPeer } from "./raw_peer.ts";
 import { rekeyed } from "./reference.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import { importPrivateKey, importPublicKey } from "./x25519.ts";
@@ -169,6 +170,24 @@ const attacks: Record<string, () => Promise<void>> = {
       return String(connected.reason).replaceAll(identity, "IDENTITY");
     };
     assertEquals(await answer("alice"), await answer("nobody"));
+  },
+
+  async "a key for one service opens another"() {
+    // Where a key is looked up by what stands before the last @, that of carol@db
+    // is good for carol@db@ssh as well: for ssh.
+    const keys = new Map([["carol@db", psk]]);
+    const asked = "carol@db@ssh";
+    const before = asked.slice(0, asked.lastIndexOf("@"));
+    assertEquals(keys.get(asked) ?? keys.get(before), psk);
+
+    // Here an identity has one @ at most, and a line with one is for it alone.
+    for (const identity of [asked, "carol@ssh", "carol"]) {
+      const [near, far] = duplex();
+      const accepting = acceptChannel(far, { psk: keys });
+      const peer = new RawPeer(near);
+      await assertRejects(() => peer.initiate(identity), TypeError);
+      await assertFails(accepting, "refused");
+    }
   },
 
   async "a client sent to another service"() {

@@ -113,7 +113,8 @@ test("client: wrong usage exits 2", async (dir, port) => {
       [["--port", "-1"], /No flag takes a negative number: -1/],
       [["--port"], /--port/],
       [["--identity", "bob"], /no identity bob in .*--identity: default\n/],
-      [["--identity", "default@"], /takes NAME or NAME@SERVICE, not default@/],
+      [["--identity", "default@"], /takes NAME or NAME@.*, not default@\n/],
+      [["--identity", "default@a@b"], /takes NAME or NAME@.*, not default@a@b/],
       [["--psk", `${dir}/none.txt`], /no such file; get it with/],
       [["--ca", `${dir}/none.pem`], /no such file; get it with/],
       [["--ca", dir], /Cannot read \S+: it is a folder\n/],
@@ -139,10 +140,40 @@ test("client: wrong usage exits 2", async (dir, port) => {
 });
 
 test("client: a service that nobody can have exits 2", async (dir, port) => {
-  for (const service of ["a b", "@", "x".repeat(64)]) {
+  for (const service of ["a b", "@", "a@b", "x".repeat(64)]) {
     const flags = [...clientFlags(dir, port), "--connect", service];
     assertFails(await run("client", flags), 2, /There can be no service/);
   }
+});
+
+test("client: a key for one service opens no other, and nobody is dialled", async (dir) => {
+  // Nobody is there: whoever dials would exit with 1.
+  const flags = clientFlags(dir, 1).map((flag) =>
+    flag === `${dir}/psk.txt` ? `${dir}/bob.txt` : flag
+  );
+  const many = Array.from({ length: 12 }, (_, i) => `bob@s${i}`);
+  const ten = "bob@s0, bob@s1, bob@s2, .*, bob@s9 and 2 more; get one with";
+  for (
+    const [lines, more, message] of [
+      [["bob@db"], [], /no key for bob@web in \S+bob\.txt, which has bob@db;/],
+      [many, ["--identity", "bob@s3"], new RegExp(`which has ${ten}`)],
+      [many, ["--identity", "bob"], new RegExp("There is no identity bob in")],
+    ] as const
+  ) {
+    const text = lines.map((line) => `${line}:${"0f".repeat(32)}\n`).join("");
+    await writeKey(`${dir}/bob.txt`, text);
+    for (const way of [["--connect", "web"], ["--listen", "0=web"]]) {
+      const args = [...flags, ...more, ...way];
+      assertFails(await run("client", args), 2, message);
+    }
+  }
+  // The same name's key for another service is one.
+  await writeKey(
+    `${dir}/bob.txt`,
+    `bob@db:${"0f".repeat(32)}\nbob@web:${"0f".repeat(32)}\n`,
+  );
+  const args = [...flags, "--identity", "bob@db", "--connect", "web"];
+  assertFails(await run("client", args), 1, /Cannot connect to /);
 });
 
 test("client: a certificate or key that is none exits 2", async (dir, port) => {

@@ -92,7 +92,12 @@ test("wrong usage exits 2 and leaves nothing", async (dir) => {
       ["--identity", "a b"],
       ["--identity", "alice@"],
       ["--identity", "@"],
+      ["--identity", "a@b@c"],
       ["--rekey", "alice@"],
+      ["--rekey", "a@b@c"],
+      ["--revoke", "a@b@c"],
+      ["--revoke", "@db"],
+      ["--invite", "a@b@c"],
       ["--invite", "alice@"],
       ["--invite", "@db"],
       ["--host", "a b"],
@@ -435,6 +440,26 @@ test("nothing is said to be made before it is", async (dir) => {
     assertEquals(stderr.includes("--allow-all"), false);
   }
   assertEquals(files(dir), ["file", "psk.txt"]);
+});
+
+test("--revoke and --rekey name what else opens the same", async (dir) => {
+  const names = ["alice", "alice@db", "alice@web", "alice2", "bob@db"];
+  const ids = names.flatMap((name) => ["--identity", name]);
+  await run("certs", ["--out", dir, ...ids]);
+  const notes = async (...args: string[]) => {
+    const { code, text } = await run("certs", ["--out", dir, ...args]);
+    assertEquals(code, 0);
+    return text.match(/^.* still there.*$/gm)?.map((line) =>
+      line.replace(`${dir}/psk.txt: `, "")
+    ) ?? [];
+  };
+  const both = ["alice@db, alice@web are still there, with keys of their own"];
+  const one = ["alice@web is still there, with a key of its own"];
+  const name = ["alice is still there, with a key of its own"];
+  assertEquals(await notes("--rekey", "alice"), both);
+  assertEquals(await notes("--revoke", "alice@db"), name);
+  assertEquals(await notes("--revoke", "alice"), one);
+  assertEquals(await notes("--revoke", "alice@web", "--revoke", "alice2"), []);
 });
 
 test("several at once: one pair, and every key is kept", async (dir, read) => {

@@ -49,8 +49,14 @@ Deno.test("connectChannel: an unknown identity looks like a wrong key", async ()
   assertEquals(messages[0], messages[1]);
 });
 
+const IDENTITIES = [
+  ...["default", "nobody", "default@db", "nobody@db"],
+  // What is no identity.
+  ...["default@db@web", "default@", "@db", "de fault", "\n", ""],
+];
+
 Deno.test("acceptChannel: an unknown identity is heard out, as a wrong key is", async () => {
-  for (const identity of ["default", "nobody", "default@db", "nobody@db"]) {
+  for (const identity of IDENTITIES) {
     const hello = new TextEncoder().encode(`innerlock/1 ${identity}`);
     const handshake = await HandshakeState.initialize({
       prologue: hello,
@@ -161,12 +167,12 @@ for (
   const [name, bytes, code] of [
     ["an HTTP request", "GET / HTTP/1.1\r\n\r\n", "protocol"],
     ["another version", "\0\x13innerlock/2 default", "protocol"],
-    ["a bad identity", "\0\x13innerlock/1 def ult", "protocol"],
-    ["no identity", "\0\x0cinnerlock/1 ", "protocol"],
+    ["a bad identity", "\0\x13innerlock/1 def ult", "cut"],
+    ["no identity", "\0\x0cinnerlock/1 ", "cut"],
     ["an empty frame", "\0\0", "protocol"],
     ["a short message 1", "\0\x13innerlock/1 default\0\x2f", "protocol"],
-    ["the length of a hello too short", "\0\x0c", "protocol"],
-    ["that of the shortest hello", "\0\x0d", "cut"],
+    ["the length of a hello too short", "\0\x0b", "protocol"],
+    ["that of the shortest hello", "\0\x0c", "cut"],
     ["that of the longest", "\0\x4c", "cut"],
     ["that of one too long", "\0\x4d", "protocol"],
     ["half of message 1", "\0\x13innerlock/1 default\0\x30", "cut"],
@@ -202,6 +208,7 @@ Deno.test("acceptChannel: a first message that cannot be a ping is not read", as
 for (
   const [name, options, ErrorClass] of [
     ["an unknown identity", { psk: PSK, identity: "nobody" }, TypeError],
+    ["what is none", { psk: PSK, identity: "default@a@b" }, TypeError],
     ["a malformed key", { psk: "nonsense" }, SyntaxError],
   ] as const
 ) {

@@ -65,6 +65,10 @@ Deno.test("parseInvitation: says what is wrong, and nothing of what is in it", (
       [said(JSON.stringify({ ...INVITATION, port: 0 })), "is damaged"],
       [said(JSON.stringify({ ...INVITATION, host: "a b" })), "is damaged"],
       [said(JSON.stringify({ ...INVITATION, identity: "" })), "is damaged"],
+      [
+        said(JSON.stringify({ ...INVITATION, identity: "a@b@c" })),
+        "is damaged",
+      ],
       [said(JSON.stringify({ ...INVITATION, key: "0f" })), "is damaged"],
     ] as const
   ) {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import {
   importKey,
@@ -21,9 +21,9 @@ import {
   parsePsk,
 } from "../lib/mod.ts";
 import { CipherState, EMPTY } from "../lib/lock/noise.ts";
-import { isIdentity } from "../lib/lock/psk.ts";
+import { findPsk, isIdentity, takePsks } from "../lib/lock/psk.ts";
 import { CARRIER_PROPERTIES } from "./carrier_properties.ts";
-import { duplex, PSK } from "./duplex.ts";
+import { duplex, KEY, PSK } from "./duplex.ts";
 import { aes, rekeyed } from "./reference.ts";
 import {
   type Bytes,
@@ -76,6 +76,9 @@ const line = fc.oneof(
   fc.tuple(fc.string({ maxLength: 70 }), fc.string({ maxLength: 70 }))
     .map((parts) => parts.join(":")),
 );
+
+/** What is an identity more often than not: few letters, so that they meet. */
+const name = fc.stringMatching(/^[ab@.-]{0,5}$/);
 
 const raw = fc.uint8Array({ minLength: 32, maxLength: 32 }) as fc.Arbitrary<
   Bytes
@@ -226,7 +229,7 @@ export const PROPERTIES: Record<string, Property> = {
 
   "parsePsk: keys come out as they went in": fc.property(
     fc.dictionary(
-      fc.stringMatching(/^[A-Za-z0-9._@-]{1,64}$/),
+      fc.stringMatching(/^[A-Za-z0-9._-]{1,30}(@[A-Za-z0-9._-]{1,33})?$/),
       fc.uint8Array({ minLength: 32, maxLength: 32 }),
       { minKeys: 1, maxKeys: 6, noNullPrototype: true },
     ),
@@ -238,6 +241,30 @@ export const PROPERTIES: Record<string, Property> = {
       assertEquals([...parsePsk(text.join("\n"))], entries);
     },
   ) as Property,
+
+  "findPsk: a line opens its identity, a NAME's its services, and no more": fc
+    .property(
+      fc.uniqueArray(name, { minLength: 1, maxLength: 8 }),
+      fc.array(name, { maxLength: 20 }),
+      (names, asked) => {
+        const lines = names.filter(isIdentity);
+        // What is not an identity cannot be in a key file.
+        for (const other of names.filter((name) => !isIdentity(name))) {
+          assertThrows(() => parsePsk(`${other}:${KEY}`), SyntaxError);
+        }
+        const keys = takePsks(
+          new Map(lines.map((line, i) => [line, new Uint8Array(32).fill(i)])),
+        );
+        const more = lines.flatMap((line) => [`${line}@a`, `${line}@`]);
+        for (const identity of [...asked, ...names, ...more]) {
+          const [own] = findPsk(identity, keys) ?? [];
+          const [, client] = /^([^@]+)@[^@]+$/.exec(identity) ?? [];
+          const line = lines.find((line) => line === identity) ??
+            lines.find((line) => line === client);
+          assertEquals(own, line && lines.indexOf(line), identity);
+        }
+      },
+    ) as Property,
 
   "acceptChannel: any bytes are the one error": fc.asyncProperty(
     fc.oneof(bytes(500), mutated(clientSaid), fc.constant(clientSaid)),

@@ -12,7 +12,7 @@ import {
 import { encodeFrames } from "../lib/lock/frame.ts";
 import { MessageSeal, Type } from "../lib/lock/message.ts";
 import { HandshakeState } from "../lib/lock/noise.ts";
-import { parsePsk } from "../lib/mod.ts";
+import { takePsks } from "../lib/lock/psk.ts";
 import { Receiver } from "../lib/lock/receiver.ts";
 import { Sender } from "../lib/lock/sender.ts";
 import { Tracer } from "../lib/lock/trace.ts";
@@ -94,7 +94,7 @@ Deno.test("transcript: call, byte for byte, both sides", async () => {
   const [clientEnd, serverEnd] = duplex(record("up"), record("down"))
     .map(toTransport);
   const { identity } = call;
-  const psks = parsePsk(`${identity}:${psk}`);
+  const psks = takePsks(`${identity}:${psk}`);
   const tracer = new Tracer();
   const accepting = respond(
     serverEnd!,

@@ -13,8 +13,15 @@ import {
   UnansweredError,
 } from "../../lib/deno.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import { type Channel, ChannelError, type PskMap } from "../../lib/mod.ts";
-import { findPsk, serviceOf } from "../../lib/lock/psk.ts";
+import { type Channel, ChannelError } from "../../lib/mod.ts";
+import {
+  findPsk,
+  IDENTITY_FORM,
+  isIdentity,
+  nameOf,
+  serviceOf,
+  type TakenPsks,
+} from "../../lib/lock/psk.ts";
 import { BY_WEBSOCKET, whyNoWebSocket } from "../advice/box_errors.ts";
 import { UsageError } from "../advice/errors.ts";
 import {
@@ -24,7 +31,6 @@ import {
   readPsk,
   readSecret,
 } from "../files.ts";
-import { isKeyName } from "../keys/key_file.ts";
 import type { Args } from "../main.ts";
 import { whyNotThrough } from "../advice/proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
@@ -35,8 +41,15 @@ import { printFrame } from "../terminal/trace.ts";
 
 /** The way to the server, with the proxy as the flags have it. */
 export type DialOptions =
-  & Omit<ConnectOptions, "hostname" | "identity" | "proxy">
-  & { hostname: string; identity: string; proxy?: ProxySettings };
+  & Omit<ConnectOptions, "hostname" | "identity" | "proxy" | "psk">
+  & {
+    hostname: string;
+    identity: string;
+    psk: TakenPsks;
+    /** The key file, for errors. */
+    pskPath: string;
+    proxy?: ProxySettings;
+  };
 
 /** Where a client's files are, as its flags and defaults have it. */
 export function dialFiles(args: Args) {
@@ -91,6 +104,7 @@ export async function readDialOptions(args: Args): Promise<DialOptions> {
     hostname,
     port,
     psk,
+    pskPath: files.psk,
     identity,
     caCerts: await readCas(args, files.ca),
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
@@ -138,39 +152,52 @@ async function readClientPair(
 /** The identity that was asked for, or else `default`, or the only one. */
 export function chooseIdentity(
   asked: string | undefined,
-  psk: PskMap,
+  psk: TakenPsks,
   file: string,
 ): string {
   const [only] = psk.size === 1 ? psk.keys() : ["default"];
   const identity = asked ?? only!;
-  if (!isKeyName(identity)) {
-    throw new UsageError(
-      `--identity takes NAME or NAME@SERVICE, not ${identity}`,
-    );
+  if (!isIdentity(identity)) {
+    throw new UsageError(`--identity takes ${IDENTITY_FORM}, not ${identity}`);
   }
   if (findPsk(identity, psk)) return identity;
   throw new UsageError(
     `There is no identity ${identity} in ${file}; choose one with --identity: ` +
-      [...psk.keys()].join(", "),
+      namesIn(psk),
   );
 }
 
-/** The same for a service of the server, by the key that opens it. */
+/** How many identities of a key file an error names. */
+const MANY = 10;
+
+/** The identities in a key file, or the first of many. */
+function namesIn(psk: TakenPsks): string {
+  const names = [...psk.keys().take(MANY)].join(", ");
+  return psk.size > MANY ? `${names} and ${psk.size - MANY} more` : names;
+}
+
+/**
+ * The same for a service of the server, by the client's key that opens it.
+ *
+ * @throws {UsageError} If there is none: a key for one service opens no other.
+ */
 export function forService(
   options: DialOptions,
   service: string | undefined,
 ): DialOptions {
-  const { identity, psk } = options;
+  const { identity, psk, pskPath } = options;
   if (service === undefined || serviceOf(identity) === service) return options;
-  const wanted = `${identity}@${service}`;
-  if (!isKeyName(wanted)) {
+  const wanted = `${nameOf(identity)}@${service}`;
+  if (!isIdentity(wanted)) {
     throw new UsageError(
-      `There can be no service ${service}: ${wanted} is not 1 to 64 letters, ` +
-        "digits, '.', '_', '@', '-' with a service after the last '@'",
+      `There can be no service ${service}: ${wanted} is not ${IDENTITY_FORM}`,
     );
   }
-  if (findPsk(wanted, psk as PskMap)) return { ...options, identity: wanted };
-  throw new UsageError(`The key of ${identity} does not open ${service}`);
+  if (findPsk(wanted, psk)) return { ...options, identity: wanted };
+  throw new UsageError(
+    `There is no key for ${wanted} in ${pskPath}, which has ${namesIn(psk)}; ` +
+      `get one with 'deno task certs --invite ${wanted}' on the server`,
+  );
 }
 
 /** Connects; its errors are written for people. */

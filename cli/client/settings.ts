@@ -8,6 +8,7 @@
 import { UsageError } from "../advice/errors.ts";
 import { readIfThere } from "../files.ts";
 import { isHost } from "../addresses.ts";
+import { isIdentity } from "../../lib/lock/psk.ts";
 
 /** Where the files are, unless flags say otherwise. */
 export const FOLDER = "certs";
@@ -46,7 +47,10 @@ export async function readSettings(folder: string): Promise<Settings> {
   if (text === undefined) return {};
   try {
     const { host, port, identity } = JSON.parse(text);
-    if (!isHost(host) || !Number.isInteger(port)) throw new Error();
+    const isValid = isHost(host) && Number.isInteger(port) &&
+      port > 0 && port < 65_536 &&
+      (identity === undefined || isIdentity(identity));
+    if (!isValid) throw new Error();
     return { host, port, identity };
   } catch {
     throw new UsageError(

@@ -6,23 +6,16 @@
 
 import { PSK_LENGTH } from "../../lib/lock/noise.ts";
 import {
-  isIdentity,
   linesOf,
+  nameOf,
   parsePsk,
   type PskMap,
+  serviceOf,
 } from "../../lib/lock/psk.ts";
 import { messageOf, UsageError } from "../advice/errors.ts";
 
 /** What a new file begins with. */
 const HEAD = "# identity:key, one per line; keep it secret\n";
-
-/**
- * Whether a text is `NAME` or `NAME@SERVICE`, with neither left out: of all
- * identities, those that can open a service.
- */
-export function isKeyName(text: string): boolean {
-  return isIdentity(text) && !/^@|@$/.test(text);
-}
 
 /** The text of a key file, which may be empty yet. */
 export class KeyFile {
@@ -71,5 +64,17 @@ export class KeyFile {
     const kept = lines.filter(({ entry }) => entry?.identity !== identity);
     this.#text = kept.map(({ text }) => text).join("");
     return kept.length < lines.length;
+  }
+
+  /**
+   * The other lines by which whoever had this one still comes in: of `alice` all
+   * `alice@…`, of `alice@db` the line `alice`, which opens every service.
+   */
+  related(identity: string): string[] {
+    const name = nameOf(identity);
+    return [...this.keys().keys()].filter((other) =>
+      other !== identity &&
+      (serviceOf(identity) === undefined ? nameOf(other) : other) === name
+    );
   }
 }

@@ -6,7 +6,7 @@
  */
 
 import type { ListenerCredentials } from "../../lib/deno.ts";
-import { toPskMap } from "../../lib/lock/psk.ts";
+import { takePsks } from "../../lib/lock/psk.ts";
 import { type Address, format } from "../../tunnel/address.ts";
 import { connectPlain } from "../../tunnel/plain.ts";
 import { describeCertificate } from "../keys/certificates.ts";
@@ -19,7 +19,7 @@ export function announceCredentials(
   { psk, cert }: ListenerCredentials,
   log: Log,
 ): void {
-  const identities = toPskMap(psk).size;
+  const identities = takePsks(psk).size;
   const some = count(identities, "identity", "identities");
   log("keys", `the key file has ${some}`, { identities });
   if (cert === undefined) return;

@@ -7,7 +7,7 @@
 import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
-import { type PskMap, pskOf, serviceOf, toPskMap } from "./psk.ts";
+import { type PskMap, pskOf, serviceOf, takePsks } from "./psk.ts";
 import { nextTurn } from "./runtime.ts";
 import { type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
@@ -21,7 +21,10 @@ import {
 
 /** What both sides of a channel take. */
 export interface ChannelOptions {
-  /** The text of a key file, or what {@linkcode parsePsk} made of it. */
+  /**
+   * The text of a key file, or each identity's key. A map is checked and copied
+   * at once: whoever made it may wipe it then.
+   */
   psk: string | PskMap;
   /** A time limit for the whole handshake, in milliseconds. @default {10000} */
   handshakeTimeout?: number;
@@ -49,8 +52,8 @@ export interface ChannelOptions {
 /** What the client's side of a channel takes. */
 export interface ClientOptions extends ChannelOptions {
   /**
-   * Whose key to use. What follows the last `@` is the service to ask for:
-   * `alice@db`.
+   * Whose key to use, and after an `@` the service to ask for: `alice@db`. The
+   * key is that of `alice@db` if there is one, otherwise that of `alice`.
    *
    * @default {"default"}
    */
@@ -90,7 +93,9 @@ export interface ClientOptions extends ChannelOptions {
  * ```
  *
  * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
- * @throws {TypeError} If the key file has no such identity.
+ * @throws {TypeError} Before anything is sent, if the identity is none or has no
+ * key, or if a key is no `Uint8Array`.
+ * @throws {RangeError} If a key does not have exactly 32 bytes.
  * @throws {SyntaxError} If the key file's text is malformed.
  */
 export async function connectChannel(
@@ -134,6 +139,9 @@ export async function initiateChannel(
  * applies only to the proof; the signal also cancels the wait for the stream.
  *
  * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
+ * @throws {TypeError} If the psk has what is no identity, or a key that is no
+ * `Uint8Array`.
+ * @throws {RangeError} If a key does not have exactly 32 bytes.
  * @throws {SyntaxError} If the key file's text is malformed.
  * @throws {DOMException} `AbortError`, or the signal's reason, once it is
  * aborted.
@@ -167,7 +175,7 @@ export async function respondChannel(
     transport,
     options,
     "server",
-    async (tracer) => await respond(transport, toPskMap(options.psk), tracer),
+    async (tracer) => await respond(transport, takePsks(options.psk), tracer),
     signal,
   );
 }
@@ -220,7 +228,7 @@ export class Channel implements Transport, AsyncDisposable {
   /** Whose key the two sides share, and the service: `alice`, `alice@db`. */
   readonly identity: string;
 
-  /** The service that the client asks for, after the identity's last `@`. */
+  /** The service that the client asks for, after the identity's `@`. */
   readonly service: string | undefined;
 
   /**

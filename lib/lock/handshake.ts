@@ -31,12 +31,16 @@ import {
   HandshakeState,
   PSK_LENGTH,
 } from "./noise.ts";
-import { findPsk, isIdentity, type PskMap } from "./psk.ts";
+import {
+  findPsk,
+  isIdentity,
+  MAX_IDENTITY_LENGTH,
+  type TakenPsks,
+} from "./psk.ts";
 import type { Tracer } from "./trace.ts";
 import { type Transport, writeAll } from "./transport.ts";
 
 const HELLO = "innerlock/1 ";
-const MAX_IDENTITY_LENGTH = 64;
 
 /**
  * The server, or a box in between that ends TLS, gave the client no answer. The
@@ -146,22 +150,22 @@ function refusedByServer(identity: string, cause?: unknown): ChannelError {
 /**
  * Does the server's part up to the client's ping, which it checks.
  *
- * An unknown identity looks like a wrong key: the server uses a random key for
- * it, so message 1 does not open.
+ * An unknown identity, or what is none, looks like a wrong key: the server uses
+ * a random key for it, so message 1 does not open.
  *
  * @throws {ChannelError} `refused` if the client does not prove the key;
  * `protocol` if it sends something else; `cut` if it leaves before the proof.
  */
 export async function respond(
   transport: Transport,
-  psks: PskMap,
+  psks: TakenPsks,
   tracer: Tracer,
   e?: CryptoKeyPair,
 ): Promise<HandshakeResult> {
   const frames = new FrameReader(transport);
   const hello = (await nextFrame(
     frames,
-    HELLO.length + 1,
+    HELLO.length,
     HELLO.length + MAX_IDENTITY_LENGTH,
   )).slice();
   tracer.hello("received", hello);
@@ -184,10 +188,7 @@ export async function respond(
     await handshake.readMessage1(message1);
     message2 = await handshake.writeMessage2();
   } catch (cause) {
-    const why = known
-      ? `The client does not hold the key of ${identity}`
-      : `There is no identity ${identity}`;
-    throw new ChannelError("refused", why, { cause });
+    throw new ChannelError("refused", whyRefused(identity, known), { cause });
   }
   tracer.noise("sent", message2);
   try {
@@ -221,16 +222,23 @@ export async function respond(
   };
 }
 
+function whyRefused(identity: string, psk: Bytes | undefined): string {
+  if (psk) return `The client does not hold the key of ${identity}`;
+  return isIdentity(identity)
+    ? `There is no identity ${identity}`
+    : `The client's identity is malformed: "${shown(identity)}"`;
+}
+
+/** What a hello says of the identity, which may be none. */
 function parseHello(hello: Bytes): string {
   const text = String.fromCharCode(...hello);
-  const identity = text.slice(HELLO.length);
-  if (!text.startsWith(HELLO) || !isIdentity(identity)) {
+  if (!text.startsWith(HELLO)) {
     throw new ChannelError(
       "protocol",
       "The client did not begin with an innerlock/1 hello",
     );
   }
-  return identity;
+  return text.slice(HELLO.length);
 }
 
 async function nextFrame(

@@ -1,8 +1,12 @@
 /**
- * The key file: which identity holds which pre-shared key.
+ * Identities and their pre-shared keys.
  *
- * One `identity:hex` per line, with 64 hex digits; `#` begins a comment. GnuTLS
- * `psktool` and stunnel's `PSKsecrets` use the same format.
+ * An identity is `NAME`, or `NAME@SERVICE` where a client asks for a service by
+ * its name. The line `alice` of a key file is for every service (`alice`,
+ * `alice@db`, `alice@web`), the line `alice@db` for that identity alone.
+ *
+ * The key file has one `identity:hex` per line, with 64 hex digits; `#` begins a
+ * comment. GnuTLS `psktool` and stunnel's `PSKsecrets` use the same format.
  *
  * @module
  */
@@ -10,18 +14,34 @@
 import type { Bytes } from "./aes_gcm.ts";
 import { PSK_LENGTH } from "./noise.ts";
 
-const IDENTITY = /^[A-Za-z0-9._@-]{1,64}$/;
+/** The longest identity, in characters. */
+export const MAX_IDENTITY_LENGTH = 64;
+
+/** What an identity is, for errors. */
+export const IDENTITY_FORM = "NAME or NAME@SERVICE, of letters, digits, '.', " +
+  `'_' and '-', ${MAX_IDENTITY_LENGTH} characters at most`;
+
+const IDENTITY = /^[A-Za-z0-9._-]+(?:@[A-Za-z0-9._-]+)?$/;
 const HEX_KEY = new RegExp(`^[0-9A-Fa-f]{${PSK_LENGTH * 2}}$`);
 
 /** A line and what ends it. */
 const LINE = /[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$/g;
 
-/** Each identity's key, 32 bytes. */
-export type PskMap = ReadonlyMap<string, Uint8Array<ArrayBuffer>>;
+/**
+ * Each identity's key: exactly 32 bytes, in a `Uint8Array` over any buffer.
+ *
+ * Whoever takes such a map copies it at once: later changes of the map or of its
+ * bytes count no more, so a key may be wiped.
+ */
+export type PskMap = ReadonlyMap<string, Uint8Array>;
 
-/** Whether a text is an identity: 1 to 64 of `A-Z a-z 0-9 . _ @ -`. */
-export function isIdentity(text: string): boolean {
-  return IDENTITY.test(text);
+/**
+ * Whether this is an identity: `NAME` or `NAME@SERVICE`, each of `A-Z a-z 0-9 .
+ * _ -`, 64 characters at most.
+ */
+export function isIdentity(text: unknown): text is string {
+  return typeof text === "string" && text.length <= MAX_IDENTITY_LENGTH &&
+    IDENTITY.test(text);
 }
 
 /**
@@ -40,7 +60,9 @@ export function isIdentity(text: string): boolean {
  * @throws {SyntaxError} If a line is not `identity:hex`, an identity is
  * repeated, or there is none. The message names the line and shows no key.
  */
-export function parsePsk(text: string): PskMap {
+export function parsePsk(
+  text: string,
+): ReadonlyMap<string, Uint8Array<ArrayBuffer>> {
   const keys = new Map<string, Bytes>();
   for (const { number, entry } of linesOf(text)) {
     if (entry === undefined) continue;
@@ -49,9 +71,7 @@ export function parsePsk(text: string): PskMap {
     };
     const { identity, key } = entry;
     if (key === undefined) fail("has no colon (identity:hex)");
-    if (!isIdentity(identity)) {
-      fail("has no identity of 1 to 64 letters, digits, '.', '_', '@', '-'");
-    }
+    if (!isIdentity(identity)) fail(`has no identity: ${IDENTITY_FORM}`);
     if (!HEX_KEY.test(key!)) {
       fail(`has no key of ${PSK_LENGTH * 2} hex digits after its colon`);
     }
@@ -95,39 +115,94 @@ function fromHex(text: string): Bytes {
   );
 }
 
-/** Parses a key file's text; a map passes through as it is. */
-export function toPskMap(psk: string | PskMap): PskMap {
-  return typeof psk === "string" ? parsePsk(psk) : psk;
+/** The keys that one side works with: all sound, and nobody else's to change. */
+export class TakenPsks extends Map<string, Bytes> {
+  declare protected readonly isTaken: true;
 }
 
 /**
- * The key of an identity: the one of the whole identity if there is one,
- * otherwise the one of the part before its last `@`. So the key of `alice` opens
- * every service, and the key of `alice@db` only that one.
+ * Takes the keys: parses the text of a key file, or checks and copies a map.
+ * Those that have been taken pass through as they are.
+ *
+ * @throws {SyntaxError} If the key file's text is malformed.
+ * @throws {TypeError} If it is neither, or if what is in the map is not an
+ * identity and its bytes.
+ * @throws {RangeError} If a key does not have exactly 32 bytes.
  */
-export function findPsk(identity: string, psks: PskMap): Bytes | undefined {
-  const at = identity.lastIndexOf("@");
-  return psks.get(identity) ??
-    (at < 0 ? undefined : psks.get(identity.slice(0, at)));
+export function takePsks(psk: string | PskMap): TakenPsks {
+  if (psk instanceof TakenPsks) return psk;
+  if (typeof psk === "string") return new TakenPsks(parsePsk(psk));
+  const taken = new TakenPsks();
+  for (const [identity, key] of entriesOf(psk)) {
+    if (!isIdentity(identity)) throw new TypeError(noIdentity(identity));
+    taken.set(identity, copyOf(key, identity));
+  }
+  return taken;
+}
+
+function entriesOf(psk: PskMap): Iterable<[string, unknown]> {
+  // A map of another realm, such as a frame's, is one here too.
+  if (typeof psk?.get === "function") return psk.entries();
+  throw new TypeError(
+    "Cannot use this psk: it takes the text of a key file, or a Map of " +
+      "identities and keys",
+  );
+}
+
+function copyOf(key: unknown, identity: string): Bytes {
+  const isBytes = ArrayBuffer.isView(key) &&
+    Object.prototype.toString.call(key) === "[object Uint8Array]";
+  if (!isBytes) {
+    throw new TypeError(
+      `Cannot use the key of ${identity}: it is not a Uint8Array`,
+    );
+  }
+  const { byteLength } = key;
+  if (byteLength !== PSK_LENGTH) {
+    throw new RangeError(
+      `Cannot use the key of ${identity}: it has ${byteLength} bytes, not ` +
+        PSK_LENGTH,
+    );
+  }
+  return new Uint8Array(key as Uint8Array);
+}
+
+function noIdentity(identity: unknown): string {
+  const shown = typeof identity === "string" ? identity : typeof identity;
+  return `Cannot use the identity ${shown}: it is not ${IDENTITY_FORM}`;
 }
 
 /**
- * The service that an identity asks for: what follows its last `@`. Undefined
- * if there is none.
+ * The key of an identity: its own if it has one, otherwise that of its NAME. So
+ * the key of `alice` opens every service, and the key of `alice@db` no other
+ * identity than that.
  */
+export function findPsk(identity: string, psks: TakenPsks): Bytes | undefined {
+  if (!isIdentity(identity)) return undefined;
+  return psks.get(identity) ?? psks.get(nameOf(identity));
+}
+
+/** The NAME in an identity. */
+export function nameOf(identity: string): string {
+  return identity.split("@")[0]!;
+}
+
+/** The SERVICE that an identity asks for; undefined if it asks for none. */
 export function serviceOf(identity: string): string | undefined {
-  const at = identity.lastIndexOf("@");
-  return at < 0 ? undefined : identity.slice(at + 1);
+  return identity.split("@")[1];
 }
 
 /**
  * The key of an identity, as {@linkcode findPsk} finds it.
  *
- * @throws {TypeError} If there is none.
+ * @throws {TypeError} If this is no identity, or has no key, or as
+ * {@linkcode takePsks} does.
+ * @throws {RangeError} As {@linkcode takePsks} does.
  * @throws {SyntaxError} If the key file's text is malformed.
  */
 export function pskOf(identity: string, psk: string | PskMap): Bytes {
-  const key = findPsk(identity, toPskMap(psk));
+  if (!isIdentity(identity)) throw new TypeError(noIdentity(identity));
+  const key = findPsk(identity, takePsks(psk));
   if (key === undefined) {
     throw new TypeError(`The key file has no identity ${identity}`);
   }

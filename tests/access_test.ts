@@ -10,8 +10,18 @@ import { initiate, respond } from "../lib/lock/handshake.ts";
 import { takePsks } from "../lib/lock/psk.ts";
 import { Tracer } from "../lib/lock/trace.ts";
 import { toTransport, writeAll } from "../lib/lock/transport.ts";
-import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
+import { listen } from "../lib/deno.ts";
+import {
+  acceptChannel,
+  ChannelError,
+  connectChannel,
+  type StreamPair,
+  type Transport,
+} from "../lib/mod.ts";
 import { duplex } from "./duplex.ts";
+import { MAY_RUN, withCerts } from "./programs.ts";
+import { lacksPeer, PythonPeer } from "./python_peer.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
 import { ping } from "./raw_peer.ts";
 
 /** What each line opens: this table is the rule. */
@@ -60,7 +70,7 @@ const tracer = new Tracer(undefined);
 
 /** A client that proves any identity with any key, up to its ping. */
 async function proves(
-  end: ReturnType<typeof duplex>[number],
+  end: StreamPair | Transport,
   key: string,
   identity: string,
 ): Promise<void> {
@@ -145,3 +155,56 @@ Deno.test("access: both sides take each identity's own key", async () => {
     server.abort();
   }
 });
+
+/** What the peer's script can say: an identity is a word of it. */
+const canBeScripted = (identity: string) => /^[^\s:]+$/.test(identity);
+
+const EXPECTED = await matrix((line, identity) =>
+  isOpenedBy(line, identity, LINES)
+);
+const reason = lacksPermissions(...MAY_RUN) ?? lacksPeer();
+
+testUnless(
+  reason,
+  "access: a client in Python comes in by the same rule",
+  withCerts(async (dir) => {
+    await Deno.writeTextFile(`${dir}/psk.txt`, linesOf(LINES));
+    const [cert, key] = await Promise.all(
+      ["cert.pem", "key.pem"].map((name) =>
+        Deno.readTextFile(`${dir}/${name}`)
+      ),
+    );
+    using listener = listen({
+      port: 0,
+      psk: linesOf(LINES),
+      cert: cert!,
+      key: key!,
+    });
+    await using peer = PythonPeer.client(dir, listener.addr.port);
+    const seen = await matrix(async (line, identity) => {
+      if (!canBeScripted(identity)) return false;
+      const session = `${identity}:${line} >ping <pong >cut`;
+      return (await peer.run(session)).result === "closed by this side";
+    });
+    assertEquals(seen, EXPECTED);
+    await listener.shutdown();
+  }),
+);
+
+testUnless(
+  reason,
+  "access: a server in Python lets in by the same rule",
+  withCerts(async (dir) => {
+    await Deno.writeTextFile(`${dir}/psk.txt`, linesOf(LINES));
+    const caCerts = [await Deno.readTextFile(`${dir}/cert.pem`)];
+    await using peer = await PythonPeer.server(dir);
+    const seen = await matrix(async (line, identity) => {
+      if (!canBeScripted(identity)) return false;
+      const session = peer.run("- <ping >cut");
+      const conn = await Deno.connectTls({ port: peer.port, caCerts });
+      await proves(conn, keyOf(line), identity).catch(() => {});
+      return (await session).identity === identity;
+    });
+    assertEquals(seen, EXPECTED);
+  }),
+);

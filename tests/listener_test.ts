@@ -180,6 +180,62 @@ test("reload: what is broken changes nothing", async () => {
   }
 });
 
+test("connect, listen, reload: a key that is none is an error at once", async () => {
+  await using echo = new Echo();
+  for (
+    const [key, ErrorClass] of [
+      ...[0, 1, 16, 33, 1000].map((length) =>
+        [new Uint8Array(length), RangeError] as const
+      ),
+      ...[KEY, undefined, Array(32).fill(15)].map((key) =>
+        [key as unknown as Uint8Array, TypeError] as const
+      ),
+    ]
+  ) {
+    const psk = new Map([["default", Uint8Array.fromHex(KEY)], ["alice", key]]);
+    assertThrows(() => listen({ port: 0, ...pair, psk }), ErrorClass, "alice");
+    const reloading = echo.listener.reload({ ...otherPair, psk });
+    await assertRejects(() => reloading, ErrorClass, "alice");
+    // Nobody listens there: it is not even tried.
+    const connecting = connect({ port: 1, psk });
+    await assertRejects(() => connecting, ErrorClass, "alice");
+  }
+  for (const identity of ["default@a@b", "default@", "", "nobody"]) {
+    await assertRejects(
+      () => connect({ port: 1, psk: PSK, identity }),
+      TypeError,
+    );
+  }
+  await say(await echo.dial(), "still the same");
+});
+
+test("connect, listen, reload: a caller that wipes its keys changes nothing", async () => {
+  const maps: Map<string, Uint8Array>[] = [];
+  const keys = (): Map<string, Uint8Array> => {
+    const key = new Uint8Array(new SharedArrayBuffer(32));
+    key.set(Uint8Array.fromHex(KEY));
+    maps.push(new Map([["default", key]]));
+    return maps.at(-1)!;
+  };
+  const wipe = () => {
+    for (const map of maps) {
+      for (const key of map.values()) key.fill(0);
+      map.clear();
+    }
+  };
+  await using echo = new Echo({ psk: keys() });
+  wipe();
+  const { port } = echo.listener.addr;
+  const connecting = connect({ port, caCerts: [pair.cert], psk: keys() });
+  wipe();
+  const live = await connecting;
+  const reloading = echo.listener.reload({ ...pair, psk: keys() });
+  wipe();
+  await reloading;
+  await say(live, "the same key");
+  await say(await echo.dial(), "still");
+});
+
 test("reload: a client that waits to be accepted meanwhile gets in", async () => {
   await using echo = new Echo({ maxConnections: 1 });
   const first = await echo.dial();
@@ -822,21 +878,19 @@ test("hasService: a service that is not there is cut after the proof", async () 
     },
   });
   const clients = new Map<string, Channel>();
-  for (const service of ["", "@db", "@web", "@", "@broken"]) {
+  for (const service of ["", "@db", "@web", "@broken"]) {
     clients.set(service, await dial(`alice${service}`));
   }
-  assertEquals(asked, [undefined, "db", "web", "", "broken"]);
+  assertEquals(asked, [undefined, "db", "web", "broken"]);
   assertEquals(reports, [
     undefined,
     undefined,
-    "service",
     "service",
     "RangeError: It has failed",
   ]);
   for (
     const [service, code] of [
       ["@web", "service"],
-      ["@", "service"],
       ["@broken", "aborted"],
     ] as const
   ) {

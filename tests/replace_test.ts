@@ -66,13 +66,17 @@ test("replaceFiles: root leaves another's file his own", async (dir) => {
   assertEquals([uid, gid, mode(path)], [1234, 5678, 0o440]);
 }, isRoot ? undefined : "needs root");
 
-test("replaceFiles: what root makes in another's folder is his", async (dir) => {
-  await Deno.chown(dir, 1234, 5678);
-  const path = `${dir}/psk.txt`;
-  await replaceFiles([{ path, text: "new", mode: 0o600 }]);
-  const { uid, gid } = await Deno.stat(path);
-  assertEquals([uid, gid, mode(path)], [1234, 5678, 0o600]);
-}, isRoot ? undefined : "needs root");
+test(
+  "replaceFiles: what root makes in another's folder is his",
+  async (dir) => {
+    await Deno.chown(dir, 1234, 5678);
+    const path = `${dir}/psk.txt`;
+    await replaceFiles([{ path, text: "new", mode: 0o600 }]);
+    const { uid, gid } = await Deno.stat(path);
+    assertEquals([uid, gid, mode(path)], [1234, 5678, 0o600]);
+  },
+  isRoot ? undefined : "needs root",
+);
 
 test("replaceFiles: what a killed run has left is no hindrance", async (dir) => {
   const other = `${dir}/other`;

@@ -20,6 +20,7 @@ import { connectWebSocket } from "./carrier/rfc6455.ts";
 import { pskOf, takePsks } from "./lock/psk.ts";
 import { ALPN, awaitSign, finishTls } from "./carrier/tls.ts";
 import { capital, isAlert, tlsError } from "./carrier/tls_errors.ts";
+import { UnprovedTransport } from "./carrier/unproved.ts";
 import type { Transport } from "./lock/transport.ts";
 
 /**
@@ -143,11 +144,12 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
         .finally(() => isHandshaking = false);
       silent.delete(address);
       isServerReached = alpnProtocol === ALPN;
+      const unproved = new UnprovedTransport(conn, "The server");
       let transport: Transport;
-      if (websocket === false) transport = expectFrames(conn);
+      if (websocket === false) transport = expectFrames(unproved);
       else {
         step = "websocket";
-        transport = await connectWebSocket(conn, {
+        transport = await connectWebSocket(unproved, {
           // Boxes compare it with what a browser would say.
           host: port === 443 ? address.replace(/:443$/, "") : address,
           signal,
@@ -157,7 +159,9 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
         isServerReached = true;
       }
       step = websocket === false ? "innerlock" : "inside";
-      return await initiateChannel(transport, options, signal);
+      const channel = await initiateChannel(transport, options, signal);
+      unproved.proved();
+      return channel;
     }, (late) => late.abort());
   } catch (error) {
     if (isHandshaking) silent.add(address);

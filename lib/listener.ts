@@ -16,9 +16,11 @@ import { ChannelError } from "./lock/errors.ts";
 import { clientAddress } from "./carrier/forwarded.ts";
 import { readProxyHeader } from "./carrier/proxy_protocol.ts";
 import { findPsk, type PskMap, type TakenPsks, takePsks } from "./lock/psk.ts";
+import { Turns } from "./lock/turns.ts";
 import { sniff } from "./carrier/sniff.ts";
 import { acceptWebSocket } from "./carrier/rfc6455.ts";
 import { ALPN, finishTls } from "./carrier/tls.ts";
+import { UnprovedTransport } from "./carrier/unproved.ts";
 import { closeQuietly, type Transport } from "./lock/transport.ts";
 
 /**
@@ -26,6 +28,9 @@ import { closeQuietly, type Transport } from "./lock/transport.ts";
  * boxes that do not offer ours: TLS would refuse them.
  */
 const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
+
+/** What it costs to accept a connection, as {@linkcode Turns} counts it. */
+const ACCEPT_COST = 4096;
 
 /** The longest pause before accepting, or opening, is tried again, in ms. */
 const LONGEST_PAUSE = 100;
@@ -390,6 +395,7 @@ class ChannelListener implements Listener {
   }
 
   async #acceptAll(): Promise<void> {
+    const turns = new Turns();
     while (!this.#isClosed) {
       // Channels in standby make room only when somebody proves a key.
       if (!this.#admission.hasRoom(this.#channels.size - this.#standby.size)) {
@@ -401,6 +407,7 @@ class ChannelListener implements Listener {
       const listener = this.#listener;
       try {
         this.#shakeHands(await listener.accept());
+        await turns.spend(ACCEPT_COST);
       } catch (error) {
         if (this.#isClosed || listener !== this.#listener) continue;
         // The client was gone before it was accepted.
@@ -468,16 +475,19 @@ class ChannelListener implements Listener {
         if ("handshake" in conn) {
           await finishTls(conn, signal, "client", "The client");
         } else conn.setNoDelay(true);
-        const { transport, remoteAddr } = await this.#carrierOf(conn, signal);
+        const peer = new UnprovedTransport(conn, "The client");
+        const { transport, remoteAddr } = await this.#carrierOf(peer, signal);
         if (remoteAddr !== conn.remoteAddr) comesFrom(remoteAddr);
         psks = this.#psks;
         const { idleTimeout, trace } = this.#options;
-        return await respondChannel(transport, {
+        const channel = await respondChannel(transport, {
           psk: psks,
           remoteAddr,
           ...(idleTimeout !== undefined && { idleTimeout }),
           ...(trace && { trace }),
         }, signal);
+        peer.proved();
+        return channel;
       },
       (late) => late.abort(),
     );
@@ -497,7 +507,7 @@ class ChannelListener implements Listener {
    * from where it comes.
    */
   async #carrierOf(
-    conn: Conn,
+    conn: Transport,
     signal: AbortSignal,
   ): Promise<{ transport: Transport; remoteAddr: Deno.NetAddr }> {
     const { isProxy = () => false, proxyProtocol = false } = this.#options;

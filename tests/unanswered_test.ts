@@ -208,9 +208,13 @@ testUnless(
   "client: a wrong key is still called one, with and without a WebSocket",
   withCerts(async (dir) => {
     await using server = await TestServer.start(serverFlags(dir));
-    await Deno.writeTextFile(`${dir}/psk.txt`, PSK, { mode: 0o600 });
+    // The server would read its own again.
+    await Deno.writeTextFile(`${dir}/other.txt`, PSK, { mode: 0o600 });
     for (const args of [["hello"], ["--websocket", "--", "hello"]]) {
-      const flags = [...clientFlags(dir, server.port), "--identity", "default"];
+      const flags = [
+        ...clientFlags(dir, server.port),
+        ...["--psk", `${dir}/other.txt`, "--identity", "default"],
+      ];
       const { code, stderr } = await run("client", [...flags, ...args]);
       assertEquals(code, 3, stderr);
       assert(stderr.includes("or has another key for it"), stderr);

@@ -21,6 +21,7 @@ import type { Bytes } from "../lock/aes_gcm.ts";
 import { ChannelError, shown } from "../lock/errors.ts";
 import { type Head, HttpError, listOf, readHead, statusOf } from "./http.ts";
 import { orClose } from "../lock/deadline.ts";
+import { nextTurn } from "../lock/runtime.ts";
 import { type Addr, type Transport, writeAll } from "../lock/transport.ts";
 
 /** What follows the key in the hash that a server answers (1.3). */
@@ -367,6 +368,9 @@ export class WebSocketTransport implements Transport {
       if (count === null) return null;
       const length = this.#unpack(p.subarray(0, count));
       if (length > 0) return length;
+      // Over TLS, a read of what has come already takes no turn of the event
+      // loop: a peer that says nothing without pause would hold up all others.
+      await nextTurn();
     }
     return null;
   }

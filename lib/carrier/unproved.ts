@@ -1,0 +1,85 @@
+/**
+ * Bounds what a peer may do before it has proved its key.
+ *
+ * @module
+ */
+
+import { ChannelError } from "../lock/errors.ts";
+import { nextTurn } from "../lock/runtime.ts";
+import { Turns } from "../lock/turns.ts";
+import type { Addr, Transport } from "../lock/transport.ts";
+
+/**
+ * How much a peer may say, in bytes: the head of an HTTP message, the body of a
+ * request that is refused, and more of a WebSocket's frames than a handshake
+ * needs, each cut into single bytes.
+ */
+export const MAX_UNPROVED = 32 * 1024;
+
+/** The transport of a peer that has not proved its key yet. */
+export class UnprovedTransport implements Transport {
+  /** The peer's address, if the transport has one. */
+  readonly remoteAddr?: Addr;
+  /** This side's address, if the transport has one. */
+  readonly localAddr?: Addr;
+
+  readonly #transport: Transport;
+  readonly #peer: string;
+  #isProved = false;
+  #left = MAX_UNPROVED;
+  readonly #turns = new Turns();
+
+  /** @param peer The subject of an error's message, such as `The client`. */
+  constructor(transport: Transport, peer: string) {
+    this.#transport = transport;
+    this.#peer = peer;
+    const { remoteAddr, localAddr } = transport;
+    if (remoteAddr) this.remoteAddr = remoteAddr;
+    if (localAddr) this.localAddr = localAddr;
+  }
+
+  /** From here on nothing is bounded. */
+  proved(): void {
+    this.#isProved = true;
+  }
+
+  /**
+   * As the transport reads.
+   *
+   * @throws {ChannelError} `protocol` if the peer says too much.
+   */
+  read(p: Uint8Array): Promise<number | null> {
+    return this.#isProved ? this.#transport.read(p) : this.#read(p);
+  }
+
+  async #read(p: Uint8Array): Promise<number | null> {
+    const isFull = this.#left === 0;
+    await (isFull ? nextTurn() : this.#turns.spend(0));
+    // In this turn, whoever has seen the proof has said so.
+    if (this.#isProved) return await this.#transport.read(p);
+    if (isFull) {
+      throw new ChannelError(
+        "protocol",
+        `${this.#peer} sent ${MAX_UNPROVED} bytes and had not proved its key`,
+      );
+    }
+    const count = await this.#transport.read(p.subarray(0, this.#left));
+    if (count !== null) this.#left -= count;
+    return count;
+  }
+
+  /** As the transport writes. */
+  write(p: Uint8Array): Promise<number> {
+    return this.#transport.write(p);
+  }
+
+  /** As the transport ends its direction. */
+  closeWrite(): Promise<void> {
+    return this.#transport.closeWrite();
+  }
+
+  /** Closes the transport. */
+  close(): void {
+    this.#transport.close();
+  }
+}

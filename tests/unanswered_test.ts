@@ -211,10 +211,9 @@ testUnless(
     // The server would read its own again.
     await Deno.writeTextFile(`${dir}/other.txt`, PSK, { mode: 0o600 });
     for (const args of [["hello"], ["--websocket", "--", "hello"]]) {
-      const flags = [
-        ...clientFlags(dir, server.port),
-        ...["--psk", `${dir}/other.txt`, "--identity", "default"],
-      ];
+      const flags = clientFlags(dir, server.port)
+        .map((flag) => flag.replace("psk.txt", "other.txt"));
+      flags.push("--identity", "default");
       const { code, stderr } = await run("client", [...flags, ...args]);
       assertEquals(code, 3, stderr);
       assert(stderr.includes("or has another key for it"), stderr);

@@ -32,7 +32,7 @@ const USAGE = `
 Usage: deno task certs [flags]
 
 Makes key.pem and cert.pem with openssl, and psk.txt. Valid files stay as they
-are, except that --host adds names to a certificate for this machine alone.
+are, except that --host adds names to the certificate.
 
   --out DIR          the folder for the files (certs)
   --host NAME|IP     a name or address of the server; may repeat; localhost,
@@ -48,10 +48,15 @@ are, except that --host adds names to a certificate for this machine alone.
   --identity NAME    make a key for this identity; may repeat (default)
   --rekey NAME       give an identity another key; may repeat
   --revoke NAME      remove an identity, and do nothing else; may repeat
-  --renew            replace key.pem and cert.pem
+  --renew            make a new certificate for the same key: clients need
+                     nothing new
+  --new-key          with --renew: for another key, if this one has leaked; every
+                     client must then join again
   --days N           how long the certificate is valid (365)
   --rsa              RSA 4096 instead of EC P-256
   --passphrase       encrypt key.pem; asks for the passphrase twice
+  --passphrase-file FILE
+                     do not ask for the passphrase of key.pem: read it here
   --csr              also write cert.csr, for a CA to sign
   --help, --version
 
@@ -59,9 +64,12 @@ Exit codes: 1 openssl failed, 2 wrong usage or configuration.
 `;
 
 const FLAGS = {
-  string: ["out", "days", "invite", "port", "as", "invite-file"],
+  string: [
+    ...["out", "days", "invite", "port", "as", "invite-file"],
+    "passphrase-file",
+  ],
   collect: ["host", "identity", "rekey", "revoke"],
-  boolean: ["rsa", "passphrase", "csr", "renew", "join"],
+  boolean: ["rsa", "passphrase", "csr", "renew", "new-key", "join"],
   default: { out: "certs", days: "365", port: "5001" },
 };
 
@@ -104,6 +112,9 @@ function checkNames(args: Args): void {
     throw new UsageError(
       `--host takes a name or an IP address alone, not ${host}`,
     );
+  }
+  if (args.is("new-key") && !args.is("renew")) {
+    throw new UsageError("--new-key goes with --renew");
   }
   if (args.text("as") !== undefined) {
     throw new UsageError("--as goes with --join");
@@ -205,8 +216,9 @@ async function inFolder<T>(
 ): Promise<T> {
   const paths = FILES.map((name) => `${out}/${name}`);
   const later = args.texts("invite-file");
+  const secret = args.texts("passphrase-file");
   const folders = [out, ...await foldersOf([...paths, ...later])];
-  keepOnly({ read: folders, write: folders });
+  keepOnly({ read: [...folders, ...secret], write: folders });
   return await withFiles(paths, work);
 }
 

@@ -41,7 +41,7 @@ test("all is well", async (dir) => {
     new RegExp(
       String.raw`^✓ name: localhost is 127\.0\.0\.1\S*
 ✓ TCP: connected to 127\.0\.0\.1:${server.port}
-✓ TLS: the server's own certificate, which --ca has; it expires on ${day}
+✓ TLS: the server's own certificate, whose key --ca has; it expires on ${day}
 ✓ inner lock: the server has the key of default
 ✓ service: the server has the default service
 ✓ round trip: \d+\.\d ms, through both locks
@@ -83,7 +83,7 @@ test("another certificate than the one that is trusted", async (dir) => {
   assertEquals([code, passed], [3, "name, TCP"]);
   assertMatch(
     failed,
-    /^TLS: .* not trusted; .*; it showed a certificate of CN=localhost, issued by CN=localhost, SHA-256 [0-9A-F:]{95}$/,
+    /^TLS: .* not trusted; .*; it showed a certificate of CN=innerlock, issued by CN=innerlock, key SHA-256 [0-9A-F:]{95}$/,
   );
   await Deno.remove(other, { recursive: true });
 });

@@ -331,7 +331,11 @@ test("client: an expired certificate exits 3", async () => {
   assertEquals(success, true);
   await using server = await TestServer.start(serverFlags(old));
   const result = await run("client", [...clientFlags(old, server.port), "x"]);
-  assertFails(result, 3, /has expired; set the clock, or make a new one/);
+  assertFails(
+    result,
+    3,
+    /has expired; set the clock, or renew it with 'deno task certs --renew'/,
+  );
   await Deno.remove(old, { recursive: true });
 });
 

@@ -33,7 +33,10 @@ const mode = (path: string) => (Deno.statSync(path).mode! & 0o777).toString(8);
 test("makes a set, and keeps it when run again", async (dir, read) => {
   const first = await run("certs", ["--out", dir]);
   assertEquals([first.code, first.stderr], [0, ""]);
-  assertMatch(first.text, /SHA-256 [0-9A-F:]{95}, valid until \d{4}-/);
+  assertMatch(
+    first.text,
+    /key SHA-256 [0-9A-F:]{95}, certificate valid until \d{4}-/,
+  );
   assertEquals(files(dir), ["cert.pem", "key.pem", "psk.txt"]);
   assertEquals(mode(`${dir}/key.pem`), "600");
   assertEquals(mode(`${dir}/psk.txt`), "600");
@@ -66,9 +69,6 @@ test("the certificate says what it should", async (dir) => {
   assertMatch(csr, /DNS:server\.example/);
   const again = await run("certs", ["--out", dir, ...hosts]);
   assertEquals(again.code, 0);
-  const more = await run("certs", ["--out", dir, "--host", "new.example"]);
-  assertEquals(more.code, 2);
-  assertMatch(more.stderr, /not for new\.example; --renew/);
 });
 
 test("--rsa makes an RSA key of 4096 bits", async (dir) => {
@@ -113,10 +113,10 @@ test("wrong usage exits 2 and leaves nothing", async (dir) => {
 });
 
 test("a flag that would do nothing is refused", async (dir) => {
-  for (const flag of ["--port=7", "--invite-file=x", "--as=x"]) {
+  for (const flag of ["--port=7", "--invite-file=x", "--as=x", "--new-key"]) {
     const { code, stderr } = await run("certs", ["--out", dir, flag]);
     assertEquals(code, 2);
-    assertMatch(stderr, /^certs: --[\w-]+ goes with --(invite|join)\n$/);
+    assertMatch(stderr, /^certs: --[\w-]+ goes with --(invite|join|renew)\n$/);
   }
   assertEquals(files(dir), []);
 });
@@ -195,7 +195,10 @@ test("a certificate without its key is not replaced", async (dir, read) => {
   await Deno.remove(`${dir}/key.pem`);
   const { code, stderr } = await run("certs", ["--out", dir]);
   assertEquals(code, 2);
-  assertMatch(stderr, /There is \S+cert\.pem but no \S+key\.pem, .* --renew/);
+  assertMatch(
+    stderr,
+    /There is \S+cert\.pem but no \S+key\.pem, .* --renew --new-key/,
+  );
   assertEquals(await read("cert.pem"), before);
 });
 
@@ -214,7 +217,10 @@ test(
     for (const flag of ["--passphrase", "--rsa"]) {
       const { code, stderr } = await run("certs", ["--out", dir, flag]);
       assertEquals(code, 2);
-      assertMatch(stderr, /key\.pem exists and stays as it is; --renew/);
+      assertMatch(
+        stderr,
+        /key\.pem exists and stays as it is; --renew --new-key/,
+      );
     }
     assertEquals(await read("key.pem"), before);
   },
@@ -277,7 +283,7 @@ test("a certificate made anew keeps its names", async (dir, read) => {
   const expired = await run("certs", ["--out", dir]);
   assertEquals([expired.code, expired.stderr], [0, ""]);
   assertMatch(expired.text, /cert\.pem: expired on \d{4}-\d\d-\d\d, replaced/);
-  assertMatch(expired.text, /every client needs the new \S+cert\.pem/);
+  assertMatch(expired.text, /its key is the same, so clients need nothing new/);
   const made = "DNS:localhost, IP Address:127.0.0.1, " +
     "IP Address:0:0:0:0:0:0:0:1, DNS:server.example, " +
     "IP Address:2001:DB8:0:0:0:0:0:7";
@@ -286,7 +292,7 @@ test("a certificate made anew keeps its names", async (dir, read) => {
   const more = ["--host", "new.example", "--host", "2001:db8::7"];
   const forced = await run("certs", ["--out", dir, "--renew", ...more]);
   assertEquals(forced.code, 0);
-  assertMatch(forced.text, /every client needs the new \S+cert\.pem/);
+  assertMatch(forced.text, /its key is the same, so clients need nothing new/);
   assertNotEquals(await read("cert.pem"), before);
   assertEquals(
     (await namesOf(dir)).split("\n")[1]?.trim(),
@@ -296,31 +302,38 @@ test("a certificate made anew keeps its names", async (dir, read) => {
 
 test("a first certificate asks nothing of the clients", async (dir) => {
   const { text } = await run("certs", ["--out", dir, "--renew"]);
-  assertEquals(text.includes("every client"), false);
+  assertEquals(/clients? /.test(text.split("a client needs")[0]!), false);
 });
 
-test("a certificate for this machine makes room for --host", async (dir) => {
+test("a certificate of ours makes room for --host", async (dir) => {
   await run("certs", ["--out", dir]);
   const args = ["--out", dir, "--host", "server.example", "--identity", "al"];
   const { code, text } = await run("certs", args);
   assertEquals(code, 0);
-  assertMatch(text, /every client needs the new \S+cert\.pem/);
+  assertMatch(text, /its key is the same, so clients need nothing new/);
   assertMatch(await namesOf(dir), /DNS:localhost.* DNS:server\.example/);
 });
 
-test("an encrypted key is not replaced by a plain one", async (dir, read) => {
+test("an encrypted key stays, and its passphrase renews", async (dir, read) => {
   await run("certs", ["--out", dir]);
   const key = `${dir}/key.pem`;
   const encrypted = ["-topk8", "-in", key, "-passout", "pass:x"];
   await Deno.writeTextFile(key, await openssl("pkcs8", ...encrypted));
-  const before = await read("key.pem");
+  const before = [await read("key.pem"), await read("cert.pem")];
   const kept = await run("certs", ["--out", dir]);
   assertEquals([kept.code, kept.stderr], [0, ""]);
-  await expire(dir);
-  const { code, stderr } = await run("certs", ["--out", dir]);
+  const { code, stderr } = await run("certs", ["--out", dir, "--renew"]);
   assertEquals(code, 2);
-  assertMatch(stderr, /key\.pem is encrypted[^\n]* --passphrase[^\n]*\n$/);
-  assertEquals(await read("key.pem"), before);
+  assertMatch(stderr, /key\.pem: it is encrypted; give --passphrase-file FILE/);
+  assertEquals([await read("key.pem"), await read("cert.pem")], before);
+  const file = `${dir}/passphrase`;
+  await Deno.writeTextFile(file, "x\n", { mode: 0o600 });
+  const flags = ["--out", dir, "--renew", "--passphrase-file", file];
+  const renewed = await run("certs", flags);
+  assertEquals([renewed.code, renewed.stderr], [0, ""]);
+  assertMatch(renewed.text, /clients need nothing new/);
+  assertEquals(await read("key.pem"), before[0]);
+  assertNotEquals(await read("cert.pem"), before[1]);
 });
 
 test("a CA's certificate takes --identity and stays", async (dir, read) => {
@@ -333,27 +346,55 @@ test("a CA's certificate takes --identity and stays", async (dir, read) => {
     assertEquals([added.code, added.stderr], [0, ""]);
     assertMatch(added.text, days === "9" ? /valid until/ : /its CA/);
     assertEquals(parsePsk(await read("psk.txt")).has(`bob${days}`), true);
+    for (
+      const [flags, why] of [
+        [["--renew"], /cert\.pem is from a CA, which has to renew it; --renew/],
+        [["--host", "db.other"], /is not for db\.other; ask its CA for one/],
+      ] as const
+    ) {
+      const { code, stderr } = await run("certs", ["--out", dir, ...flags]);
+      assertEquals(code, 2);
+      assertMatch(stderr, why);
+    }
     assertEquals([await read("cert.pem"), await read("key.pem")], before);
   }
 });
 
-test("a name that is missing makes nothing, and says so", async (dir, read) => {
-  await run("certs", ["--out", dir, "--host", "server.example"]);
-  const before = await Promise.all(files(dir).map(read));
-  const args = ["--host", "new.example", "--identity", "bob"];
-  const { code, text, stderr } = await run("certs", ["--out", dir, ...args]);
-  assertEquals([code, text], [2, ""]);
-  assertMatch(stderr, /not for new\.example; --renew adds it/);
-  assertEquals(await Promise.all(files(dir).map(read)), before);
-});
+test(
+  "a certificate of another's making gets no name unasked",
+  async (dir, read) => {
+    await run("certs", ["--out", dir]);
+    const subject = ["-subj", "/CN=other", "-addext", "subjectAltName=DNS:a.b"];
+    const key = ["-key", `${dir}/key.pem`];
+    await Deno.writeTextFile(
+      `${dir}/cert.pem`,
+      await openssl("req", "-x509", ...key, ...subject),
+    );
+    const before = await Promise.all(files(dir).map(read));
+    const args = ["--out", dir, "--host", "new.example", "--identity", "bob"];
+    const { code, text, stderr } = await run("certs", args);
+    assertEquals([code, text], [2, ""]);
+    assertMatch(
+      stderr,
+      /not for new\.example; --renew adds it, and every client/,
+    );
+    assertEquals(await Promise.all(files(dir).map(read)), before);
+    const renewed = await run("certs", [...args, "--renew"]);
+    assertEquals([renewed.code, renewed.stderr], [0, ""]);
+    assertMatch(
+      renewed.text,
+      /every client must join again/,
+    );
+  },
+);
 
 test("a pair that does not fit is not kept", async (dir, read) => {
   await run("certs", ["--out", dir, "--identity", "alice"]);
   const [cert, key, psk] = await Promise.all(files(dir).map(read));
   const other = await openssl("genpkey", "-algorithm", "ED25519");
   const noKey = /key\.pem: it contains no private key/;
-  const notKey = /key\.pem is not the key of \S+cert\.pem; --renew replaces/;
-  const notCert = /cert\.pem is not a certificate; --renew replaces/;
+  const notKey = /key\.pem is not the key of \S+cert\.pem; --renew makes/;
+  const notCert = /cert\.pem is not a certificate; --renew makes/;
   for (
     const [file, text, why] of [
       ["key.pem", "", noKey],
@@ -532,7 +573,7 @@ test(
     await run("certs", ["--out", dir, ...names]);
     const all = () => Promise.all(files(dir).map(read));
     const [cert, key, psk] = await all();
-    const renew = ["--renew", "--identity", "alice"];
+    const renew = ["--renew", "--new-key", "--identity", "alice"];
     const renewed = await run("certs", ["--out", dir, ...renew]);
     assertEquals([renewed.code, renewed.stderr], [0, ""]);
     const [newCert, newKey, samePsk] = await all();
@@ -579,10 +620,13 @@ test("a key without a certificate gets one", async (dir, read) => {
   await Deno.remove(`${dir}/cert.pem`);
   const refused = await run("certs", ["--out", dir, "--rsa"]);
   assertEquals(refused.code, 2);
-  assertMatch(refused.stderr, /key\.pem exists and stays as it is; --renew/);
+  assertMatch(
+    refused.stderr,
+    /key\.pem exists and stays as it is; --renew --new-key/,
+  );
   const { code, text } = await run("certs", ["--out", dir]);
   assertEquals(code, 0);
-  assertMatch(text, /made a certificate for localhost/);
+  assertMatch(text, /cert\.pem: made for localhost/);
   assertEquals(await read("key.pem"), key);
   assertMatch((await run("certs", ["--out", dir])).text, /, kept/);
 });

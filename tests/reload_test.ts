@@ -77,7 +77,14 @@ test("another certificate is shown to the next client", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const live = await dial(dir, server.port);
   const oldCert = await Deno.readTextFile(`${dir}/cert.pem`);
-  await run("certs", ["--out", dir, "--renew", "--identity", "carol"]);
+  await run("certs", [
+    "--out",
+    dir,
+    "--renew",
+    "--new-key",
+    "--identity",
+    "carol",
+  ]);
   await server.logged("certificate and keys read again");
   await finish(await dial(dir, server.port));
   const { port } = server;
@@ -223,7 +230,7 @@ test("a client that listens comes back by itself after a rotation", async (dir) 
     flags,
   );
   assertEquals(await say(entrance), "HELLO");
-  await run("certs", ["--out", dir, "--renew"]);
+  await run("certs", ["--out", dir, "--renew", "--new-key"]);
   await server.logged("certificate and keys read again");
   assertEquals(await say(entrance), "");
   for (const name of ["cert.pem", "psk.txt"]) {

@@ -152,8 +152,8 @@ test("withFiles: one after the other, also where links lead", async (dir) => {
 });
 
 const FLAGS = {
-  string: ["days"],
-  boolean: ["renew", "rsa", "passphrase", "csr"],
+  string: ["days", "passphrase-file"],
+  boolean: ["renew", "new-key", "rsa", "passphrase", "csr"],
   default: { days: "2" },
 };
 
@@ -168,7 +168,7 @@ test("certificates: killed after any write, a run leaves a pair that fits", asyn
   await replaceFiles(rest);
   const old = await readPair(...paths, {});
   assertEquals(old.key, first!.text);
-  const files = await work("--renew");
+  const files = await work("--renew", "--new-key");
   assertEquals(files.map(({ path }) => path), [paths[1], ...paths]);
   for (const [index, file] of files.entries()) {
     await replaceFiles([file]);

@@ -18,6 +18,7 @@ import { connectThroughProxy } from "../../lib/carrier/proxy.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
 import { Exit, exitCodeOf, messageOf } from "../advice/errors.ts";
 import { stdout } from "../terminal/output.ts";
+import { keyFingerprint } from "../keys/certificates.ts";
 import { parsePem } from "../keys/pem.ts";
 
 /** The server drops a session that it does not want within this time, in ms. */
@@ -229,9 +230,13 @@ function whose(shown: X509Certificate, { caCerts = [] }: DialOptions): string {
   const trusted = caCerts.flatMap((pem) =>
     parsePem("--ca", pem, "CERTIFICATE")
   );
-  const isOwn = trusted.some(({ der }) => shown.raw.equals(der));
+  // The certificate may have been renewed since; its key is the same then.
+  const key = keyFingerprint(shown);
+  const isOwn = trusted.some(({ der }) =>
+    keyFingerprint(new X509Certificate(der)) === key
+  );
   return isOwn
-    ? `the server's own certificate, which --ca has; ${timeOf(shown)}`
+    ? `the server's own certificate, whose key --ca has; ${timeOf(shown)}`
     : `${
       nameOf(shown)
     }; trusted through its issuer; it belongs to the server ` +
@@ -241,7 +246,7 @@ function whose(shown: X509Certificate, { caCerts = [] }: DialOptions): string {
 function nameOf(shown: X509Certificate): string {
   const oneLine = (name: string) => name.replaceAll("\n", ", ") || "nobody";
   return `a certificate of ${oneLine(shown.subject)}, issued by ` +
-    `${oneLine(shown.issuer)}, SHA-256 ${shown.fingerprint256}`;
+    `${oneLine(shown.issuer)}, key ${keyFingerprint(shown)}`;
 }
 
 function timeOf({ validTo }: X509Certificate): string {

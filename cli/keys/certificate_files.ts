@@ -10,13 +10,14 @@ import {
   describeCertificate,
 } from "./certificates.ts";
 import { UsageError } from "../advice/errors.ts";
-import { readIfThere, readPair, readPrivateKey } from "../files.ts";
+import { readIfThere, readPrivateKey, readSecret } from "../files.ts";
 import type { Args } from "../main.ts";
 import {
   encryptKey,
   makeCertificate,
   makeKey,
   makeRequest,
+  SUBJECT,
 } from "./openssl.ts";
 import { findPrivateKey, isEncrypted, privateKeysOf } from "./private_keys.ts";
 import { promptHidden } from "../terminal/prompt.ts";
@@ -43,7 +44,9 @@ interface Pair {
 }
 
 /**
- * Keeps key and certificate, or makes both.
+ * Keeps key and certificate, or makes what is missing or asked for. A new
+ * certificate is for the key that is there, unless `--new-key` is given, so a
+ * client that trusts the old one trusts the new one, too.
  *
  * @param asked The names and addresses given with `--host`.
  */
@@ -56,20 +59,15 @@ export async function certificateWork(
   const [key, cert] = [await readIfThere(keyPath), await readIfThere(certPath)];
   const pair = { keyPath, certPath, key, cert };
   const old = infoOf(pair);
-  const kept = args.is("renew") ? undefined : keptOf(args, pair, asked);
   const hosts = [...new Set([...LOCAL_NAMES, ...old?.names ?? [], ...asked])];
-  if (kept === undefined) return await makePair(args, out, pair, hosts, old);
+  if (!isKept(args, pair, old, asked)) {
+    return await makePair(args, out, pair, hosts, old);
+  }
   return {
     files: args.is("csr")
-      ? [
-        await requestFile(
-          out,
-          (await readPair(certPath, keyPath, {})).key,
-          hosts,
-        ),
-      ]
+      ? [await requestFile(out, await readKey(args, pair), hosts)]
       : [],
-    notes: [`${certPath}, ${keyPath}: ${validity(kept)}, kept`, nameOf(kept)],
+    notes: [`${certPath}, ${keyPath}: ${validity(old)}, kept`, nameOf(old)],
   };
 }
 
@@ -84,75 +82,75 @@ function infoOf({ certPath, cert }: Pair): CertificateInfo | undefined {
   }
 }
 
-/** The certificate that is there, if it may stay. */
-function keptOf(
+/** Whether the certificate that is there stays. */
+function isKept(
   args: Args,
   pair: Pair,
+  old: CertificateInfo | undefined,
   asked: string[],
-): CertificateInfo | undefined {
+): old is CertificateInfo {
   const { keyPath, certPath, key, cert } = pair;
-  if (key === undefined && cert === undefined) return undefined;
+  if (args.is("new-key")) return false;
+  if (key === undefined && cert === undefined) return false;
   if (key === undefined) {
     throw new UsageError(
       `There is ${certPath} but no ${keyPath}, as on a client; for a server, ` +
-        "--renew makes both",
+        "--renew --new-key makes both",
     );
   }
-  const stays = () => {
-    if (!args.is("passphrase") && !args.is("rsa")) return;
+  if (args.is("passphrase") || args.is("rsa")) {
     throw new UsageError(
-      `${keyPath} exists and stays as it is; --renew replaces it`,
+      `${keyPath} exists and stays as it is; --renew --new-key replaces it`,
     );
-  };
-  if (cert === undefined) {
-    stays();
-    return undefined;
   }
-  const old = infoOf(pair);
+  if (args.is("renew")) {
+    if (old?.isSelfSigned !== false) return false;
+    throw new UsageError(
+      `${certPath} is from a CA, which has to renew it; --renew --new-key ` +
+        "replaces it by one without a CA",
+    );
+  }
+  if (cert === undefined) return false;
   if (old === undefined) {
     throw new UsageError(
-      `${certPath} is not a certificate; --renew replaces it and ${keyPath}, ` +
-        "for the names given with --host",
+      `${certPath} is not a certificate; --renew makes another for ` +
+        `${keyPath}, and for the names given with --host`,
     );
   }
-  const blocks = privateKeysOf(keyPath, key);
-  const plain = blocks.filter((block) => !isEncrypted(block));
-  const certificates = certificatesOf(certPath, cert);
-  const isPlain = findPrivateKey(keyPath, plain, certificates) !== undefined;
-  // Whether an encrypted one fits cannot be told without the passphrase.
-  const isLocked = !isPlain && plain.length < blocks.length;
-  if (!isPlain && !isLocked) {
+  if (!mayFit(pair)) {
     throw new UsageError(
-      `${keyPath} is not the key of ${certPath}; --renew replaces both`,
+      `${keyPath} is not the key of ${certPath}; --renew makes a certificate ` +
+        "for it, and every client must then join again",
     );
   }
   const missing = asked.filter((host) => !isMadeOutTo(old, host));
-  if (mayReplace(old, missing)) {
-    if (!isLocked || args.is("passphrase")) return undefined;
-    throw new UsageError(
-      `${keyPath} is encrypted and must be replaced; --passphrase encrypts ` +
-        "the new one, --renew leaves it unencrypted",
-    );
-  }
-  if (missing.length > 0) {
-    const some = missing.join(", ");
-    throw new UsageError(
-      `${certPath} is not for ${some}; --renew adds it, and every client then ` +
-        "needs the new certificate",
-    );
-  }
-  stays();
-  return old;
+  if (mayReplace(old, missing)) return false;
+  if (missing.length === 0) return true;
+  throw new UsageError(
+    `${certPath} is not for ${missing.join(", ")}; ` +
+      (old.isSelfSigned
+        ? "--renew adds it, and every client must then join again"
+        : "ask its CA for one that is"),
+  );
+}
+
+/** Whether the key is the certificate's, as far as can be told. */
+function mayFit({ keyPath, certPath, key, cert }: Pair): boolean {
+  const blocks = privateKeysOf(keyPath, key!);
+  const plain = blocks.filter((block) => !isEncrypted(block));
+  const certificates = certificatesOf(certPath, cert!);
+  // Of one that is encrypted, only its passphrase can tell.
+  return plain.length < blocks.length ||
+    findPrivateKey(keyPath, plain, certificates) !== undefined;
 }
 
 /**
- * Whether a certificate is replaced unasked: one of ours that has expired, or
- * that lacks a name and is of use on this machine only; never one of a CA.
+ * Whether a certificate is replaced unasked: one that has expired, or one of ours
+ * that lacks a name; never one of a CA.
  */
 function mayReplace(old: CertificateInfo, missing: string[]): boolean {
-  const isLocal = old.names.every((name) => LOCAL_NAMES.includes(name));
   return old.isSelfSigned &&
-    (!old.isCurrent || (isLocal && missing.length > 0));
+    (!old.isCurrent || (old.subject === SUBJECT && missing.length > 0));
 }
 
 function isMadeOutTo({ names }: CertificateInfo, host: string): boolean {
@@ -167,48 +165,72 @@ async function makePair(
   old: CertificateInfo | undefined,
 ): Promise<Work> {
   const { keyPath, certPath } = pair;
-  const { key, text } = await keyOf(args, pair);
+  const isNew = pair.key === undefined || args.is("new-key");
+  const key = isNew ? await makeKey(args.is("rsa")) : await readKey(args, pair);
   const days = args.integer("days", 1, MAX_DAYS);
   const cert = await makeCertificate(key, hosts, days, `${out}/.openssl`);
-  const keyFile = (text: string) => ({ path: keyPath, text, mode: 0o600 });
-  const certFile = { path: certPath, text: cert, mode: 0o644 };
-  // Even if this run is killed, key.pem holds the key of cert.pem.
-  const files = pair.key && pair.cert
-    ? [keyFile(`${text}\n${pair.key}`), certFile, keyFile(text)]
-    : [keyFile(text), certFile];
+  const files = [{ path: certPath, text: cert, mode: 0o644 }];
+  if (isNew) {
+    const text = await encrypted(args, key);
+    const keyFile = (text: string) => ({ path: keyPath, text, mode: 0o600 });
+    // Even if this run is killed, key.pem holds the key of cert.pem.
+    if (pair.key !== undefined && pair.cert !== undefined) {
+      files.unshift(keyFile(`${text}\n${pair.key}`));
+      files.push(keyFile(text));
+    } else files.unshift(keyFile(text));
+  }
   if (args.is("csr")) files.push(await requestFile(out, key, hosts));
-  const what = text === pair.key ? "made a certificate" : "made";
-  const notes = [
-    `${certPath}, ${keyPath}: ${what} for ${hosts.join(", ")}`,
-    nameOf(describeCertificate(cert)),
-  ];
+  const made = describeCertificate(cert);
+  const what = isNew ? `${certPath}, ${keyPath}` : certPath;
+  const notes = [`${what}: made for ${hosts.join(", ")}`, nameOf(made)];
   if (old?.isCurrent === false) {
     notes.unshift(`${certPath}: ${validity(old)}, replaced`);
   }
-  if (old) notes.push(`every client needs the new ${certPath}`);
+  if (old !== undefined) {
+    notes.push(
+      isTrustedAs(old, made)
+        ? "its key is the same, so clients need nothing new"
+        : "every client must join again: invite each with --invite NAME",
+    );
+  }
   return { files, notes };
 }
 
-/** A new key, or one that has no certificate yet: in the clear, and as kept. */
-async function keyOf(
-  args: Args,
-  { keyPath, key, cert }: Pair,
-): Promise<{ key: string; text: string }> {
-  if (key !== undefined && cert === undefined && !args.is("renew")) {
-    const kept = await readPrivateKey(keyPath, undefined, {});
-    return { key: kept!, text: key };
-  }
-  const made = await makeKey(args.is("rsa"));
-  const passphrase = args.is("passphrase") ? askPassphrase() : undefined;
-  const text = passphrase ? await encryptKey(made, passphrase) : made;
-  return { key: made, text };
+/** Whether whoever trusts the one certificate trusts the other. */
+function isTrustedAs(old: CertificateInfo, made: CertificateInfo): boolean {
+  return old.isSelfSigned && old.subject === made.subject &&
+    old.keyFingerprint === made.keyFingerprint;
 }
 
-function nameOf(certificate: CertificateInfo): string {
-  return `certificate ${certificate.fingerprint}, ${validity(certificate)}`;
+/** The key that is there, in the clear. */
+async function readKey(args: Args, { keyPath }: Pair): Promise<string> {
+  const key = await readPrivateKey(keyPath, undefined, {
+    file: args.text("passphrase-file"),
+    advice: "give --passphrase-file FILE",
+  });
+  return key!;
 }
 
-function validity({ isCurrent, isSelfSigned, expires }: CertificateInfo) {
+/** A new key as it is kept: encrypted, if that is asked for. */
+async function encrypted(args: Args, key: string): Promise<string> {
+  if (!args.is("passphrase")) return key;
+  const file = args.text("passphrase-file");
+  const passphrase = file === undefined
+    ? askPassphrase()
+    : await readSecret(file);
+  return await encryptKey(key, passphrase);
+}
+
+function nameOf({ keyFingerprint, ...certificate }: CertificateInfo): string {
+  return `key ${keyFingerprint}, certificate ${validity(certificate)}`;
+}
+
+function validity(
+  { isCurrent, isSelfSigned, expires }: Omit<
+    CertificateInfo,
+    "keyFingerprint"
+  >,
+) {
   if (isCurrent) return `valid until ${expires}`;
   return `expired on ${expires}` +
     (isSelfSigned ? "" : ", and its CA has to renew it");

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { createPrivateKey, X509Certificate } from "node:crypto";
+import { createHash, createPrivateKey, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import { dirname } from "node:path";
 import { canonical, isName } from "../addresses.ts";
@@ -90,10 +90,22 @@ export function subjectAltName(host: string): string | undefined {
   return isListed ? `DNS:${host}` : undefined;
 }
 
+/**
+ * `SHA-256 AA:BB:…` of the public key. That of the certificate would change with
+ * each renewal.
+ */
+export function keyFingerprint({ publicKey }: X509Certificate): string {
+  const der = publicKey.export({ type: "spki", format: "der" });
+  const hex = createHash("sha256").update(der).digest("hex").toUpperCase();
+  return `SHA-256 ${hex.match(/../g)!.join(":")}`;
+}
+
 /** What a certificate says. */
 export interface CertificateInfo {
-  /** `SHA-256 AA:BB:…`. */
-  fingerprint: string;
+  /** Of its key, which stays when it is renewed: `SHA-256 AA:BB:…`. */
+  keyFingerprint: string;
+  /** Whose it is: `CN=…`. */
+  subject: string;
   /** The day it expires. */
   expires: string;
   /** Whether it has not expired. */
@@ -119,7 +131,8 @@ export function describeCertificate(
     /(?:DNS|IP Address):([^,\s]+)/g,
   );
   return {
-    fingerprint: `SHA-256 ${x509.fingerprint256}`,
+    keyFingerprint: keyFingerprint(x509),
+    subject: x509.subject,
     expires: end.toISOString().slice(0, 10),
     isCurrent: end.getTime() > now,
     isSelfSigned: x509.issuer === x509.subject,

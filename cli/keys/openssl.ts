@@ -46,9 +46,10 @@ export async function makeCertificate(
   try {
     const put = (name: string, text: string) =>
       Deno.writeTextFile(`${dir}/${name}`, text);
-    await put("request", await makeRequest(key, hosts));
     await put("index", "");
     await put("config", configOf(hosts));
+    const request = ["req", "-new", "-key", "/dev/stdin", "-config", "config"];
+    await put("request", await openssl(request, key, dir));
     const now = Date.now();
     const args = [
       ...["ca", "-batch", "-notext", "-selfsign", "-keyfile", "/dev/stdin"],
@@ -76,6 +77,14 @@ function asn1Time(time: number): string {
   return new Date(time).toISOString().replace(/\.\d+|[-:T]/g, "");
 }
 
+const NAME = "innerlock";
+
+/**
+ * Whose each certificate is. A client finds the root of a certificate by this
+ * name, in its very encoding, and by its key, so it never changes.
+ */
+export const SUBJECT = `CN=${NAME}`;
+
 /** What a certificate says in addition to its names. */
 const EXTENSIONS = [
   // Deno refuses a self-signed leaf that calls itself a CA.
@@ -91,6 +100,12 @@ function extensionsOf(hosts: string[]): string[] {
 
 function configOf(hosts: string[]): string {
   return [
+    "[req]",
+    "prompt=no",
+    "string_mask=utf8only",
+    "distinguished_name=subject",
+    "[subject]",
+    `commonName=${NAME}`,
     "[ca]",
     "default_ca=innerlock",
     "[innerlock]",
@@ -108,7 +123,7 @@ function configOf(hosts: string[]): string {
   ].join("\n");
 }
 
-/** A request to sign such a certificate, PEM. */
+/** A request that a CA sign a certificate for a key and these names, PEM. */
 export async function makeRequest(
   key: string,
   hosts: string[],

@@ -23,12 +23,12 @@ export function announceCredentials(
   const some = count(identities, "identity", "identities");
   log("keys", `the key file has ${some}`, { identities });
   if (cert === undefined) return;
-  const { fingerprint, expires, ...certificate } = describeCertificate(cert);
+  const { keyFingerprint, expires, ...certificate } = describeCertificate(cert);
   const names = certificate.names.join(", ");
   log(
     "certificate",
-    `the certificate is for ${names}; ${fingerprint}, valid until ${expires}`,
-    { names, fingerprint, expires },
+    `the certificate is for ${names}; key ${keyFingerprint}, valid until ${expires}`,
+    { names, keyFingerprint, expires },
   );
 }
 

@@ -142,7 +142,10 @@ interface OldFile {
 
 async function readOld(path: string): Promise<OldFile | undefined> {
   try {
-    return { bytes: await Deno.readFile(path), info: await Deno.stat(path) };
+    const info = await Deno.stat(path);
+    // To read a pipe could take for ever.
+    if (!info.isFile && !info.isDirectory) throw new Error("it is no file");
+    return { bytes: await Deno.readFile(path), info };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;

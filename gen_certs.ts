@@ -86,8 +86,15 @@ async function main(args: Args): Promise<void> {
   }
   checkNames(args);
   await makeFolder(out);
-  const notes = await inFolder(args, out, () => make(args, out));
-  if (args.text("invite") !== undefined) return await invite(args, out, notes);
+  await inFolder(args, out, async () => {
+    const notes = await make(args, out);
+    // Under the same lock: nobody has taken the key out again.
+    if (args.text("invite") !== undefined) await invite(args, out, notes);
+    else tell(notes, out);
+  });
+}
+
+function tell(notes: string[], out: string): void {
   notes.forEach((note) => stdout.line(note));
   stdout.line(`a client needs ${out}/cert.pem and its line of ${out}/psk.txt:`);
   stdout.line(
@@ -214,10 +221,12 @@ async function inFolder<T>(
   out: string,
   work: () => Promise<T>,
 ): Promise<T> {
-  const paths = FILES.map((name) => `${out}/${name}`);
-  const later = args.texts("invite-file");
+  const paths = [
+    ...FILES.map((name) => `${out}/${name}`),
+    ...args.texts("invite-file"),
+  ];
   const secret = args.texts("passphrase-file");
-  const folders = [out, ...await foldersOf([...paths, ...later])];
+  const folders = [out, ...await foldersOf(paths)];
   keepOnly({ read: [...folders, ...secret], write: folders });
   return await withFiles(paths, work);
 }

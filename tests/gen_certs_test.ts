@@ -1,7 +1,9 @@
 import { X509Certificate } from "node:crypto";
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { parsePsk } from "../lib/mod.ts";
-import { command, MAY_RUN, run, spawn } from "./programs.ts";
+import { parseInvitation } from "../cli/keys/invitation.ts";
+import { withFiles } from "../cli/keys/replace.ts";
+import { command, MAY_RUN, run, spawn, start } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
@@ -526,6 +528,45 @@ test("several at once: one pair, and every key is kept", async (dir, read) => {
   const left = [...parsePsk(await read("psk.txt")).keys()].sort();
   assertEquals(left, ["c", "d", "e", "f"]);
 });
+
+/** Waits until a process waits for a lock. */
+async function waitsForLock(pid: number): Promise<void> {
+  const waiting = new RegExp(`-> FLOCK .* ${pid} `);
+  // Deno itself may not read it.
+  const locks = new Deno.Command("cat", { args: ["/proc/locks"] });
+  const patience = AbortSignal.timeout(30_000);
+  while (true) {
+    patience.throwIfAborted();
+    const { stdout } = await locks.output();
+    if (waiting.test(new TextDecoder().decode(stdout))) return;
+  }
+}
+
+test(
+  "--revoke during --invite: the invitation's key is in the key file",
+  async (dir, read) => {
+    const out = `${dir}/out`;
+    const file = `${dir}/first/line`;
+    await Deno.mkdir(`${dir}/first`);
+    const both = ["--identity", "alice", "--identity", "bob"];
+    await run("certs", ["--out", out, ...both]);
+    const invite = ["--invite", "alice", "--invite-file", file];
+    let inviting!: Deno.ChildProcess;
+    await withFiles([file], async () => {
+      inviting = start("certs", ["--out", out, ...invite]);
+      await inviting.stdin.close();
+      await waitsForLock(inviting.pid);
+      const { code } = await run("certs", ["--out", out, "--revoke", "alice"]);
+      assertEquals(code, 0);
+    });
+    const { code, stderr } = await inviting.output();
+    assertEquals(code, 0, new TextDecoder().decode(stderr));
+    const { key } = parseInvitation(await Deno.readTextFile(file));
+    const keys = parsePsk(await read("out/psk.txt"));
+    assertEquals([...keys.keys()], ["bob", "alice"]);
+    assertEquals(keys.get("alice")!.toHex(), key);
+  },
+);
 
 test("links stay, and what they lead to is changed", async (dir, read) => {
   const [out, far] = [`${dir}/certs`, `${dir}/far`];

@@ -25,7 +25,8 @@ import { foldersOf, makeFolder, replaceFiles, withFiles } from "./replace.ts";
 import { FOLDER, folderOf, settingsPath } from "../client/settings.ts";
 
 /**
- * Prints the line, or writes it into a file of mode 0600.
+ * Prints the line, or writes it into a file of mode 0600. To be called within
+ * {@linkcode withFiles}, right after the key was made or kept.
  *
  * @param notes What has been made for it.
  */
@@ -35,7 +36,12 @@ export async function invite(
   notes: string[],
 ): Promise<void> {
   const identity = args.text("invite")!;
-  const psk = await readPsk(`${out}/psk.txt`);
+  const key = (await readPsk(`${out}/psk.txt`)).get(identity)?.toHex();
+  if (key === undefined) {
+    throw new UsageError(
+      `${out}/psk.txt was changed by another program meanwhile; try again`,
+    );
+  }
   const cert = await readCertificates(`${out}/cert.pem`);
   if (!hasIssuer(cert)) {
     throw new UsageError(
@@ -47,7 +53,6 @@ export async function invite(
   const host = asked ?? hostOf(cert);
   const port = args.integer("port", 1, 65_535);
   const server = authority(host, port);
-  const key = psk.get(identity)!.toHex();
   const line = formatInvitation({ host, port, identity, key, cert });
   // Only the line goes to stdout, so that it can be piped.
   notes.forEach((note) => stderr.line(note));
@@ -59,10 +64,7 @@ export async function invite(
     );
     stdout.line(line);
   } else {
-    await withFiles(
-      [file],
-      () => replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]),
-    );
+    await replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]);
     stderr.line(
       `${file}: invitation for ${identity} to ${server}; keep it secret`,
     );

@@ -896,3 +896,14 @@ Deno.test("Session: a peer that pings without a pause is given up after both end
   }
   await assertFails(session.closed, "timeout");
 });
+
+Deno.test("Session: who gives up while data comes says why, and fails with its own reason", async () => {
+  const { session, peer, transport } = await start("server");
+  await peer.say(open, ...Array.from({ length: 20 }, () => data("more")));
+  await session.read(new Uint8Array(4));
+  transport.hold();
+  session.abort(new ChannelError("revoked", "The test revoked it"));
+  transport.release();
+  assertEquals(await hear(peer), `bye \x04`);
+  await assertFails(session.closed, "revoked");
+});

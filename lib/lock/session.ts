@@ -359,6 +359,8 @@ export class Session {
 
   /** The peer had ended its stream before the connection did. */
   async #connectionEnded(): Promise<void> {
+    // What this side gave up has a bye to say first.
+    if (this.#failure) return;
     // A peer may take our end, and close, before we know that it is written.
     await this.#ending?.catch(() => {});
     if (!this.#endSent) {

@@ -36,7 +36,7 @@ async def main(source, port, kind, rate, seconds):
             with_tls = context if kind == "tls" else None
             tasks.append(loop.create_task(hold(int(port), source, with_tls)))
         await asyncio.sleep(0.002)
-    print(len(tasks))
+    print(f"{len(tasks)} connections")
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -6,6 +6,7 @@
  */
 
 import { ChannelError } from "./lock/errors.ts";
+import { Notice } from "./notice.ts";
 import { canonicalAddress } from "./carrier/ip_address.ts";
 
 /** How many channels there may be, unless told otherwise. */
@@ -13,9 +14,6 @@ const MAX_CONNECTIONS = 10_000;
 
 /** How many handshakes. */
 const MAX_HANDSHAKES = 256;
-
-/** How often a reached limit is reported at most, in milliseconds. */
-const NOTICE_INTERVAL = 60_000;
 
 /** What may run out. */
 export type Limit = "connections" | "handshakes" | "descriptors";
@@ -53,7 +51,11 @@ export class Admission {
   readonly #onLimit: (limit: Limit) => void;
   /** In each network, oldest first. */
   readonly #networks = new Map<string, Set<Handshake>>();
-  readonly #noticed = new Map<Limit, number>();
+  readonly #notices: Record<Limit, Notice> = {
+    connections: new Notice(),
+    handshakes: new Notice(),
+    descriptors: new Notice(),
+  };
   #count = 0;
   #handshakes = 0;
 
@@ -107,10 +109,7 @@ export class Admission {
 
   /** Reports that a limit was reached, but not too often. */
   notice(limit: Limit): void {
-    const now = performance.now();
-    if (now - (this.#noticed.get(limit) ?? -Infinity) < NOTICE_INTERVAL) return;
-    this.#noticed.set(limit, now);
-    this.#onLimit(limit);
+    if (this.#notices[limit].isDue()) this.#onLimit(limit);
   }
 
   #drop(handshake: Handshake, reason: ChannelError): void {

@@ -3,8 +3,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { forward } from "../handlers/forward.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
-import { PlainError } from "../tunnel/plain.ts";
-import { relay } from "../tunnel/relay.ts";
+import { type PlainFailure, relay } from "../tunnel/relay.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
 import { channels } from "./channels.ts";
 import { watchCrypto } from "./duplex.ts";
@@ -17,6 +16,7 @@ import {
   hear,
   heardEnd,
 } from "./plain_peers.ts";
+import { freePort } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const test = (name: string, fn: () => Promise<void>) =>
@@ -24,6 +24,8 @@ const test = (name: string, fn: () => Promise<void>) =>
 
 /** Stops nothing. */
 const FOREVER = new AbortController().signal;
+
+const CALLER = { name: "The caller", failure: "aborted" } as const;
 
 /** A plain end that does what a test tells it. */
 class FakePlain implements Resettable {
@@ -75,12 +77,15 @@ interface Ends extends AsyncDisposable {
 }
 
 /** A relay at work. */
-async function relaying(pair = channels(pipe())): Promise<Ends> {
+async function relaying(
+  failure: PlainFailure = "aborted",
+  pair = channels(pipe()),
+): Promise<Ends> {
   const [channel, peer] = await pair;
   const plain = new FakePlain();
   const stop = new AbortController();
   const relayed = relay(
-    { channel, plain, name: "The caller" },
+    { channel, plain, name: "The caller", failure },
     stop.signal,
   );
   relayed.catch(() => {});
@@ -109,18 +114,21 @@ Deno.test("relay: ends when both sides have, and the channel is closed", async (
   assertEquals(t.plain.log, ["closeWrite", "close"]);
 });
 
-Deno.test("relay: a plain end that breaks is told to the peer", async () => {
-  await using t = await relaying();
-  t.plain.fail();
-  const error = await assertRejects(() => t.relayed, PlainError);
-  assertEquals(error.message, "The caller broke the connection: It broke");
-  assertEquals(t.plain.log, ["reset"]);
-  const told = await assertRejects(
-    () => t.peer.read(new Uint8Array(1)),
-    ChannelError,
-  );
-  assertEquals(told.code, "aborted");
-});
+for (const failure of ["aborted", "backend"] as const) {
+  Deno.test(`relay: a plain end that breaks is told to the peer, as ${failure}`, async () => {
+    await using t = await relaying(failure);
+    t.plain.fail();
+    const error = await assertRejects(() => t.relayed, ChannelError);
+    assertEquals([error.code, error.isFromPeer], [failure, false]);
+    assertEquals(error.message, "The caller broke the connection: It broke");
+    assertEquals(t.plain.log, ["reset"]);
+    const told = await assertRejects(
+      () => t.peer.read(new Uint8Array(1)),
+      ChannelError,
+    );
+    assertEquals([told.code, told.isFromPeer], [failure, true]);
+  });
+}
 
 Deno.test("relay: a channel that is given up resets the plain end", async () => {
   await using t = await relaying();
@@ -159,7 +167,7 @@ Deno.test("relay: a signal ends it though the channel has closed", async () => {
 });
 
 Deno.test("relay: a plain end that takes nothing holds the peer back", async () => {
-  await using t = await relaying(channels());
+  await using t = await relaying("aborted", channels());
   await flood(t.peer);
   await settled();
   // What is held: frames received, and frames sent.
@@ -175,7 +183,7 @@ Deno.test("relay: a peer that takes nothing holds the plain end back", async () 
   plain.read = (p: Uint8Array = new Uint8Array(0)) =>
     Promise.resolve((read += p.length, p.length));
   const stop = new AbortController();
-  const relayed = relay({ channel, plain, name: "The caller" }, stop.signal);
+  const relayed = relay({ channel, plain, ...CALLER }, stop.signal);
   let before: number;
   do {
     before = read;
@@ -198,11 +206,11 @@ for (const internals of [undefined, null]) {
       const [backend, far] = await connectedPair();
       const relayed = Promise.all([
         relay(
-          { channel, plain: resettable(near, internals), name: "near" },
+          { channel, plain: resettable(near, internals), ...CALLER },
           FOREVER,
         ),
         relay(
-          { channel: peer, plain: resettable(far, internals), name: "far" },
+          { channel: peer, plain: resettable(far, internals), ...CALLER },
           FOREVER,
         ),
       ]);
@@ -225,6 +233,33 @@ test("forward: a channel that ends while the backend is dialled", async () => {
   channel.abort(new Error("Gone"));
   await assertRejects(() => handled, Error, "Gone");
   peer.abort();
+});
+
+test("forward: a backend that cannot be reached is told to the client", async () => {
+  const [channel, peer] = await channels(pipe());
+  const backend = { host: "127.0.0.1", port: freePort() };
+  const error = await assertRejects(
+    () => forward(backend)(channel, FOREVER),
+    ChannelError,
+    `Cannot reach 127.0.0.1:${backend.port}: connection refused`,
+  );
+  assertEquals([error.code, error.isFromPeer], ["backend", false]);
+  const told = await assertRejects(() => heardEnd(peer), ChannelError);
+  assertEquals([told.code, told.isFromPeer], ["backend", true]);
+});
+
+test("forward: so is one that breaks its connection", async () => {
+  const hostname = "127.0.0.1";
+  using listener = Deno.listen({ port: 0, hostname });
+  const [channel, peer] = await channels(pipe());
+  const { port } = listener.addr;
+  const handled = forward({ host: hostname, port })(channel, FOREVER);
+  const failed = assertRejects(() => handled, ChannelError);
+  resettable(await listener.accept()).reset();
+  const error = await failed;
+  assertEquals([error.code, error.isFromPeer], ["backend", false]);
+  const told = await assertRejects(() => heardEnd(peer), ChannelError);
+  assertEquals([told.code, told.isFromPeer], ["backend", true]);
 });
 
 test("forward: a server that stops resets the backend", async () => {

@@ -1,26 +1,56 @@
 /** Sessions in reserve, on a clock that tests hold. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { type Channel, ChannelError } from "../lib/mod.ts";
+import {
+  type Channel,
+  ChannelError,
+  type ChannelErrorCode,
+} from "../lib/mod.ts";
+import { Dials } from "../tunnel/dials.ts";
 import { Reserve, Unreachable } from "../tunnel/reserve.ts";
 import { FakeClock } from "./clock.ts";
 import { settled } from "./pipe.ts";
 
-/** A session, of which only the end matters. */
+/** A session, of which only its life matters. */
 class FakeSession {
   isClosed = false;
+  silence = 0;
   readonly #closed = Promise.withResolvers<void>();
   readonly closed = this.#closed.promise;
+  readonly #confirmed = Promise.withResolvers<void>();
+  readonly confirmed = this.#confirmed.promise;
+
+  constructor(isConfirmed: boolean) {
+    this.closed.catch(() => {});
+    this.confirmed.catch(() => {});
+    if (isConfirmed) this.confirm();
+  }
+
+  /** The server has answered its first ping. */
+  confirm(): void {
+    this.#confirmed.resolve();
+  }
 
   /** As this side does. */
   close(): void {
-    this.isClosed = true;
-    this.#closed.reject(new ChannelError("aborted", "It was closed"));
+    this.abort(new ChannelError("aborted", "It was closed"));
   }
 
-  /** As the server does. */
-  die(): void {
-    this.#closed.reject(new ChannelError("cut", "It was cut"));
+  abort(error: unknown): void {
+    this.isClosed = true;
+    this.#end(error);
+  }
+
+  /** As the server does, with or without a word. */
+  die(code: ChannelErrorCode = "cut"): void {
+    this.#end(
+      new ChannelError(code, `Says ${code}`, { isFromPeer: code !== "cut" }),
+    );
+  }
+
+  #end(error: unknown): void {
+    this.#closed.reject(error);
+    this.#confirmed.reject(error);
   }
 }
 
@@ -33,7 +63,7 @@ class Server {
   dialled = 0;
   readonly #dials: PromiseWithResolvers<Channel>[] = [];
 
-  reserve(max: number): Reserve {
+  reserve(max: number, dials?: Dials): Reserve {
     return new Reserve({
       dial: (signal) => {
         const dial = Promise.withResolvers<Channel>();
@@ -44,9 +74,9 @@ class Server {
       },
       report: (message) => this.reports.push(message),
       ready: () => this.reports.push("ready"),
-      diedYoung: "Died young",
       max,
       clock: this.clock,
+      ...(dials && { dials }),
     });
   }
 
@@ -56,12 +86,18 @@ class Server {
   }
 
   /** Answers so many dials; the last of their sessions. */
-  async accept(count = 1): Promise<FakeSession> {
-    const session = new FakeSession();
+  async accept(count = 1, isConfirmed = true): Promise<FakeSession> {
+    const session = new FakeSession(isConfirmed);
     this.sessions.push(session);
     this.#dials.shift()!.resolve(session as unknown as Channel);
     await settled();
     return count === 1 ? session : await this.accept(count - 1);
+  }
+
+  /** Takes one, and ends it before it is confirmed. */
+  async end(code: ChannelErrorCode): Promise<void> {
+    (await this.accept(1, false)).die(code);
+    await settled();
   }
 
   /** Refuses a dial. */
@@ -74,8 +110,8 @@ class Server {
 /** Longer than anything in the reserve takes. */
 const LONG = 60_000;
 
-/** Longer than a session takes to count as one that stays. */
-const YOUTH = 300;
+/** Longer than the first pause after a failure. */
+const PAUSE = 100;
 
 /** Stops nothing. */
 const FOREVER = new AbortController().signal;
@@ -109,7 +145,6 @@ Deno.test("Reserve: grows by one with each caller that had to wait, to the maxim
     // All at a time: each misses its session.
     while (server.waiting > 0) await server.accept();
     await Promise.all(taken);
-    server.clock.pass(YOUTH);
     assertEquals(reserve.missing, 0);
     const before = server.dialled;
     const next = Array.from(
@@ -151,19 +186,22 @@ Deno.test("Reserve: shrinks by what nobody has needed, to one", async () => {
   reserve.close();
 });
 
-Deno.test("Reserve: one that dies is replaced in silence", async () => {
-  const server = new Server();
-  const reserve = server.reserve(1);
-  const session = await server.accept();
-  server.clock.pass(YOUTH);
-  session.die();
-  await settled();
-  assertEquals(server.waiting, 1);
-  const next = await server.accept();
-  assert(await reserve.take(LONG, FOREVER) === next as unknown);
-  assertEquals(server.reports, ["ready"]);
-  reserve.close();
-});
+for (const code of ["cut", "stopping", "timeout", "aborted"] as const) {
+  Deno.test(`Reserve: one that ends with ${code} is replaced in silence`, async () => {
+    const server = new Server();
+    const reserve = server.reserve(1);
+    const session = await server.accept();
+    server.clock.pass(LONG);
+    session.die(code);
+    await settled();
+    server.clock.pass(PAUSE);
+    assertEquals(server.waiting, 1);
+    const next = await server.accept();
+    assert(await reserve.take(LONG, FOREVER) === next as unknown);
+    assertEquals(server.reports, ["ready"]);
+    reserve.close();
+  });
+}
 
 Deno.test("Reserve: a server that ends each session at once is dialled ever more rarely", async () => {
   const server = new Server();
@@ -176,13 +214,124 @@ Deno.test("Reserve: a server that ends each session at once is dialled ever more
     server.clock.pass(1);
     assertEquals(server.waiting, 1);
   }
-  await server.accept();
-  assertEquals(server.reports, ["Died young; trying again"]);
-  server.clock.pass(YOUTH);
-  assertEquals(server.reports.slice(1), [
-    "Connected to the server again",
-    "ready",
-  ]);
+  // Long after that, the first pause is the shortest again.
+  const session = await server.accept();
+  server.clock.pass(LONG);
+  session.die();
+  await settled();
+  server.clock.pass(PAUSE);
+  assertEquals(server.waiting, 1);
+  reserve.close();
+});
+
+Deno.test("Reserve: nobody gets a session that the server has not taken", async () => {
+  const server = new Server();
+  const reserve = server.reserve(1);
+  const taking = reserve.take(LONG, FOREVER);
+  const first = await server.accept(1, false);
+  const second = await server.accept(1, false);
+  assertEquals([reserve.missing, server.reports], [2, []]);
+  second.confirm();
+  assert(await taking === second as unknown);
+  // One that dies before costs nobody anything.
+  const other = reserve.take(LONG, FOREVER);
+  first.die("stopping");
+  await settled();
+  server.clock.pass(PAUSE);
+  const third = await server.accept();
+  assert(await other === third as unknown);
+  assertEquals(server.reports, ["ready"]);
+  reserve.close();
+});
+
+Deno.test("Reserve: a server that proves its key and is mute then is given up", async () => {
+  const server = new Server();
+  const reserve = server.reserve(1);
+  server.clock.pass(4000);
+  const session = await server.accept(1, false);
+  server.clock.pass(5999);
+  assertEquals(session.isClosed, false);
+  server.clock.pass(1);
+  await settled();
+  assertEquals([session.isClosed, server.reports], [true, [
+    "The server proved its key, and then said nothing; trying again",
+  ]]);
+  reserve.close();
+});
+
+for (const code of ["service", "revoked"] as const) {
+  Deno.test(`Reserve: ${code} is said once, and refuses callers at once`, async () => {
+    const server = new Server();
+    const reserve = server.reserve(1);
+    const callers = [1, 2].map(() => reserve.take(LONG, FOREVER));
+    const refused = callers.map((taking) =>
+      assertRejects(() => taking, Unreachable, `Says ${code}`)
+    );
+    await server.end(code);
+    await Promise.all(refused);
+    // Nor does another one wait for the next dial.
+    await assertRejects(() => reserve.take(LONG, FOREVER), Unreachable);
+    while (server.waiting > 0) await server.end(code);
+    server.clock.pass(LONG);
+    await server.end(code);
+    assertEquals(server.reports, [`Says ${code}; trying again`]);
+    server.clock.pass(LONG);
+    await server.accept();
+    assertEquals(server.reports.slice(1), [
+      "Connected to the server again",
+      "ready",
+    ]);
+    reserve.close();
+  });
+
+  Deno.test(`Reserve: ${code} of one in reserve is said as well`, async () => {
+    const server = new Server();
+    const reserve = server.reserve(1);
+    (await server.accept()).die(code);
+    await settled();
+    assertEquals(server.reports, ["ready", `Says ${code}; trying again`]);
+    reserve.close();
+  });
+}
+
+Deno.test("Reserve: where there is no room, only callers are dialled for", async () => {
+  const server = new Server();
+  const reserve = server.reserve(8);
+  (await server.accept(1)).die("limit");
+  await settled();
+  server.clock.pass(PAUSE);
+  assertEquals(server.waiting, 0);
+  const taking = reserve.take(LONG, FOREVER);
+  const refused = assertRejects(() => taking, Unreachable, "Says limit");
+  await server.end("limit");
+  await refused;
+  while (server.waiting > 0) await server.end("limit");
+  server.clock.pass(PAUSE);
+  assertEquals(server.waiting, 0);
+  // Somebody has left.
+  const next = reserve.take(LONG, FOREVER);
+  const session = await server.accept();
+  assert(await next === session as unknown);
+  assertEquals(server.reports, ["ready"]);
+  reserve.close();
+});
+
+Deno.test("Reserve: gives the one that was heard last", async () => {
+  const server = new Server();
+  const reserve = server.reserve(3);
+  const callers = [1, 2].map(() => reserve.take(LONG, FOREVER));
+  while (server.waiting > 0) await server.accept();
+  await Promise.all(callers);
+  const ready = server.sessions.slice(2);
+  assertEquals(ready.length, 3);
+  for (const [i, silence] of [3000, 1000, 2000].entries()) {
+    ready[i]!.silence = silence;
+  }
+  assert(await reserve.take(LONG, FOREVER) === ready[1] as unknown);
+  // What was heard later than one that is dead may live.
+  reserve.forsake(2500);
+  assertEquals(ready.map(({ isClosed }) => isClosed), [true, false, false]);
+  assertEquals(reserve.missing, 2);
   reserve.close();
 });
 
@@ -206,7 +355,6 @@ Deno.test("Reserve: a server that is away is dialled ever more rarely, one dial 
   await server.accept();
   while (server.waiting > 0) await server.accept();
   await Promise.all(callers);
-  server.clock.pass(YOUTH);
   assertEquals(server.reports, [
     "Refused; trying again",
     "Also wrong; trying again",
@@ -216,8 +364,7 @@ Deno.test("Reserve: a server that is away is dialled ever more rarely, one dial 
   // After that the first pause is the shortest.
   server.sessions.at(-1)!.die();
   await settled();
-  await server.refuse();
-  server.clock.pass(100);
+  server.clock.pass(PAUSE);
   assertEquals(server.waiting, 1);
   reserve.close();
 });
@@ -314,17 +461,70 @@ Deno.test("Reserve: what has failed is tried at once when all is renewed", async
   reserve.close();
 });
 
-Deno.test("Reserve: many callers are dialled for at a time, but not all", async () => {
+Deno.test("Reserve: one that is unlucky among others is no trouble", async () => {
   const server = new Server();
   const reserve = server.reserve(1);
-  const callers = Array.from(
-    { length: 40 },
-    () => reserve.take(LONG, FOREVER),
-  );
-  assertEquals([server.waiting, reserve.missing], [16, 41]);
+  const callers = [1, 2, 3].map(() => reserve.take(LONG, FOREVER));
+  assertEquals(server.waiting, 4);
+  server.clock.pass(1);
+  await server.accept();
+  await server.refuse();
+  server.clock.pass(PAUSE);
   while (server.waiting > 0) await server.accept();
   await Promise.all(callers);
-  assertEquals(server.dialled, 41);
+  assertEquals(server.reports, ["ready"]);
+  reserve.close();
+});
+
+Deno.test("Reserve: a dial that was under way before a failure does not undo it", async () => {
+  const server = new Server();
+  const reserve = server.reserve(1);
+  const taking = reserve.take(LONG, FOREVER);
+  server.clock.pass(1);
+  const late = await server.accept(1, false);
+  await server.refuse();
+  late.confirm();
+  assert(await taking === late as unknown);
+  assertEquals(server.reports, ["Refused; trying again", "ready"]);
+  server.clock.pass(PAUSE);
+  await server.accept();
+  assertEquals(server.reports.slice(2), ["Connected to the server again"]);
+  reserve.close();
+});
+
+Deno.test("Reserve: the places for dials are shared, and go round", async () => {
+  const server = new Server();
+  const dials = new Dials(server.clock);
+  const reserves = [1, 2, 3].map(() => server.reserve(0, dials));
+  const callers = reserves.map((reserve) =>
+    Array.from({ length: 10 }, () => reserve.take(LONG, FOREVER))
+  );
+  assertEquals(server.waiting, dials.limit);
+  const served = new Set<number>();
+  callers.forEach((some, i) =>
+    some.forEach((taking) => taking.then(() => served.add(i)))
+  );
+  await server.accept(8);
+  assertEquals(served.size, 3);
+  while (server.waiting > 0) await server.accept();
+  await Promise.all(callers.flat());
+  assertEquals(server.dialled, 30);
+  for (const reserve of reserves) reserve.close();
+});
+
+Deno.test("Reserve: a caller's patience begins anew while others get theirs", async () => {
+  const server = new Server();
+  const reserve = server.reserve(0);
+  const callers = Array.from({ length: 12 }, () => reserve.take(10, FOREVER));
+  // Each dial takes nearly as long as all the patience.
+  while (server.waiting > 0) {
+    server.clock.pass(9);
+    await server.accept();
+  }
+  await Promise.all(callers);
+  const last = assertRejects(() => reserve.take(10, FOREVER), Unreachable);
+  server.clock.pass(10);
+  await last;
   reserve.close();
 });
 
@@ -351,7 +551,7 @@ Deno.test("Reserve: closed, it leaves nothing behind but what was taken", async 
     false,
     false,
   ]);
-  assertEquals([server.clock.left, server.reports], [[], []]);
+  assertEquals([server.clock.left, server.reports], [[], ["ready"]]);
 });
 
 Deno.test("Reserve: closed, it closes those that are ready or come late", async () => {
@@ -362,15 +562,14 @@ Deno.test("Reserve: closed, it closes those that are ready or come late", async 
   const deaf = new Reserve({
     dial: () => late.promise,
     report: (message) => server.reports.push(message),
-    diedYoung: "",
     max: 1,
     clock: server.clock,
   });
   reserve.close();
   deaf.close();
-  const session = new FakeSession();
+  const session = new FakeSession(true);
   late.resolve(session as unknown as Channel);
   await settled();
   assertEquals([ready.isClosed, session.isClosed], [true, true]);
-  assertEquals([server.clock.left, server.reports], [[], []]);
+  assertEquals([server.clock.left, server.reports], [[], ["ready"]]);
 });

@@ -7,9 +7,10 @@
 
 import { delay } from "@std/async/delay";
 import { basename, dirname } from "node:path";
+import { Backoff } from "../lib/backoff.ts";
+import { Notice } from "../lib/notice.ts";
 import { type Address, format } from "./address.ts";
 import { areLeft } from "./descriptors.ts";
-import { MAX_DIALS } from "./reserve.ts";
 import { type Resettable, resettable } from "./resettable.ts";
 import { whyNot } from "./system_errors.ts";
 
@@ -19,9 +20,6 @@ const CONNECT_TIMEOUT = 10_000;
 /** The pauses while there are no descriptors, or nothing can be accepted. */
 const FIRST_PAUSE = 5;
 const LONGEST_PAUSE = 200;
-
-/** How often a shortage is reported at most, in milliseconds. */
-const NOTICE_INTERVAL = 60_000;
 
 /** Descriptors for a caller: one to read, one to write, and its session's. */
 const DESCRIPTORS = 3;
@@ -83,16 +81,16 @@ export interface PlainListener {
 
 /** What {@linkcode listenPlain} takes. */
 export interface PlainListenOptions {
-  /** How many sessions are still to be made for other callers. */
+  /** How many sessions are about to be made for other callers. */
   sessions?: () => number;
-  /** Is told that callers wait for descriptors. */
+  /** Is told that callers wait for descriptors, once a minute at most. */
   onShortage?: () => void;
 }
 
 /**
  * Listens on an address. Without descriptors, callers wait in the system's
  * queue. They are accepted when there are enough for the caller, its session,
- * and the sessions still to be made.
+ * and the sessions about to be made.
  *
  * @throws {PlainError} If it cannot listen there.
  */
@@ -100,14 +98,10 @@ export async function listenPlain(
   address: Address,
   { sessions = () => 0, onShortage }: PlainListenOptions = {},
 ): Promise<PlainListener> {
-  let lastNotice = -Infinity;
+  const notice = new Notice();
   const room = () => {
-    if (areLeft(DESCRIPTORS + Math.min(sessions(), MAX_DIALS))) return true;
-    const now = performance.now();
-    if (now - lastNotice >= NOTICE_INTERVAL) {
-      lastNotice = now;
-      onShortage?.();
-    }
+    if (areLeft(DESCRIPTORS + sessions())) return true;
+    if (notice.isDue()) onShortage?.();
     return false;
   };
   try {
@@ -199,14 +193,14 @@ function acceptor(
   let isClosed = false;
   /** Tries until it works; undefined once the listener is closed. */
   const patiently = async <T>(work: () => T | Promise<T>) => {
-    for (let pause = FIRST_PAUSE; !isClosed;) {
+    const backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE);
+    while (!isClosed) {
       try {
         return await work();
       } catch (error) {
         // The caller was gone before it was accepted: the next is not to blame.
         if (error instanceof Deno.errors.NotConnected) continue;
-        await delay(pause, { persistent: false });
-        pause = Math.min(2 * pause, LONGEST_PAUSE);
+        await delay(backoff.next(), { persistent: false });
       }
     }
   };

@@ -5,53 +5,21 @@
  */
 
 import { abortable } from "@std/async/abortable";
-import type { Channel, Transport } from "../lib/mod.ts";
-import { PlainError } from "./plain.ts";
+import { type Channel, ChannelError } from "../lib/mod.ts";
 import type { Resettable } from "./resettable.ts";
+import { Source } from "./source.ts";
 
-/** A buffer of a direction that says little, in bytes. */
-const IDLE_BUFFER = 4 * 1024;
-
-/** One of a direction that says much: what a write takes at most. */
-const BUSY_BUFFER = 64 * 1024;
-
-/** A read, which may have begun before anybody carries what it brings. */
-export class Source {
-  readonly #from: Pick<Transport, "read">;
-  #buffer = new Uint8Array(IDLE_BUFFER);
-  #next: Promise<Uint8Array | null> | undefined;
-
-  /** Reads from one that nobody else reads. */
-  constructor(from: Pick<Transport, "read">) {
-    this.#from = from;
-  }
-
-  /** What comes next; the same until it is {@linkcode Source.take}n. */
-  peek(): Promise<Uint8Array | null> {
-    return this.#next ??= this.#read();
-  }
-
-  /** What comes next, valid until the next call; null at the end. */
-  take(): Promise<Uint8Array | null> {
-    const next = this.peek();
-    this.#next = undefined;
-    return next;
-  }
-
-  async #read(): Promise<Uint8Array | null> {
-    const buffer = this.#buffer;
-    const count = await this.#from.read(buffer);
-    if (count === buffer.length && count < BUSY_BUFFER) {
-      this.#buffer = new Uint8Array(BUSY_BUFFER);
-    }
-    return count === null ? null : buffer.subarray(0, count);
-  }
-}
+/** What the failure of a plain end is for the peer. */
+export type PlainFailure = "backend" | "aborted";
 
 /** A plain end broke its connection. */
-export function broken(name: string, cause: unknown): PlainError {
+export function broken(
+  { name, failure }: Pick<Ends, "name" | "failure">,
+  cause: unknown,
+): ChannelError {
   const why = cause instanceof Error ? cause.message : String(cause);
-  return new PlainError(`${name} broke the connection: ${why}`, { cause });
+  const message = `${name} broke the connection: ${why}`;
+  return new ChannelError(failure, message, { cause });
 }
 
 /** What is carried, and by what it is told. */
@@ -60,6 +28,8 @@ export interface Ends {
   plain: Resettable;
   /** What the plain end is called, for errors. */
   name: string;
+  /** What the peer is told if the plain end breaks. */
+  failure: PlainFailure;
   /** What the plain end says, where it is being read already. */
   fromPlain?: Source;
   /** What the channel says, likewise. */
@@ -75,37 +45,53 @@ export interface Ends {
  *
  * @param signal Breaks both. To abort the channel does the same only while it
  * is open: it may have ended while the connection still has to take the last of it.
- * @throws {ChannelError} If the channel broke.
- * @throws {PlainError} If the connection broke.
+ * @throws {ChannelError} If either broke.
  */
 export async function relay(ends: Ends, signal: AbortSignal): Promise<void> {
-  const { channel, plain, name } = ends;
+  try {
+    await carryBoth(ends, signal);
+    ends.plain.close();
+  } catch (error) {
+    ends.channel.abort(error);
+    ends.plain.reset();
+    throw error;
+  }
+}
+
+/** The same, but both are left as they are. */
+export async function carryBoth(
+  ends: Ends,
+  signal: AbortSignal,
+): Promise<void> {
+  const { channel, plain } = ends;
   const { fromPlain = new Source(plain), fromChannel = new Source(channel) } =
     ends;
   const broke = (cause: unknown) => {
-    throw broken(name, cause);
+    throw broken(ends, cause);
   };
+  let isOver = false;
   const up = async () => {
-    for (let bytes; (bytes = await fromPlain.take().catch(broke));) {
+    for (let bytes; (bytes = await fromPlain.peek().catch(broke));) {
       await channel.write(bytes);
+      // What comes next may be another's by now.
+      if (isOver) return;
+      const full = fromPlain.drop();
+      if (full) await full;
     }
     await channel.closeWrite();
   };
   const down = async () => {
-    for (let bytes; (bytes = await fromChannel.take());) {
+    for (let bytes; (bytes = await fromChannel.peek());) {
       while (bytes.length > 0) {
         bytes = bytes.subarray(await plain.write(bytes).catch(broke));
       }
+      fromChannel.drop();
     }
     await plain.closeWrite().catch(broke);
   };
   try {
-    const carried = Promise.all([up(), down(), channel.closed]);
-    await abortable(carried, signal);
-    plain.close();
-  } catch (error) {
-    channel.abort(error);
-    plain.reset();
-    throw error;
+    await abortable(Promise.all([up(), down(), channel.closed]), signal);
+  } finally {
+    isOver = true;
   }
 }

@@ -4,23 +4,29 @@
  * @module
  */
 
+import { Backoff } from "../lib/backoff.ts";
 import { CLOCK, type Clock, type Timer } from "../lib/lock/clock.ts";
-import { type Channel, ChannelError } from "../lib/mod.ts";
+import {
+  type Channel,
+  ChannelError,
+  type ChannelErrorCode,
+} from "../lib/mod.ts";
+import { Dials } from "./dials.ts";
 
 /** The first pause after a failure, in milliseconds; it doubles each time. */
 const FIRST_PAUSE = 100;
+
+/** The longest pause, in milliseconds: well within a caller's patience. */
+const LONGEST_PAUSE = 2_000;
+
+/** A failure this long after the one before is a first one, in milliseconds. */
+const QUIET_TIME = 2 * LONGEST_PAUSE;
 
 /**
  * How long it may take until both sides know a replaced certificate, in
  * milliseconds.
  */
 const ROTATION_TIME = 2_000;
-
-/** The longest pause, in milliseconds: well within a caller's patience. */
-const LONGEST_PAUSE = 2_000;
-
-/** How many dials run at a time; more would only slow each other down. */
-export const MAX_DIALS = 16;
 
 /** The reserve drops what nobody has needed for this long, in milliseconds. */
 const REVIEW_INTERVAL = 30_000;
@@ -31,17 +37,32 @@ const REVIEW_INTERVAL = 30_000;
  */
 const REFILL_DELAY = 20;
 
+/** By then a server has answered, counted from the dial, in milliseconds. */
+const CONFIRM_TIME = 10_000;
+
+/** However long the dial took, it gets this long, in milliseconds. */
+const SHORTEST_CONFIRM_TIME = 1_500;
+
 /**
- * The server keeps a session that lives this long, in milliseconds. One that
- * dies younger counts as a failure.
+ * What does not pass by itself, and after how long callers are refused because of
+ * it, in milliseconds. An untrusted certificate may be just being replaced. What
+ * looks like a refusal is not among them: it may be a box whose servers are down.
  */
-const SETTLING_TIME = 300;
+const HOPELESS: Partial<Record<ChannelErrorCode, number>> = {
+  untrusted: ROTATION_TIME,
+  service: 0,
+  revoked: 0,
+  limit: 0,
+};
 
 /** Takes messages for people. */
 export type Report = (message: string) => void;
 
-/** The server could not be reached in time; the reason has been reported. */
-export class Unreachable extends Error {}
+/** There is no session for a caller; the message says why. */
+export class Unreachable extends Error {
+  /** What is wrong, where it is known. */
+  declare readonly cause: Error | undefined;
+}
 
 /** What a reserve needs. */
 export interface ReserveOptions {
@@ -54,10 +75,10 @@ export interface ReserveOptions {
   report: Report;
   /** Is called once, when the first session is there. */
   ready?: () => void;
-  /** What to report if the server ends sessions at once. */
-  diedYoung: string;
   /** How many sessions may wait for callers; with 0, none is made in advance. */
   max: number;
+  /** The places for dials. @default They are this reserve's own. */
+  dials?: Dials;
   /** Stands in for time in tests. */
   clock?: Clock;
 }
@@ -65,31 +86,41 @@ export interface ReserveOptions {
 /** One who waits for a session. */
 type Waiting = PromiseWithResolvers<Channel>;
 
+/** What is wrong, while something is. */
+interface Trouble {
+  error: Error;
+  /** Tells it from another: the words may differ each time. */
+  kind: string;
+  /** When it began, by the clock. */
+  since: number;
+}
+
 /**
  * Keeps as many sessions proved and idle as recent callers suggest, so that a
  * caller waits for only one round trip. If none is in reserve, a caller waits
- * for the next one.
+ * for the next one. A session counts only once the server has answered in it:
+ * one that dies before costs no caller anything.
  *
  * A server that is away is dialled less and less often, one dial at a time.
  */
 export class Reserve {
   readonly #options: ReserveOptions;
   readonly #clock: Clock;
+  readonly #dials: Dials;
   readonly #stop = new AbortController();
-  readonly #ready: Channel[] = [];
   readonly #waiting = new Set<Waiting>();
+  readonly #backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE);
+  /** Oldest first. */
+  #ready: Channel[] = [];
   /** How many are to be ready. */
   #target: number;
   /** The fewest that were ready since the last review. */
   #spare = 0;
-  #dials = 0;
-  /** How many sessions in a row the server has ended at once. */
-  #youngDeaths = 0;
+  #dialling = 0;
+  #lastSuccess = -Infinity;
+  #lastFailure = -Infinity;
   #isAnnounced = false;
-  /** What is wrong, while something is. */
-  #trouble: string | undefined;
-  #troubleSince = 0;
-  #pause = FIRST_PAUSE;
+  #trouble: Trouble | undefined;
   #retry: Timer | undefined;
   #refill: Timer | undefined;
   #review: Timer | undefined;
@@ -98,6 +129,7 @@ export class Reserve {
   constructor(options: ReserveOptions) {
     this.#options = options;
     this.#clock = options.clock ?? CLOCK;
+    this.#dials = options.dials ?? new Dials(this.#clock);
     this.#target = Math.min(1, options.max);
     this.#reviewLater();
     this.#fill();
@@ -110,12 +142,13 @@ export class Reserve {
   }
 
   /**
-   * A session whose stream has not begun.
+   * A session whose stream has not begun: the one that was heard last, or the
+   * next that is made.
    *
-   * @param patience How long it may take, in milliseconds.
+   * @param patience How long it may take, in milliseconds. While others get
+   * theirs, it begins anew with each.
    * @param isFresh Whether it must be a new one.
-   * @throws {Unreachable} After that time, or at once if the server is not
-   * trusted.
+   * @throws {Unreachable} After that time, or at once if there is no hope.
    */
   async take(
     patience: number,
@@ -123,7 +156,7 @@ export class Reserve {
     isFresh = false,
   ): Promise<Channel> {
     signal.throwIfAborted();
-    const ready = isFresh ? undefined : this.#ready.shift();
+    const ready = isFresh ? undefined : this.#pick();
     this.#spare = Math.min(this.#spare, this.#ready.length);
     if (ready) {
       this.#refill ??= this.#clock.after(REFILL_DELAY, () => {
@@ -132,28 +165,29 @@ export class Reserve {
       });
       return ready;
     }
-    this.#target = Math.min(this.#target + 1, this.#options.max);
-    const waiting = Promise.withResolvers<Channel>();
-    this.#waiting.add(waiting);
-    const timer = this.#clock.after(
-      patience,
-      () => this.#refuse(waiting, new Unreachable("No session in time")),
-    );
-    const onAbort = () => this.#refuse(waiting, signal.reason);
-    signal.addEventListener("abort", onAbort);
-    try {
-      this.#fill();
-      return await waiting.promise;
-    } finally {
-      this.#clock.clear(timer);
-      signal.removeEventListener("abort", onAbort);
+    if (this.#retry !== undefined && this.#isHopeless) {
+      throw this.#unreachable();
     }
+    this.#target = Math.min(this.#target + 1, this.#options.max);
+    return await this.#wait(patience, signal);
+  }
+
+  /**
+   * Drops those that have been silent for so long, in milliseconds: whatever
+   * killed one that was heard later has killed them.
+   */
+  forsake(silence: number): void {
+    const isDead = (channel: Channel) => channel.silence >= silence;
+    const dead = this.#ready.filter(isDead);
+    this.#ready = this.#ready.filter((channel) => !isDead(channel));
+    for (const channel of dead) channel.close();
+    this.#fill();
   }
 
   /** Drops the reserve and dials again now: what failed before may work now. */
   renew(): void {
     for (const channel of this.#ready.splice(0)) channel.close();
-    this.#pause = FIRST_PAUSE;
+    this.#backoff.reset();
     this.#resume();
   }
 
@@ -167,40 +201,97 @@ export class Reserve {
     for (const channel of this.#ready.splice(0)) channel.close();
   }
 
+  #pick(): Channel | undefined {
+    const silences = this.#ready.map(({ silence }) => silence);
+    const index = silences.indexOf(Math.min(...silences));
+    return index < 0 ? undefined : this.#ready.splice(index, 1)[0];
+  }
+
+  async #wait(patience: number, signal: AbortSignal): Promise<Channel> {
+    const waiting = Promise.withResolvers<Channel>();
+    this.#waiting.add(waiting);
+    const start = this.#clock.now();
+    let timer: Timer | undefined;
+    const watch = () => {
+      const last = this.#trouble ? -Infinity : this.#dials.lastSuccess;
+      const left = Math.max(start, last) + patience - this.#clock.now();
+      if (left <= 0) this.#refuse(waiting, this.#unreachable());
+      else timer = this.#clock.after(left, watch);
+    };
+    const onAbort = () => this.#refuse(waiting, signal.reason);
+    signal.addEventListener("abort", onAbort);
+    try {
+      timer = this.#clock.after(patience, watch);
+      this.#fill();
+      return await waiting.promise;
+    } finally {
+      this.#clock.clear(timer);
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
   /** Dials as often as is wanted and allowed. */
   #fill(): void {
-    const isPaused = this.#retry !== undefined || this.#stop.signal.aborted;
-    if (isPaused) return;
-    const max = this.#trouble === undefined ? MAX_DIALS : 1;
-    const dials = Math.min(max, this.missing);
-    while (this.#dials < dials) this.#dial();
+    if (this.#retry !== undefined || this.#stop.signal.aborted) return;
+    const max = this.#trouble === undefined ? Infinity : 1;
+    while (this.#dialling < Math.min(max, this.missing)) {
+      const over = this.#dials.begin(this.#fillLater);
+      if (!over) return;
+      this.#dial(over);
+    }
   }
 
-  async #dial(): Promise<void> {
-    this.#dials++;
+  readonly #fillLater = () => this.#fill();
+
+  async #dial(over: (hasSucceeded: boolean) => void): Promise<void> {
+    this.#dialling++;
+    const start = this.#clock.now();
+    let hasSucceeded = false;
     try {
       const channel = await this.#options.dial(this.#stop.signal);
-      this.#connected();
-      this.#watch(channel);
+      await this.#confirm(channel, start);
+      hasSucceeded = true;
+      this.#succeeded(start);
       this.#add(channel);
     } catch (error) {
-      this.#failed(error as Error);
+      this.#failed(error as Error, start);
+    }
+    this.#dialling--;
+    over(hasSucceeded);
+    this.#fill();
+  }
+
+  /** Waits until the server has taken the session. */
+  async #confirm(channel: Channel, start: number): Promise<void> {
+    const left = CONFIRM_TIME - (this.#clock.now() - start);
+    const time = Math.max(left, SHORTEST_CONFIRM_TIME);
+    const timer = this.#clock.after(time, () => {
+      const message = "The server proved its key, and then said nothing";
+      channel.abort(new ChannelError("timeout", message));
+    });
+    const stop = () => channel.close();
+    const { signal } = this.#stop;
+    signal.addEventListener("abort", stop);
+    if (signal.aborted) stop();
+    try {
+      await channel.confirmed;
     } finally {
-      this.#dials--;
-      this.#fill();
+      this.#clock.clear(timer);
+      signal.removeEventListener("abort", stop);
     }
   }
 
-  #connected(): void {
-    // Whether the server keeps the session is known only later.
-    if (this.#trouble !== this.#options.diedYoung) this.#recovered();
-  }
-
-  #recovered(): void {
-    if (this.#trouble !== undefined) {
+  /** @param start When the dial began, by the clock. */
+  #succeeded(start: number): void {
+    this.#lastSuccess = this.#clock.now();
+    // One that was under way when the trouble began does not end it.
+    if (this.#trouble && start >= this.#trouble.since) {
       this.#options.report("Connected to the server again");
+      this.#backoff.reset();
+      this.#trouble = undefined;
     }
-    this.#trouble = undefined;
+    if (!this.#isAnnounced) this.#options.ready?.();
+    this.#isAnnounced = true;
   }
 
   /**
@@ -212,58 +303,68 @@ export class Reserve {
     else if (first) {
       this.#waiting.delete(first);
       first.resolve(channel);
-    } else if (this.#ready.length < this.#target) this.#ready.push(channel);
+    } else if (this.#ready.length < this.#target) this.#keep(channel);
     else channel.close();
   }
 
-  /** Learns whether a session lives, and replaces one that dies in reserve. */
-  #watch(channel: Channel): void {
-    let isYoung = true;
-    const timer = this.#clock.after(SETTLING_TIME, () => {
-      isYoung = false;
-      this.#settled();
-    });
-    const stop = () => this.#clock.clear(timer);
-    this.#stop.signal.addEventListener("abort", stop);
-    channel.closed.catch(() => {}).finally(() => {
-      stop();
-      this.#stop.signal.removeEventListener("abort", stop);
+  /** Keeps a session, and replaces it if it dies in reserve. */
+  #keep(channel: Channel): void {
+    this.#ready.push(channel);
+    channel.closed.catch((error) => {
       const index = this.#ready.indexOf(channel);
       if (index < 0) return;
       this.#ready.splice(index, 1);
-      if (isYoung) this.#diedYoung();
-      this.#fill();
+      this.#lost(error);
     });
   }
 
-  /** The first time, the server may be stopping; again, it lacks the service. */
-  #diedYoung(): void {
-    if (++this.#youngDeaths === 1) this.#waitABit();
-    else this.#failed(new Error(this.#options.diedYoung));
-  }
-
-  /** The server keeps a session. */
-  #settled(): void {
-    this.#youngDeaths = 0;
-    this.#recovered();
-    this.#pause = FIRST_PAUSE;
-    if (!this.#isAnnounced) this.#options.ready?.();
-    this.#isAnnounced = true;
-  }
-
-  #failed(error: Error): void {
-    if (this.#stop.signal.aborted) return;
-    const { message } = error;
-    if (this.#trouble !== message) {
-      this.#troubleSince = this.#clock.now();
-      this.#options.report(`${message}; trying again`);
+  #lost(error: unknown): void {
+    const code = codeOf(error);
+    if (code === "service" || code === "revoked") {
+      return this.#failed(error as Error, Infinity);
     }
-    this.#trouble = message;
+    // The server has no room for those that wait.
+    if (code === "limit") this.#target = this.#ready.length;
     this.#waitABit();
-    const age = this.#clock.now() - this.#troubleSince;
-    if (isFinal(error) && age >= ROTATION_TIME) {
-      this.#refuseAll(new Unreachable(message));
+  }
+
+  /** @param start When the dial began, by the clock; `Infinity` if none did. */
+  #failed(error: Error, start: number): void {
+    if (this.#stop.signal.aborted) return;
+    if (codeOf(error) === "limit") return this.#reachedLimit(error);
+    // Others came through meanwhile: this one had bad luck.
+    const isAlone = this.#lastSuccess < start;
+    if (!isAlone) this.#backoff.reset();
+    this.#waitABit();
+    if (!isAlone) return;
+    const kind = codeOf(error) ?? error.message;
+    if (this.#trouble?.kind !== kind) {
+      this.#options.report(`${error.message}; trying again`);
+      this.#trouble = { error, kind, since: this.#clock.now() };
     }
+    if (this.#isHopeless) this.#refuseAll(this.#unreachable());
+  }
+
+  /** Only those that are in use have room. */
+  #reachedLimit(cause: Error): void {
+    this.#target = this.#ready.length;
+    this.#backoff.reset();
+    this.#waitABit();
+    this.#refuseAll(new Unreachable(cause.message, { cause }));
+  }
+
+  /** Whether it is in vain to wait for a session. */
+  get #isHopeless(): boolean {
+    if (!this.#trouble) return false;
+    const { error, since } = this.#trouble;
+    const time = HOPELESS[codeOf(error) ?? "cut"] ?? Infinity;
+    return this.#clock.now() - since >= time;
+  }
+
+  #unreachable(): Unreachable {
+    const cause = this.#trouble?.error;
+    const message = cause?.message ?? "No session with the server came in time";
+    return new Unreachable(message, { cause });
   }
 
   #refuse(waiting: Waiting, reason: unknown): void {
@@ -275,9 +376,14 @@ export class Reserve {
   }
 
   #waitABit(): void {
+    const now = this.#clock.now();
+    if (now - this.#lastFailure > QUIET_TIME) this.#backoff.reset();
+    this.#lastFailure = now;
     if (this.#retry !== undefined) return;
-    this.#retry = this.#clock.after(this.#pause, () => this.#resume());
-    this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
+    this.#retry = this.#clock.after(
+      this.#backoff.next(),
+      () => this.#resume(),
+    );
   }
 
   #resume(): void {
@@ -298,17 +404,11 @@ export class Reserve {
       Math.min(1, this.#options.max),
       this.#target - this.#spare,
     );
-    while (this.#ready.length > this.#target) this.#ready.pop()!.close();
+    while (this.#ready.length > this.#target) this.#ready.shift()!.close();
     this.#spare = this.#ready.length;
   }
 }
 
-/**
- * An untrusted certificate does not fix itself, unless it is just being
- * replaced. What looks like a refusal may be a proxy whose servers are down, or
- * a server that is full or being replaced: each closes without a word, like one
- * that does not know the key.
- */
-function isFinal(error: Error): boolean {
-  return error instanceof ChannelError && error.code === "untrusted";
+function codeOf(error: unknown): ChannelErrorCode | undefined {
+  return error instanceof ChannelError ? error.code : undefined;
 }

@@ -6,12 +6,14 @@
 
 import { dirname } from "node:path";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import { serviceOf } from "../../lib/lock/psk.ts";
+import { ChannelError } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
-import { carry } from "../../tunnel/entrance.ts";
+import { carry } from "../../tunnel/caller.ts";
+import { Dials } from "../../tunnel/dials.ts";
 import { listenPlain } from "../../tunnel/plain.ts";
-import { Reserve } from "../../tunnel/reserve.ts";
+import { Reserve, Unreachable } from "../../tunnel/reserve.ts";
 import { Credentials } from "../credentials.ts";
+import { Complaints } from "./complaints.ts";
 import {
   dial,
   dialFiles,
@@ -63,11 +65,16 @@ export async function carryAll(args: Args): Promise<number> {
   const stopping = stopSignal();
   const live = new Live();
   const reserves: Reserve[] = [];
-  const missing = () => reserves.reduce((sum, { missing }) => sum + missing, 0);
+  const dials = new Dials();
+  const coming = () => {
+    const missing = reserves.reduce((sum, { missing }) => sum + missing, 0);
+    return Math.min(missing, dials.limit);
+  };
+  const complaints = new Complaints(report);
   const tunnels = await Promise.all(entrances.map(async (entrance) => {
     const { address, service } = entrance;
     const listener = await listenPlain(address, {
-      sessions: missing,
+      sessions: coming,
       onShortage: () => report(SHORTAGE),
     }).catch((error) => {
       const message = `${messageOf(error)}; choose another with --listen`;
@@ -79,7 +86,7 @@ export async function carryAll(args: Args): Promise<number> {
       report,
       ready: () => report(`ready: ${way(listener.address, options, service)}`),
       max,
-      diedYoung: diedYoung(serviceOf(forService(options, service).identity)),
+      dials,
     });
     reserves.push(reserve);
     return { listener, reserve };
@@ -104,7 +111,11 @@ export async function carryAll(args: Args): Promise<number> {
       while (live.size >= maxConnections) await live.left;
       if (isStopping) return caller.reset();
       const stop = new AbortController();
-      const work = carry(caller, reserve, report, stop.signal);
+      const work = carry(caller, {
+        sessions: reserve,
+        report: (error) => complaints.add(...complaintOf(error)),
+        signal: stop.signal,
+      });
       live.add(work, () => stop.abort());
     }
   });
@@ -115,6 +126,7 @@ export async function carryAll(args: Args): Promise<number> {
   const cut = await live.drain(grace);
   for (const reserve of reserves) reserve.close();
   await Promise.all(accepting);
+  complaints.tellRest();
   report(stopped(cut, "caller"));
   return cut === 0 ? Exit.done : Exit.failed;
 }
@@ -144,9 +156,14 @@ function way(
   return `${format(from)} → ${server} as ${identity}`;
 }
 
-/** Why a server may drop a session that it has just accepted. */
-function diedYoung(service: string | undefined): string {
-  return service === undefined
-    ? "The server ends its sessions at once; its log may say why"
-    : `The server has no service ${service}, or ends its sessions at once`;
+/** What is said of a caller that has failed, and what tells it from another. */
+function complaintOf(error: Error): [kind: string, message: string] {
+  if (!(error instanceof Unreachable)) return [kindOf(error), error.message];
+  const kind = `refused: ${error.cause && kindOf(error.cause)}`;
+  return [kind, `a caller was refused: ${error.message}`];
+}
+
+/** Its words may differ each time. */
+function kindOf(error: Error): string {
+  return error instanceof ChannelError ? error.code : error.message;
 }

@@ -11,7 +11,6 @@ import {
   ChannelError,
   type ChannelErrorCode,
 } from "../../lib/mod.ts";
-import { PlainError } from "../../tunnel/plain.ts";
 import { messageOf } from "../advice/errors.ts";
 import { Live } from "../live.ts";
 import type { Log } from "./log.ts";
@@ -19,15 +18,13 @@ import type { Metrics } from "./metrics.ts";
 import { count } from "../terminal/words.ts";
 
 /**
- * Why a client left, or was never let in. `backend` means that the backend
- * failed, `failed` that another handler did.
+ * Why a client left, or was never let in. `failed` means that a handler did.
  */
-export type Reason = "end" | ChannelErrorCode | "backend" | "failed";
+export type Reason = "end" | ChannelErrorCode | "failed";
 
 /** The reason that an error is. */
 export function reasonOf(error: unknown): Reason {
-  if (error instanceof ChannelError) return error.code;
-  return error instanceof PlainError ? "backend" : "failed";
+  return error instanceof ChannelError ? error.code : "failed";
 }
 
 /** An address as people write it; one that a box has named has no port. */
@@ -53,7 +50,7 @@ export class Clients {
   serve(channel: Channel, handler: Handler): void {
     const stop = new AbortController();
     this.live.add(this.#serve(channel, handler, stop.signal), () => {
-      const error = new ChannelError("aborted", "The server stopped");
+      const error = new ChannelError("stopping", "The server stopped");
       channel.abort(error);
       stop.abort(error);
     });

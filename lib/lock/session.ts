@@ -280,7 +280,7 @@ export class Session {
         this.#heard();
       },
       control: (type, plaintext) => {
-        this.#heard();
+        if (type !== Type.bye) this.#heard();
         switch (type) {
           case Type.open:
             if (this.#isOpen || this.#role === "client") throw outOfOrder();

@@ -1,0 +1,76 @@
+/**
+ * What goes wrong for many callers, in few lines.
+ *
+ * @module
+ */
+
+import { NOTICE_INTERVAL } from "../../lib/notice.ts";
+
+/** A kind of complaint, of which the last line was told a short while ago. */
+interface Kind {
+  /** The latest. */
+  message: string;
+  /** How many have come since. */
+  more: number;
+  timer: ReturnType<typeof setTimeout>;
+}
+
+/**
+ * Tells the first of each kind at once. Those that follow are counted, and told
+ * together once a minute.
+ */
+export class Complaints {
+  readonly #tell: (message: string) => void;
+  readonly #interval: number;
+  readonly #kinds = new Map<string, Kind>();
+
+  /**
+   * @param tell Gets each line.
+   * @param interval For how long they are counted, in milliseconds.
+   */
+  constructor(
+    tell: (message: string) => void,
+    interval: number = NOTICE_INTERVAL,
+  ) {
+    this.#tell = tell;
+    this.#interval = interval;
+  }
+
+  /** @param kind What tells it from another: its words may differ each time. */
+  add(kind: string, message: string): void {
+    const known = this.#kinds.get(kind);
+    if (known) {
+      known.more++;
+      known.message = message;
+    } else {
+      this.#kinds.set(kind, { message, more: 0, timer: this.#countOn(kind) });
+      this.#tell(message);
+    }
+  }
+
+  /** Tells how many there were beyond those that were told. */
+  tellRest(): void {
+    for (const [kind, { message, more, timer }] of this.#kinds) {
+      clearTimeout(timer);
+      this.#kinds.delete(kind);
+      if (more > 0) this.#tell(`${message} (${more} more)`);
+    }
+  }
+
+  #countOn(kind: string): Kind["timer"] {
+    const timer = setTimeout(() => this.#tellMore(kind), this.#interval);
+    Deno.unrefTimer(timer);
+    return timer;
+  }
+
+  #tellMore(kind: string): void {
+    const known = this.#kinds.get(kind)!;
+    if (known.more === 0) {
+      this.#kinds.delete(kind);
+      return;
+    }
+    this.#tell(`${known.message} (${known.more} more)`);
+    known.more = 0;
+    known.timer = this.#countOn(kind);
+  }
+}

@@ -3,7 +3,12 @@
  * with our programs, and with our library, message by message.
  */
 
-import { assert, assertEquals } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import {
   clientFlags,
   MAY_RUN,
@@ -69,6 +74,48 @@ testUnless(
     assertEquals([result.code, result.stderr], [0, ""]);
     assertEquals(result.text, TEXT.toUpperCase());
     assertRekeyed(await serving);
+  }),
+);
+
+testUnless(
+  reason,
+  "server: a client in Python hears that there is no such service",
+  withCerts(async (dir) => {
+    await using server = await TestServer.start(serverFlags(dir));
+    await using peer = PythonPeer.client(dir, server.port);
+    for (const steps of [">ping", ">ping+open", ">ping+open+data=x+end"]) {
+      const { result } = await peer.run(`default@web ${steps} <bye=1`);
+      assertEquals(result, "heard bye service", steps);
+    }
+  }),
+);
+
+testUnless(
+  reason,
+  "client: it says why a server in Python gives it up, and fails",
+  withCerts(async (dir) => {
+    await using peer = await PythonPeer.server(dir);
+    const sentences: [number, string][] = [
+      [1, "no service"],
+      [2, "lost what stands behind"],
+      [3, "no room for more connections of default"],
+      [4, "The key of default was revoked or replaced"],
+      [5, "The server is stopping"],
+      [6, "The server gave the connection up\n"],
+      [7, "it had heard nothing"],
+      [99, "The server gave the connection up\n"],
+    ];
+    for (const [code, sentence] of sentences) {
+      const [{ result }, client] = await Promise.all([
+        peer.run(`- <open+data=hello >data=HELLO+bye=${code}`),
+        run("client", clientFlags(dir, peer.port), "hello"),
+      ]);
+      // What came before it is printed.
+      assertEquals([result, client.text], ["said bye", "HELLO"]);
+      assert(client.code > 0);
+      assertMatch(client.stderr, /^client: [^\n]+\n$/);
+      assertStringIncludes(client.stderr, sentence);
+    }
   }),
 );
 

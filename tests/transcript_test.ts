@@ -12,11 +12,14 @@ import {
 import { encodeFrames } from "../lib/lock/frame.ts";
 import { MessageSeal, Type } from "../lib/lock/message.ts";
 import { HandshakeState } from "../lib/lock/noise.ts";
+import { ChannelError } from "../lib/mod.ts";
 import { takePsks } from "../lib/lock/psk.ts";
 import { Receiver } from "../lib/lock/receiver.ts";
 import { Sender } from "../lib/lock/sender.ts";
+import { Session } from "../lib/lock/session.ts";
 import { Tracer } from "../lib/lock/trace.ts";
-import { toTransport } from "../lib/lock/transport.ts";
+import { toTransport, type Transport } from "../lib/lock/transport.ts";
+import { assertFails } from "./channels.ts";
 import { duplex, whole, type Wire } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import transcript from "./testdata/transcript.json" with { type: "json" };
@@ -30,7 +33,7 @@ interface Entry {
   sha256?: string;
 }
 
-interface Session {
+interface Recording {
   identity: string;
   handshake_hash: string;
   client_to_server: Entry[];
@@ -47,7 +50,7 @@ for (const name of ["call", "bye", "offer"] as const) {
 }
 
 /** Both handshakes, and the messages under the keys that they give. */
-async function assertSealed(session: Session): Promise<void> {
+async function assertSealed(session: Recording): Promise<void> {
   const [[hello, message1, ...up], [message2, ...down]] = [
     session.client_to_server,
     session.server_to_client,
@@ -82,7 +85,8 @@ async function assertSealed(session: Session): Promise<void> {
   }
 }
 
-Deno.test("transcript: call, byte for byte, both sides", async () => {
+/** The handshake by both sides, up to the client's first ping, and what is sent. */
+async function begin({ identity }: Recording) {
   const sent: Record<"up" | "down", Uint8Array<ArrayBuffer>[]> = {
     up: [],
     down: [],
@@ -92,30 +96,35 @@ Deno.test("transcript: call, byte for byte, both sides", async () => {
     return whole(chunk);
   };
   const [clientEnd, serverEnd] = duplex(record("up"), record("down"))
-    .map(toTransport);
-  const { identity } = call;
+    .map(toTransport) as [Transport, Transport];
   const psks = takePsks(`${identity}:${psk}`);
   const tracer = new Tracer();
+  /** Resolves once the client has pinged. */
   const accepting = respond(
-    serverEnd!,
+    serverEnd,
     psks,
     tracer,
     await keyPair(server_ephemeral),
   );
   const client = await initiate(
-    clientEnd!,
+    clientEnd,
     psks.get(identity)!,
     identity,
     tracer,
     await keyPair(client_ephemeral),
   );
+  return { clientEnd, serverEnd, client, accepting, sent };
+}
+
+Deno.test("transcript: call, byte for byte, both sides", async () => {
+  const { clientEnd, serverEnd, client, accepting, sent } = await begin(call);
   const fail = (cause: unknown) => {
     throw cause;
   };
-  const up = new Sender(clientEnd!, client.sending, fail);
+  const up = new Sender(clientEnd, client.sending, fail);
   up.sendControl(Type.ping);
   const server = await accepting;
-  const down = new Sender(serverEnd!, server.sending, fail);
+  const down = new Sender(serverEnd, server.sending, fail);
   down.sendControl(Type.pong);
 
   assertEquals(client.handshakeHash.toHex(), call.handshake_hash);
@@ -127,13 +136,29 @@ Deno.test("transcript: call, byte for byte, both sides", async () => {
     speak(up, Type.ping, 65_533, "hello", "after the rekey"),
     speak(down, Type.pong, 65_534, "HELLO", "AFTER THE REKEY"),
   ]);
-  await Promise.all([clientEnd!.closeWrite(), serverEnd!.closeWrite()]);
+  await Promise.all([clientEnd.closeWrite(), serverEnd.closeWrite()]);
   assertEquals(await hearing, [
     "hello|after the rekey|",
     "HELLO|AFTER THE REKEY|",
   ]);
   await assertBytes(sent.up, call.client_to_server);
   await assertBytes(sent.down, call.server_to_client);
+});
+
+Deno.test("transcript: bye, byte for byte, both sides", async () => {
+  const { bye } = sessions;
+  const { clientEnd, serverEnd, client, accepting, sent } = await begin(bye);
+  const caller = new Session(clientEnd, client, "client", 0);
+  const writing = caller.write(new TextEncoder().encode("hello"));
+  const served = new Session(serverEnd, await accepting, "server", 0);
+  const p = new Uint8Array(100);
+  assertEquals(await served.read(p), "hello".length);
+  served.abort(new ChannelError("backend", "It broke"));
+  await assertFails(caller.closed, "backend");
+  await assertFails(served.closed, "backend");
+  await writing;
+  await assertBytes(sent.up, bye.client_to_server);
+  await assertBytes(sent.down, bye.server_to_client);
 });
 
 /** What the transcript's direction says after its first messages. */

@@ -15,7 +15,7 @@ import { certificateWork, MAX_DAYS } from "./cli/keys/certificate_files.ts";
 import { subjectAltName } from "./cli/keys/certificates.ts";
 import { UsageError } from "./cli/advice/errors.ts";
 import { readIfThere } from "./cli/files.ts";
-import { invite, join } from "./cli/keys/invite.ts";
+import { checkHosts, invite, invited, join } from "./cli/keys/invite.ts";
 import { KeyFile } from "./cli/keys/key_file.ts";
 import { type Args, run } from "./cli/main.ts";
 import { stdout } from "./cli/terminal/output.ts";
@@ -38,8 +38,9 @@ are, except that --host adds names to the certificate.
   --host NAME|IP     a name or address of the server; may repeat; localhost,
                      127.0.0.1, ::1 and the old certificate's names are always
                      included
-  --invite NAME      print the line for a client; NAME@SERVICE for one service
-                     alone
+  --invite NAME      print the line for a client
+  --service NAME     with --invite: for this service alone; the same as
+                     --invite NAME@SERVICE
   --port PORT        the server's port, for --invite (5001)
   --join             on a client: ask for that line, and write its files
   --as NAME          with --join: the name to keep the server under, for
@@ -65,7 +66,7 @@ Exit codes: 1 openssl failed, 2 wrong usage or configuration.
 
 const FLAGS = {
   string: [
-    ...["out", "days", "invite", "port", "as", "invite-file"],
+    ...["out", "days", "invite", "service", "port", "as", "invite-file"],
     "passphrase-file",
   ],
   collect: ["host", "identity", "rekey", "revoke"],
@@ -89,7 +90,8 @@ async function main(args: Args): Promise<void> {
   await inFolder(args, out, async () => {
     const notes = await make(args, out);
     // Under the same lock: nobody has taken the key out again.
-    if (args.text("invite") !== undefined) await invite(args, out, notes);
+    const identity = invited(args);
+    if (identity !== undefined) await invite(args, out, identity, notes);
     else tell(notes, out);
   });
 }
@@ -105,7 +107,8 @@ function tell(notes: string[], out: string): void {
 /** Refuses what no key file can have. */
 function checkIdentities(args: Args): void {
   for (const name of ["identity", "rekey", "invite", "revoke"]) {
-    for (const identity of args.texts(name)) {
+    const all = name === "invite" ? invited(args) : args.texts(name);
+    for (const identity of [all ?? []].flat()) {
       if (isIdentity(identity)) continue;
       throw new UsageError(`--${name} takes ${IDENTITY_FORM}, not ${identity}`);
     }
@@ -115,6 +118,12 @@ function checkIdentities(args: Args): void {
 function checkNames(args: Args): void {
   args.integer("days", 1, MAX_DAYS);
   for (const host of args.texts("host")) {
+    if (host === "0.0.0.0" || canonical(host) === "::") {
+      throw new UsageError(
+        `--host takes the name or address by which clients reach the server, ` +
+          `not ${host}`,
+      );
+    }
     if (subjectAltName(host) !== undefined) continue;
     throw new UsageError(
       `--host takes a name or an IP address alone, not ${host}`,
@@ -126,8 +135,8 @@ function checkNames(args: Args): void {
   if (args.text("as") !== undefined) {
     throw new UsageError("--as goes with --join");
   }
-  if (args.text("invite") !== undefined) return;
-  const unused = ["port", "invite-file"]
+  if (args.text("invite") !== undefined) return checkHosts(args.texts("host"));
+  const unused = ["port", "invite-file", "service"]
     .find((name) => args.texts(name).length > 0);
   if (unused !== undefined) {
     throw new UsageError(`--${unused} goes with --invite`);
@@ -140,7 +149,7 @@ async function make(args: Args, out: string): Promise<string[]> {
   const old = await readIfThere(path);
   const file = new KeyFile(path, old);
   const notes: string[] = [];
-  const asked = [...args.texts("identity"), ...args.texts("invite")];
+  const asked = [args.texts("identity"), invited(args) ?? []].flat();
   const isFirst = file.keys().size === 0 && asked.length === 0;
   for (const identity of new Set(isFirst ? ["default"] : asked)) {
     if (file.keys().has(identity)) {

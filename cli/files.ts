@@ -30,14 +30,35 @@ export function whyNot(error: unknown): string {
     : messageOf(error);
 }
 
-/** Reads a file; undefined if there is none. */
-export async function readIfThere(path: string): Promise<string | undefined> {
+/**
+ * Reads a file; undefined if there is none.
+ *
+ * @param most How many characters are enough; more are not read to the end.
+ */
+export async function readIfThere(
+  path: string,
+  most = Infinity,
+): Promise<string | undefined> {
   try {
-    return await Deno.readTextFile(path);
+    return await readAtMost(await Deno.open(path), most);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw new UsageError(`Cannot read ${path}: ${whyNot(error)}`);
   }
+}
+
+/** Reads to the end, or until there are more characters than so many. */
+export async function readAtMost(
+  { readable }: { readable: ReadableStream<Uint8Array> },
+  most: number,
+): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const bytes of readable) {
+    text += decoder.decode(bytes, { stream: true });
+    if (text.length > most) return text;
+  }
+  return text + decoder.decode();
 }
 
 /** @param origin Where to get one that is missing. */

@@ -1,8 +1,15 @@
+import { createHash } from "node:crypto";
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { UsageError } from "../cli/advice/errors.ts";
 import {
+  certificatesOf,
+  describeCertificate,
+} from "../cli/keys/certificates.ts";
+import {
   formatInvitation,
+  isBegun,
   isWhole,
+  MAX_TEXT,
   parseInvitation,
 } from "../cli/keys/invitation.ts";
 import {
@@ -19,23 +26,75 @@ import {
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
+/** For localhost; nothing here asks whether it is in date. */
+const CERT = `-----BEGIN CERTIFICATE-----
+MIIBojCCAUigAwIBAgIIWrczq1xiLSwwCgYIKoZIzj0EAwIwFDESMBAGA1UEAwwJ
+aW5uZXJsb2NrMB4XDTI2MTEzMDA5MjY0OVoXDTI3MTEzMDEwMjY0OVowFDESMBAG
+A1UEAwwJaW5uZXJsb2NrMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEwB9Y7Sw6
+IkgqioY6w6P55ZVhzuI5EuanUMXH1+CO4QoBqJ1+LBosL3UVRWHxUYJIRsuKhMjJ
+jvK/F6i7E7PEpqOBgzCBgDAsBgNVHREEJTAjgglsb2NhbGhvc3SHBH8AAAGHEAAA
+AAAAAAAAAAAAAAAAAAEwDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMCB4AwEwYD
+VR0lBAwwCgYIKwYBBQUHAwEwHQYDVR0OBBYEFIrlzi5XnEpqY+b1Ys0ZKL5+Tg+1
+MAoGCCqGSM49BAMCA0gAMEUCIDdgxtPt1V9Z/uXCyePjyOXb6jGXB6Y3Y3kJmIYR
+6sxjAiEAj5WvmGXYcx9hrmWPN62qqhq+bPYCb3SS3cngGL9dUxM=
+-----END CERTIFICATE-----
+`;
 const INVITATION = {
   host: "server.example",
   port: 5001,
   identity: "alice@db",
   key: "0f".repeat(32),
-  cert: `-----BEGIN CERTIFICATE-----\n${"A".repeat(64)}\n`,
+  cert: CERT,
 };
 const LINE = formatInvitation(INVITATION);
 
-Deno.test("parseInvitation: what was said, also when a mailer has wrapped it", () => {
+Deno.test("parseInvitation: what was said, in a line below 700 characters", () => {
   assertMatch(LINE, /^innerlock-1\.[\w-]+\.[0-9a-f]{8}$/);
-  const wrapped = LINE.replaceAll(/.{40}/g, "$&\r\n");
-  for (const line of [LINE, `  ${LINE}\n`, wrapped, `\n${wrapped}\n\n`]) {
-    assertEquals(parseInvitation(line), INVITATION);
-    assertEquals(isWhole(line), true);
-  }
+  assertEquals(LINE.length < 700, true, `${LINE.length}`);
+  assertEquals(parseInvitation(LINE), INVITATION);
+  const chain = { ...INVITATION, host: "fd00::1", cert: CERT.repeat(9) };
+  assertEquals(parseInvitation(formatInvitation(chain)), chain);
 });
+
+const wrap = (text: string, width: number, end: string) =>
+  text.replaceAll(new RegExp(`.{${width}}`, "g"), `$&${end}`);
+const quote = (text: string, mark = "> ") => text.replaceAll(/^/gm, mark);
+
+/** What mail programs and people make of a line. */
+const LETTERS: Record<string, (line: string) => string> = {
+  "spaces around it": (line) => `  ${line}\n\n`,
+  "wrapped": (line) => wrap(line, 40, "\r\n"),
+  "wrapped and indented": (line) => `\n    ${wrap(line, 72, "\n    ")}\n\n`,
+  "words around it": (line) =>
+    `Hi Alice,\n\nhere it is: ${line} (keep it secret).\n\n-- \nBob, innerlock`,
+  "a sentence's end behind it": (line) => `${line}.`,
+  "quoted": (line) => quote(`Hi,\n\n${wrap(line, 70, "\n")}\n\nBob`),
+  "quoted twice": (line) => quote(quote(wrap(line, 70, "\n")), ">"),
+  "quoted, CR LF": (line) =>
+    quote(wrap(line, 70, "\n")).replaceAll("\n", "\r\n"),
+  "wrapped again when quoted": (line) =>
+    wrap(line, 72, "\n").replaceAll(/^.{68}/gm, "> $&\n> "),
+  "twice": (line) => `${line}\n${line}`,
+  "twice, one of them cut off": (line) => `${line.slice(0, 300)}\n\n${line}\n`,
+  "twice without anything between": (line) => line + line,
+  "an answer below it": (line) => `Thanks!\n\n${quote(wrap(line, 70, "\n"))}`,
+  "quoted-printable": (line) => `Hi,\n${wrap(line, 75, "=\r\n")}\r\nBob`,
+  "quoted-printable, with codes": (line) =>
+    `Gr=C3=BC=C3=9Fe, ${line.replaceAll(".", "=2E").replaceAll("-", "=2D")}`,
+  "quoted and quoted-printable": (line) =>
+    quote(wrap(line, 70, "=\n")).replaceAll("\n> ", "\n"),
+  "broken behind its hyphens": (line) => line.replaceAll("-", "-\n"),
+  "with what nobody sees": (line) =>
+    `\ufeff${wrap(line, 60, "\u200b")}\u00a0\u00ad`,
+};
+
+for (const [name, write] of Object.entries(LETTERS)) {
+  Deno.test(`parseInvitation: finds it: ${name}`, () => {
+    const letter = write(LINE);
+    assertEquals(parseInvitation(letter), INVITATION);
+    assertEquals([isBegun(letter), isWhole(letter)], [true, true]);
+  });
+}
 
 Deno.test("parseInvitation: each character counts", () => {
   for (let i = 0; i < LINE.length; i++) {
@@ -48,32 +107,90 @@ Deno.test("parseInvitation: each character counts", () => {
   }
 });
 
+/** A line that holds these bytes. */
+function sealed(bytes: Uint8Array): string {
+  const payload = bytes.toBase64({ alphabet: "base64url", omitPadding: true });
+  const sum = createHash("sha256").update(payload).digest("hex").slice(0, 8);
+  return `innerlock-1.${payload}.${sum}`;
+}
+
+/** The bytes of a line. */
+function opened(line: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.fromBase64(line.split(".")[1]!, { alphabet: "base64url" });
+}
+
 Deno.test("parseInvitation: says what is wrong, and nothing of what is in it", () => {
   const [, payload, sum] = LINE.split(".");
-  const said = (text: string) =>
-    formatInvitation(JSON.parse(text) as typeof INVITATION);
+  const said = (change: Partial<typeof INVITATION>) =>
+    formatInvitation({ ...INVITATION, ...change });
+  const bytes = opened(LINE);
   for (
     const [line, why] of [
       ["", "This is not an invitation"],
       ["hello", "This is not an invitation"],
       [`innerlock-2.${payload}.${sum}`, "has version 2, but this program"],
       [`innerlock-1.${payload}`, "is damaged; copy the whole line"],
-      [`innerlock-1.${payload}.${sum}.${sum}`, "is damaged"],
-      [LINE + LINE, "is damaged"],
-      [said("{}"), "is damaged"],
-      [said("null"), "is damaged"],
-      [said(JSON.stringify({ ...INVITATION, port: 0 })), "is damaged"],
-      [said(JSON.stringify({ ...INVITATION, host: "a b" })), "is damaged"],
-      [said(JSON.stringify({ ...INVITATION, identity: "" })), "is damaged"],
+      [`innerlock-1.${sum}.${payload}`, "is damaged"],
+      [LINE + said({ port: 7 }), "There are several invitations"],
+      [said({ port: 0 }), "is damaged"],
+      [said({ host: "a b" }), "is damaged"],
+      [said({ host: "\x1b[2J" }), "is damaged"],
+      [said({ identity: "" }), "is damaged"],
+      [said({ identity: "a\nb" }), "is damaged"],
+      [said({ key: "0f" }), "is damaged"],
+      [sealed(new Uint8Array(0)), "is damaged"],
+      [sealed(bytes.subarray(0, 60)), "is damaged"],
+      [sealed(bytes.subarray(0, -1)), "is damaged"],
+      [sealed(new Uint8Array([...bytes, 0])), "is damaged"],
+      // As many as there is room for say nothing, and one more is too much.
       [
-        said(JSON.stringify({ ...INVITATION, identity: "a@b@c" })),
+        sealed(new Uint8Array([...bytes, ...new Uint8Array(40_000)])),
         "is damaged",
       ],
-      [said(JSON.stringify({ ...INVITATION, key: "0f" })), "is damaged"],
     ] as const
   ) {
     const error = assertThrows(() => parseInvitation(line), UsageError, why);
     assertEquals(error.message.includes("0f0f"), false);
+  }
+  assertThrows(
+    () => said({ cert: CERT.repeat(1000) }),
+    UsageError,
+    "There are too many certificates",
+  );
+});
+
+Deno.test("parseInvitation: whatever it holds, there is an answer or one line", () => {
+  const bytes = opened(LINE);
+  for (let at = 0; at < bytes.length; at++) {
+    for (const value of [0, 0x30, 0x7f, 0x80, 0x84, 0xff]) {
+      const other = bytes.slice();
+      other[at] = value;
+      try {
+        const { cert } = parseInvitation(sealed(other));
+        // What it says can be read by whoever takes it.
+        describeCertificate(certificatesOf("the invitation", cert));
+      } catch (error) {
+        const isOurs = error instanceof UsageError;
+        assertEquals(isOurs, true, `${at}: ${value}: ${error}`);
+        assertMatch((error as Error).message, /^[\x20-\x7e]{1,200}$/);
+      }
+    }
+  }
+});
+
+Deno.test("parseInvitation: a text of any shape is looked through in one go", () => {
+  for (
+    const piece of [
+      ..."= > . - i \n \r\n 0 innerlock- innerlock-1. innerlock-1.a.".split(
+        " ",
+      ),
+      ...["=    ", ">\t> ", " innerlock-1.0\n", ".0 1 2 3 ", "innerlock- "],
+    ]
+  ) {
+    // One of which each part were looked at again and again would take minutes.
+    const text = piece.repeat(MAX_TEXT / piece.length);
+    assertThrows(() => parseInvitation(text), UsageError);
+    assertThrows(() => parseInvitation(text + piece), UsageError);
   }
 });
 
@@ -301,6 +418,102 @@ test("--join writes all files or none, and names the one that it cannot write", 
   assertEquals(left.map(({ name }) => name), ["server.json"]);
 });
 
+test("--join: hostile input, however much, ends in one line", async ({ server, client }) => {
+  const flags = ["--out", server, "--invite", "alice"];
+  const { text } = await succeeds(run("certs", flags));
+  const noise = crypto.getRandomValues(new Uint8Array(60_000));
+  for (
+    const [input, why] of [
+      [noise, /This is not an invitation/],
+      ["\x1b[2J\x07\0".repeat(1000), /This is not an invitation/],
+      ["x".repeat(3_000_000), /too long for an invitation, 1048576 characters/],
+      [`innerlock-${"\x1b"}.x.00000000`, /This is not an invitation/],
+      [`innerlock-${"9".repeat(10_000)}.x.00000000`, /This is not an invi/],
+      ["[".repeat(500_000), /This is not an invitation/],
+      [text.replace(".", `.${"AAAA".repeat(100_000)}`), /is damaged/],
+    ] as const
+  ) {
+    const result = await run(
+      "certs",
+      ["--join", "--out", `${client}/c`],
+      input,
+    );
+    assertEquals([result.code, result.text], [2, ""]);
+    assertMatch(result.stderr, /^certs: [\x20-\x7e]{1,300}\n$/);
+    assertMatch(result.stderr, why);
+  }
+  // One that never ends, a folder, and one that has the line.
+  for (
+    const [file, why] of [
+      ["/dev/zero", /too long for an invitation|Cannot read \/dev\/zero/],
+      [client, /Cannot read \S+: it is a folder/],
+    ] as const
+  ) {
+    const join = ["--join", "--out", `${client}/c`, "--invite-file", file];
+    await fails(run("certs", join), why);
+  }
+  assertEquals(Array.from(Deno.readDirSync(client)), []);
+});
+
+test("an invitation that nobody could use is not made", async ({ server }) => {
+  const invite = (...flags: string[]) =>
+    run("certs", ["--out", server, "--invite", "alice", ...flags]);
+  const psk = await Deno.readTextFile(`${server}/psk.txt`);
+  for (
+    const [host, why] of [
+      [
+        "*.example.com",
+        /No client can dial \*\.example\.com; .* another --host/,
+      ],
+      [
+        "fe80::1",
+        /No client can dial fe80::1 without a zone, .* another --host/,
+      ],
+      ["0.0.0.0", /by which clients reach the server, not 0\.0\.0\.0/],
+      ["0::0", /by which clients reach the server, not 0::0/],
+    ] as const
+  ) await fails(invite("--host", host), why);
+  assertEquals(await Deno.readTextFile(`${server}/psk.txt`), psk);
+  const local = await succeeds(invite());
+  assertMatch(local.stderr, /only this machine can use it: localhost means/);
+  const hosts = ["*.example.com", "fe80::1", "db.example.com"];
+  const flags = hosts.flatMap((host) => ["--host", host]);
+  const { stderr } = await succeeds(invite(...flags));
+  assertMatch(stderr, /alice to db\.example\.com:5001/);
+  assertEquals(stderr.includes("only this machine"), false);
+  // Afterwards the certificate says it.
+  assertMatch(
+    (await succeeds(invite())).stderr,
+    /alice to db\.example\.com:5001/,
+  );
+});
+
+test("--invite asks whether an e-mail address is meant; --service", async ({ server }) => {
+  const invite = (...flags: string[]) =>
+    run("certs", ["--out", server, "--invite", ...flags]);
+  const psk = await Deno.readTextFile(`${server}/psk.txt`);
+  await fails(
+    invite("alice@corp.example"),
+    /^certs: Is corp\.example a service of yours\? Then say --invite alice --service corp\.example; .* say --invite alice\n$/,
+  );
+  await fails(invite("alice@x", "--service", "db"), /alice@x@db/);
+  await fails(
+    run("certs", ["--out", server, "--service", "db"]),
+    /--service goes with --invite/,
+  );
+  assertEquals(await Deno.readTextFile(`${server}/psk.txt`), psk);
+  for (
+    const [flags, identity] of [
+      [["alice", "--service", "corp.example"], "alice@corp.example"],
+      [["bob", "--service", "db"], "bob@db"],
+      [["carol@db"], "carol@db"],
+    ] as const
+  ) {
+    const { text } = await succeeds(invite(...flags));
+    assertEquals(parseInvitation(text).identity, identity);
+  }
+});
+
 test("a host that cannot be found, or trusted, is told", async ({ server, client }) => {
   const invite = ["--renew", "--invite", "alice", "--host", "no.such.invalid"];
   const { text } = await succeeds(run("certs", ["--out", server, ...invite]));
@@ -344,7 +557,7 @@ test(
   "at a terminal it is pasted, however long, and not shown",
   async ({ client }) => {
     const cert = (await Deno.readTextFile(`${client}/../server/cert.pem`))
-      .repeat(6);
+      .repeat(9);
     const line = formatInvitation({ ...INVITATION, cert });
     assertEquals(line.length > 4096, true);
     for (
@@ -352,6 +565,10 @@ test(
         ["whole", line],
         ["wrapped", line.replaceAll(/.{76}/g, "$&\r")],
         ["CR LF", line.replaceAll(/.{76}/g, "$&\r\n")],
+        [
+          "a letter",
+          `Hi,\r\r\rhere it is:\r> ${line.slice(0, 60)}\r> ${line.slice(60)}`,
+        ],
       ] as const
     ) {
       const flags = ["--join", "--out", `${client}/${name}`];
@@ -373,7 +590,7 @@ test(
       const [keys, code, why] of [
         ["\r", 2, "This is not an invitation"],
         [`${LINE.slice(0, 90)}\r\r`, 2, "This invitation is damaged"],
-        [`${LINE}x\x7f\x04`, 2, "Cannot use the invitation"],
+        [`${LINE}x\x7f\x04`, 0, "joined server.example:5001"],
         ["abc\x03", 130, "after"],
       ] as const
     ) {

@@ -5,8 +5,13 @@
  * ```text
  * innerlock-1.PAYLOAD.CHECKSUM
  *
- * PAYLOAD   base64url of JSON: host, port, identity, key (hex), cert (PEM)
- * CHECKSUM  the first 8 hex digits of its SHA-256
+ * PAYLOAD   base64url of
+ *             port          2 bytes
+ *             key          32 bytes
+ *             host          1 byte for its length, then as many
+ *             identity      1 byte for its length, then as many
+ *             certificates  DER, one after the other
+ * CHECKSUM  the first 8 hex digits of the SHA-256 of PAYLOAD, as it is written
  * ```
  *
  * It contains the key: whoever reads it can speak as either side.
@@ -15,11 +20,13 @@
  */
 
 import { createHash } from "node:crypto";
+import { PSK_LENGTH } from "../../lib/lock/noise.ts";
 import { isIdentity } from "../../lib/lock/psk.ts";
 import { isHost } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
+import { certificatesOf } from "./certificates.ts";
+import { formatPem, parsePem } from "./pem.ts";
 
-const NAME = "innerlock-";
 const VERSION = "1";
 
 /** What an invitation says. */
@@ -36,58 +43,171 @@ export interface Invitation {
   cert: string;
 }
 
-/** Whether a text has the end of an invitation, wrapped or not. */
-export function isWhole(text: string): boolean {
-  return /\.[0-9a-f]{8}$/.test(text.replaceAll(/\s/g, ""));
-}
+/** The length of a text that may hold an invitation, in characters. */
+export const MAX_TEXT = 1_048_576;
+
+/** The length of what one says, in bytes: there is room for a long chain. */
+const MAX_LENGTH = 32_768;
 
 /** The line that says it. */
 export function formatInvitation(invitation: Invitation): string {
-  const payload = new TextEncoder().encode(JSON.stringify(invitation))
-    .toBase64({ alphabet: "base64url", omitPadding: true });
-  return `${NAME}${VERSION}.${payload}.${checksum(payload)}`;
+  const { host, port, identity, key, cert } = invitation;
+  const text = (
+    text: string,
+  ) => [text.length, ...new TextEncoder().encode(text)];
+  const bytes = new Uint8Array([
+    ...[port >> 8, port & 0xff],
+    ...Uint8Array.fromHex(key),
+    ...text(host),
+    ...text(identity),
+    ...parsePem("", cert, "CERTIFICATE").flatMap(({ der }) => [...der]),
+  ]);
+  if (bytes.length > MAX_LENGTH) {
+    throw new UsageError(
+      "There are too many certificates in cert.pem for an invitation; leave " +
+        "the server's own and those of its CA",
+    );
+  }
+  const payload = bytes.toBase64({ alphabet: "base64url", omitPadding: true });
+  return `innerlock-${VERSION}.${payload}.${checksum(payload)}`;
+}
+
+/** Something that looks like an invitation, with or without its end. */
+const CANDIDATE =
+  /innerlock-\s*(\w{1,16})\s*\.((?:(?!innerlock-)[\w\s-])*)(?:\.((?:\s*[0-9a-f]){8}))?/g;
+
+/** What is found in a text: as it looks, whether or not it holds. */
+function candidates(text: string) {
+  const squeeze = (text = "") => text.replaceAll(/\s/g, "");
+  return Array.from(
+    plain(text).matchAll(CANDIDATE),
+    ([, version, payload, sum]) => ({
+      version: version!,
+      payload: squeeze(payload),
+      sum: squeeze(sum),
+    }),
+  );
 }
 
 /**
- * What a line says.
- *
- * @throws {UsageError} If it is none, of another version, or damaged.
+ * A text without what a mail program adds: quoted-printable, marks of what is
+ * quoted, characters that nobody sees.
  */
-export function parseInvitation(line: string): Invitation {
-  const text = line.replaceAll(/\s/g, "");
-  const [head = "", payload = "", ...rest] = text.split(".");
-  if (!head.startsWith(NAME)) {
-    throw new UsageError(
-      "This is not an invitation; make one with 'deno task certs --invite NAME' " +
-        "on the server, and copy the whole line",
-    );
-  }
-  const version = head.slice(NAME.length);
-  if (version !== VERSION) {
-    throw new UsageError(
-      `This invitation has version ${version}, but this program knows only ` +
-        `version ${VERSION}; use the same release of innerlock on both machines`,
-    );
-  }
-  const invitation = rest.join(".") === checksum(payload)
-    ? decode(payload)
-    : undefined;
-  if (invitation) return invitation;
-  throw new UsageError("This invitation is damaged; copy the whole line again");
+function plain(text: string): string {
+  return text
+    .replaceAll(/=[ \t]*\r?\n/g, "")
+    .replaceAll(
+      /=([2-7][0-9A-F])/g,
+      (_, hex) => String.fromCharCode(parseInt(hex, 16)),
+    )
+    .replaceAll(/^[ \t]*(?:[>|][ \t]*)+/gm, "")
+    .replaceAll(/[\u00ad\u200b-\u200d\u2060\ufeff]/g, "");
 }
 
+/** Whether a text has an invitation to its end, sound or not. */
+export function isWhole(text: string): boolean {
+  return candidates(text).some(({ sum }) => sum !== "");
+}
+
+/** Whether a text has at least the beginning of one. */
+export function isBegun(text: string): boolean {
+  return candidates(text).length > 0;
+}
+
+/**
+ * What an invitation says, wherever in a text it stands.
+ *
+ * @throws {UsageError} If there is none, more than one, or one of another version
+ * or damaged.
+ */
+export function parseInvitation(text: string): Invitation {
+  if (text.length > MAX_TEXT) {
+    throw new UsageError(
+      `This is too long for an invitation, ${MAX_TEXT} characters at most; ` +
+        "copy the line alone",
+    );
+  }
+  const found = candidates(text);
+  const payloads = new Set(
+    found.filter(({ version, payload, sum }) =>
+      version === VERSION && sum === checksum(payload)
+    ).map(({ payload }) => payload),
+  );
+  if (payloads.size > 1) {
+    throw new UsageError(
+      "There are several invitations here; copy one of them",
+    );
+  }
+  const [payload] = payloads;
+  const invitation = payload === undefined ? undefined : decode(payload);
+  if (invitation !== undefined) return invitation;
+  const other = found.find(({ version }) => version !== VERSION);
+  if (payload === undefined && other !== undefined) {
+    throw new UsageError(
+      `This invitation has version ${other.version}, but this program knows ` +
+        `only version ${VERSION}; use the same release of innerlock on both ` +
+        "machines",
+    );
+  }
+  throw new UsageError(
+    found.length > 0
+      ? "This invitation is damaged; copy the whole line again"
+      : "This is not an invitation; make one with 'deno task certs --invite " +
+        "NAME' on the server, and copy the whole line",
+  );
+}
+
+/** What a payload says; undefined if it makes no sense. */
 function decode(payload: string): Invitation | undefined {
   try {
     const bytes = Uint8Array.fromBase64(payload, { alphabet: "base64url" });
-    const said = JSON.parse(new TextDecoder().decode(bytes));
-    const { host, port, identity, key, cert } = said;
-    const isValid = isHost(host) && isIdentity(identity) &&
-      Number.isInteger(port) && port > 0 && port < 65_536 &&
-      /^[0-9a-f]{64}$/i.test(key) && typeof cert === "string";
-    return isValid ? { host, port, identity, key, cert } : undefined;
+    if (bytes.length > MAX_LENGTH) return undefined;
+    let at = 0;
+    const take = (length: number) => {
+      if (at + length > bytes.length) throw new RangeError();
+      return bytes.subarray(at, at += length);
+    };
+    const text = () =>
+      new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+        .decode(take(take(1)[0]!));
+    const [high, low] = take(2);
+    const port = high! << 8 | low!;
+    const key = take(PSK_LENGTH).toHex();
+    const [host, identity] = [text(), text()];
+    const certificates = splitDer(bytes.subarray(at));
+    const isValid = port > 0 && isHost(host) && isIdentity(identity) &&
+      certificates.length > 0;
+    if (!isValid) return undefined;
+    const pem = certificates.map((der) =>
+      formatPem({ label: "CERTIFICATE", headers: [], der })
+    );
+    const cert = certificatesOf("the invitation", pem.join(""));
+    return { host, port, identity, key, cert };
   } catch {
     return undefined;
   }
+}
+
+/**
+ * The DER sequences that follow one another.
+ *
+ * @throws {RangeError} If there is anything else.
+ */
+function splitDer(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>[] {
+  const all = [];
+  for (let at = 0; at < bytes.length;) {
+    const [tag, form, ...length] = bytes.subarray(at, at + 4);
+    const size = form === 0x81 ? 1 : form === 0x82 ? 2 : 0;
+    const start = at + 2 + size;
+    const end = start +
+      length.slice(0, size).reduce((sum, byte) => sum << 8 | byte, 0);
+    if (tag !== 0x30 || size === 0 || end > bytes.length) {
+      throw new RangeError();
+    }
+    all.push(bytes.slice(at, end));
+    at = end;
+  }
+  return all;
 }
 
 function checksum(payload: string): string {

@@ -5,18 +5,25 @@
  * @module
  */
 
-import { toText } from "@std/streams";
 import { isIP } from "node:net";
-import {
-  certificatesOf,
-  describeCertificate,
-  hasIssuer,
-} from "./certificates.ts";
+import { lacksZone } from "../addresses.ts";
+import { describeCertificate, hasIssuer } from "./certificates.ts";
 import { UsageError } from "../advice/errors.ts";
-import { readCertificates, readIfThere, readPsk } from "../files.ts";
+import {
+  readAtMost,
+  readCertificates,
+  readIfThere,
+  readPsk,
+} from "../files.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { linesOf } from "../../lib/lock/psk.ts";
-import { formatInvitation, isWhole, parseInvitation } from "./invitation.ts";
+import {
+  formatInvitation,
+  isBegun,
+  isWhole,
+  MAX_TEXT,
+  parseInvitation,
+} from "./invitation.ts";
 import type { Args } from "../main.ts";
 import { stderr, stdout } from "../terminal/output.ts";
 import { keepOnly } from "../permissions.ts";
@@ -25,17 +32,57 @@ import { foldersOf, makeFolder, replaceFiles, withFiles } from "./replace.ts";
 import { FOLDER, folderOf, settingsPath } from "../client/settings.ts";
 
 /**
+ * The identity that `--invite NAME` means, for the service that `--service` names.
+ *
+ * @throws {UsageError} If it looks like an e-mail address: a service is seldom
+ * called so.
+ */
+export function invited(args: Args): string | undefined {
+  const name = args.text("invite");
+  const service = args.text("service");
+  if (name === undefined || service !== undefined) {
+    return service === undefined ? name : `${name}@${service}`;
+  }
+  const domain = /@(.+\.[a-z]{2,})$/i.exec(name)?.[1];
+  if (domain === undefined) return name;
+  const [person] = name.split("@");
+  throw new UsageError(
+    `Is ${domain} a service of yours? Then say --invite ${person} --service ` +
+      `${domain}; if ${name} is an e-mail address, say --invite ${person}`,
+  );
+}
+
+/** Whether a host means the same machine everywhere: clients can dial it. */
+function isForAll(host: string): boolean {
+  return !host.startsWith("*") && !lacksZone(host);
+}
+
+/** Refuses an invitation to hosts that no client can dial. */
+export function checkHosts(hosts: string[]): void {
+  const [first] = hosts;
+  if (first === undefined || hosts.some(isForAll)) return;
+  throw new UsageError(
+    lacksZone(first)
+      ? `No client can dial ${first} without a zone, which each machine has ` +
+        "its own of; for --invite, give another --host as well"
+      : `No client can dial ${first}; for --invite, give the server's own name ` +
+        "or address as another --host",
+  );
+}
+
+/**
  * Prints the line, or writes it into a file of mode 0600. To be called within
  * {@linkcode withFiles}, right after the key was made or kept.
  *
+ * @param identity Whose key it is to hold.
  * @param notes What has been made for it.
  */
 export async function invite(
   args: Args,
   out: string,
+  identity: string,
   notes: string[],
 ): Promise<void> {
-  const identity = args.text("invite")!;
   const key = (await readPsk(`${out}/psk.txt`)).get(identity)?.toHex();
   if (key === undefined) {
     throw new UsageError(
@@ -49,13 +96,18 @@ export async function invite(
         "append it to the file",
     );
   }
-  const asked = args.texts("host").find((host) => !host.startsWith("*"));
-  const host = asked ?? hostOf(cert);
+  const host = args.texts("host").find(isForAll) ?? hostOf(cert);
   const port = args.integer("port", 1, 65_535);
   const server = authority(host, port);
   const line = formatInvitation({ host, port, identity, key, cert });
   // Only the line goes to stdout, so that it can be piped.
   notes.forEach((note) => stderr.line(note));
+  if (isLocal(host)) {
+    stderr.line(
+      `only this machine can use it: ${host} means each machine itself; give ` +
+        "the server's name or address with --host",
+    );
+  }
   const file = args.text("invite-file");
   if (file === undefined) {
     stderr.line(
@@ -71,14 +123,14 @@ export async function invite(
   }
 }
 
+function isLocal(host: string): boolean {
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
+}
+
 /** The first of its names that works from elsewhere, or else `localhost`. */
 function hostOf(cert: string): string {
   const { names } = describeCertificate(cert);
-  const isLocal = (name: string) =>
-    name === "localhost" || name === "::1" || name.startsWith("127.");
-  const others = names.filter((name) =>
-    !isLocal(name) && !name.startsWith("*")
-  );
+  const others = names.filter((name) => !isLocal(name) && isForAll(name));
   return others.find((name) => !isIP(name)) ?? others[0] ?? "localhost";
 }
 
@@ -98,7 +150,7 @@ export async function join(args: Args, out: string): Promise<void> {
   }
   const settings = JSON.stringify({ host, port, identity }, undefined, 2);
   const texts = {
-    [`${folder}/cert.pem`]: certificatesOf("the invitation", cert),
+    [`${folder}/cert.pem`]: cert,
     [`${folder}/psk.txt`]: `${identity}:${key}\n`,
     [settingsPath(folder)]: settings + "\n",
   };
@@ -136,10 +188,16 @@ async function serverSign(folder: string): Promise<string | undefined> {
 
 async function readLine(file: string | undefined): Promise<string> {
   if (file !== undefined) {
-    const text = await readIfThere(file);
+    const text = await readIfThere(file, MAX_TEXT);
     if (text !== undefined) return text;
     throw new UsageError(`Cannot read ${file}: there is no such file`);
   }
-  if (!Deno.stdin.isTerminal()) return await toText(Deno.stdin.readable);
-  return promptHidden("Paste the invitation (it is not shown):", isWhole) ?? "";
+  if (!Deno.stdin.isTerminal()) return await readAtMost(Deno.stdin, MAX_TEXT);
+  return promptHidden("Paste the invitation (it is not shown):", isEnd) ?? "";
+}
+
+/** Whether what is pasted ends here: not at an empty line of a letter. */
+function isEnd(text: string, line: string): boolean {
+  if (line !== "") return isWhole(text);
+  return text.trim() === "" || isBegun(text);
 }

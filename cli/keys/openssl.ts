@@ -47,14 +47,15 @@ export async function makeCertificate(
     const put = (name: string, text: string) =>
       Deno.writeTextFile(`${dir}/${name}`, text);
     await put("index", "");
+    // By chance, as if it were a CA's, but short: an invitation holds it.
+    await put("serial", crypto.getRandomValues(new Uint8Array(8)).toHex());
     await put("config", configOf(hosts));
     const request = ["req", "-new", "-key", "/dev/stdin", "-config", "config"];
     await put("request", await openssl(request, key, dir));
     const now = Date.now();
     const args = [
       ...["ca", "-batch", "-notext", "-selfsign", "-keyfile", "/dev/stdin"],
-      // There is no file of serial numbers: it takes one by chance.
-      ...["-config", "config", "-in", "request", "-create_serial"],
+      ...["-config", "config", "-in", "request"],
       ...["-startdate", asn1Time(now - BACKDATE)],
       ...["-enddate", asn1Time(now + days * 86_400_000)],
     ];

@@ -13,13 +13,13 @@ const [LF, CR] = [10, 13];
 /**
  * Asks on stderr, and does not show the answer.
  *
- * @param isWhole Says of the lines so far that the answer may end with them. An
- * empty line and Ctrl-D always end it.
+ * @param isEnd Says at the end of a line whether the answer ends with it, of all
+ * lines so far and of this one. Ctrl-D always ends it.
  * @returns The answer, or undefined if stdin is no terminal.
  */
 export function promptHidden(
   message: string,
-  isWhole: (text: string) => boolean = () => true,
+  isEnd: (text: string, line: string) => boolean = () => true,
 ): string | undefined {
   if (!Deno.stdin.isTerminal()) return undefined;
   // Before it asks: whoever pastes at once is not shown either. Raw, a terminal
@@ -27,14 +27,14 @@ export function promptHidden(
   Deno.stdin.setRaw(true);
   try {
     write(message + " ");
-    return readAnswer(isWhole);
+    return readAnswer(isEnd);
   } finally {
     Deno.stdin.setRaw(false);
     write("\n");
   }
 }
 
-function readAnswer(isWhole: (text: string) => boolean): string {
+function readAnswer(isEnd: (text: string, line: string) => boolean): string {
   const answer: number[] = [];
   let last: number | undefined;
   for (let byte; (byte = readByte()) !== undefined; last = byte) {
@@ -46,8 +46,8 @@ function readAnswer(isWhole: (text: string) => boolean): string {
     }
     if (byte === LF && last === CR) continue;
     if (byte === LF || byte === CR) {
-      const isEmpty = [undefined, LF, CR].includes(last);
-      if (isEmpty || isWhole(textOf(answer))) break;
+      const line = answer.slice(answer.lastIndexOf(LF) + 1);
+      if (isEnd(textOf(answer), textOf(line))) break;
       answer.push(LF);
     } else if (byte === BACKSPACE || byte === DELETE) {
       // The bytes of one character.

@@ -117,11 +117,15 @@ async function main(args: Args): Promise<number | void> {
     const flag = isCheck ? "--check" : "--connect";
     throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
   }
-  const options = forService(await readDialOptions(args), service);
-  // All files have been read.
-  keepOnly({ read: [], write: [] });
-  giveUpSystem();
-  if (isCheck) return await check(options);
+  const read = async () => {
+    const options = forService(await readDialOptions(args), service);
+    // All files have been read.
+    keepOnly({ read: [], write: [] });
+    giveUpSystem();
+    return options;
+  };
+  if (isCheck) return await check(read);
+  const options = await read();
   await using channel = await dial(options);
   giveUpNetwork();
   const [isTyped, isRead, isTold] = [Deno.stdin, Deno.stdout, Deno.stderr]

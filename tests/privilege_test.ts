@@ -65,7 +65,7 @@ for (const flags of [[], ["--check"]]) {
     using mute = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const args = [...clientFlags(dir, mute.addr.port), ...flags];
     const client = startProbed("client", args);
-    (await mute.accept()).close();
+    using _ = await mute.accept();
     assertEquals(await probe(client), "listen connect");
     await end(client);
   });

@@ -5,53 +5,81 @@
  * @module
  */
 
-import { X509Certificate } from "node:crypto";
+import type { X509Certificate } from "node:crypto";
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { Duplex } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
-import { connect as connectTls, type TLSSocket } from "node:tls";
 import { HttpError, TlsError } from "../../lib/deno.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../../lib/mod.ts";
 import { connectThroughProxy } from "../../lib/carrier/proxy.ts";
+import { nameOf as ownerOf, takePsks } from "../../lib/lock/psk.ts";
+import { certificateOf, dayOf, nameOf, whose } from "./certificate.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
 import { Exit, exitCodeOf, messageOf } from "../advice/errors.ts";
 import { stdout } from "../terminal/output.ts";
-import { keyFingerprint } from "../keys/certificates.ts";
-import { parsePem } from "../keys/pem.ts";
 
-/** The server drops a session that it does not want within this time, in ms. */
-const SETTLING_TIME = 300;
-
-/** How long the server may take to reach its backend, in milliseconds. */
-const BACKEND_TIME = 1000;
+/** How long a backend may take to say or to end something, in milliseconds. */
+const BACKEND_TIME = 3000;
 
 /**
  * Goes the way to the server and prints a line for each step: `✓` and what it
- * found, or `✗` and what to do, which ends the check.
+ * found, `?` and what is not known, or `✗` and what to do, which ends the check.
+ * Each step has the time limit of a handshake.
  *
- * @returns The exit code: 0, or that of the step that failed.
+ * @param read Reads the files.
+ * @returns The exit code: 0, or that of the step that failed, or 1 if something
+ * is not known.
  */
-export async function check(options: DialOptions): Promise<number> {
-  let step = "";
+export async function check(read: () => Promise<DialOptions>): Promise<number> {
+  let step = "files";
+  let code: number = Exit.done;
   try {
+    const options = await read();
+    const { hostname, port, identity } = options;
+    const server = authority(hostname, port);
+    stdout.line(`✓ files: for ${server} as ${identity}`);
     for await (const [name, work] of steps(options)) {
       step = name;
-      stdout.line(`✓ ${step}: ${await work()}`);
+      const found = await within(options.handshakeTimeout!, work());
+      const isKnown = typeof found === "string";
+      stdout.line(
+        isKnown ? `✓ ${step}: ${found}` : `? ${step}: ${found.guess}`,
+      );
+      if (!isKnown) code = Exit.failed;
     }
-    return Exit.done;
+    return code;
   } catch (error) {
     stdout.line(`✗ ${step}: ${messageOf(error)}`);
     return exitCodeOf(error);
   }
 }
 
-type Step = [name: string, work: () => string | Promise<string>];
+/** Something that cannot be known. */
+interface Unknown {
+  /** What it may be. */
+  guess: string;
+}
+
+type Found = string | Unknown;
+type Step = [name: string, work: () => Found | Promise<Found>];
+
+/** What comes of the work; an error if that takes too long. */
+async function within<T>(time: number, work: T | Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new Error(`no answer within ${time / 1000} s`)),
+    time,
+  );
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 /** The steps, in order. */
 async function* steps(options: DialOptions): AsyncGenerator<Step> {
-  const { hostname, port, proxy, websocket, identity } = options;
+  const { hostname, port, proxy, websocket } = options;
   const server = authority(hostname, port);
   const first = proxy ?? { hostname, port };
 
@@ -74,27 +102,33 @@ async function* steps(options: DialOptions): AsyncGenerator<Step> {
     }];
   }
 
-  const shown = await certificateOf(tcp!, options).catch(() => undefined);
   const attempt = await tryToProve(options);
+  // Two limits do not stand one behind the other.
+  const roundTrip = attempt.channel && tryService(attempt.channel, options);
+  roundTrip?.catch(() => {});
+  const shown = await certificateOf(
+    tcp!,
+    options,
+    attempt.channel !== undefined,
+  )
+    .catch(() => undefined);
   const unless = (name: Lock, says: string): Step => [name, () => {
     if (attempt.failedAt !== name) return says;
-    const { error } = attempt;
-    if (name !== "TLS" || !shown || !(error instanceof ChannelError)) {
-      throw error;
-    }
-    const { code, message } = error;
-    throw new ChannelError(code, `${message}; it showed ${nameOf(shown)}`);
+    throw name === "TLS" ? untrusted(attempt.error, shown) : attempt.error;
   }];
   yield unless("TLS", shown ? whose(shown, options) : "the server is trusted");
   if (websocket !== undefined) yield unless("WebSocket", "it is open");
-  yield unless("inner lock", `the server has the key of ${identity}`);
+  yield unless("inner lock", `the server has the key of ${keyName(options)}`);
 
   const channel = attempt.channel!;
-  yield ["service", () => tryService(channel)];
+  yield ["service", async () => {
+    await roundTrip;
+    return `the server has ${serviceOf(channel)}`;
+  }];
+  yield ["backend", () => tryBackend(channel, options)];
   yield [
     "round trip",
-    async () =>
-      `${(await attempt.roundTrip).toFixed(1)} ms, through both locks`,
+    async () => `${(await roundTrip!).toFixed(1)} ms, through both locks`,
   ];
   channel.abort();
   if (shown) yield ["clock", () => clockWithin(shown)];
@@ -149,45 +183,6 @@ async function passProxy(
   }
 }
 
-/**
- * The certificate that the other end shows. It is only looked at, not trusted:
- * nothing is sent over this connection, which ends here.
- */
-async function certificateOf(
-  tcp: Deno.TcpConn,
-  options: DialOptions,
-): Promise<X509Certificate> {
-  const { serverName = options.hostname, websocket, cert, key } = options;
-  const { readable, writable } = tcp;
-  const { promise, resolve, reject } = Promise.withResolvers<X509Certificate>();
-  let socket: TLSSocket | undefined;
-  const signal = deadline(options);
-  signal.addEventListener("abort", () => reject(signal.reason));
-  try {
-    socket = connectTls({
-      // deno-lint-ignore no-explicit-any -- Node's types of Web streams.
-      socket: Duplex.fromWeb({ readable, writable } as any),
-      rejectUnauthorized: false,
-      // Without a list, Deno refuses any certificate while its store is empty.
-      ca: [],
-      ALPNProtocols: [
-        ...websocket === undefined ? ["innerlock/1"] : [],
-        "http/1.1",
-      ],
-      ...(!isIP(serverName) && { servername: serverName }),
-      ...(cert !== undefined && key !== undefined && { cert, key }),
-    });
-    socket.on("secureConnect", () => {
-      resolve(new X509Certificate(socket!.getPeerCertificate(true).raw));
-    });
-    socket.on("error", reject);
-    socket.on("close", () => reject(new Error("The connection was closed")));
-    return await promise;
-  } finally {
-    socket?.destroy();
-  }
-}
-
 /** What can fail once there is a connection. */
 type Lock = "TLS" | "WebSocket" | "inner lock";
 
@@ -195,25 +190,17 @@ interface Attempt {
   channel?: Channel;
   error?: unknown;
   failedAt?: Lock;
-  /** How long the first ping took, in milliseconds. */
-  roundTrip: Promise<number>;
 }
 
 /** Connects as the client always does, and says how far it got. */
 async function tryToProve(options: DialOptions): Promise<Attempt> {
-  const { promise: roundTrip, resolve } = Promise.withResolvers<number>();
   let saidHello = false;
-  let pinged = 0;
   const trace = (frame: FrameTrace) => {
     options.trace?.(frame);
     saidHello = true;
-    const what = `${frame.direction} ${frame.type}`;
-    if (what === "sent ping") pinged ||= performance.now();
-    if (what === "received pong") resolve(performance.now() - pinged);
   };
   try {
-    const channel = await dial({ ...options, standby: true, trace });
-    return { channel, roundTrip };
+    return { channel: await dial({ ...options, standby: true, trace }) };
   } catch (error) {
     const { cause } = error as Error;
     const failedAt = !saidHello && cause instanceof HttpError
@@ -221,76 +208,99 @@ async function tryToProve(options: DialOptions): Promise<Attempt> {
       : saidHello && !(cause instanceof TlsError)
       ? "inner lock"
       : "TLS";
-    return { error, failedAt, roundTrip };
+    return { error, failedAt };
   }
 }
 
-/** Whose certificate it is that Deno has found trustworthy. */
-function whose(shown: X509Certificate, { caCerts = [] }: DialOptions): string {
-  const trusted = caCerts.flatMap((pem) =>
-    parsePem("--ca", pem, "CERTIFICATE")
-  );
-  // The certificate may have been renewed since; its key is the same then.
-  const key = keyFingerprint(shown);
-  const isOwn = trusted.some(({ der }) =>
-    keyFingerprint(new X509Certificate(der)) === key
-  );
-  return isOwn
-    ? `the server's own certificate, whose key --ca has; ${timeOf(shown)}`
-    : `${
-      nameOf(shown)
-    }; trusted through its issuer; it belongs to the server ` +
-      `or to a box in front of it; ${timeOf(shown)}`;
+/** The error with what the certificate says of whoever has shown it. */
+function untrusted(
+  error: unknown,
+  shown: X509Certificate | undefined,
+): unknown {
+  if (!shown || !(error instanceof ChannelError)) return error;
+  const { code, message, cause } = error;
+  const isIssuer = cause instanceof TlsError && cause.reason === "issuer";
+  const advice = isIssuer
+    ? "; if that is a box on the way that may end TLS, trust its CA with --ca " +
+      "FILE, or with --system-ca if this system has it"
+    : "";
+  const said = `${message}; it showed ${nameOf(shown)}${advice}`;
+  return new ChannelError(code, said, { cause });
 }
 
-function nameOf(shown: X509Certificate): string {
-  const oneLine = (name: string) => name.replaceAll("\n", ", ") || "nobody";
-  return `a certificate of ${oneLine(shown.subject)}, issued by ` +
-    `${oneLine(shown.issuer)}, key ${keyFingerprint(shown)}`;
+/** The line of the key file that opens the inner lock. */
+function keyName({ identity, psk }: DialOptions): string {
+  return takePsks(psk).has(identity) ? identity : ownerOf(identity);
 }
 
-function timeOf({ validTo }: X509Certificate): string {
-  return `it expires on ${dayOf(new Date(validTo))}`;
-}
-
-function dayOf(time: Date): string {
-  return time.toISOString().slice(0, 10);
+function serviceOf({ service }: Channel): string {
+  return service === undefined ? "the default service" : `service ${service}`;
 }
 
 /**
- * Opens the stream and ends it at once. A server without the service cuts the
- * session before that, and one whose backend cannot be reached cuts it then.
+ * Waits until the server has taken the proof, and has answered once more: a
+ * server that wants no such client says so in between.
+ *
+ * @returns How long the second answer took, in milliseconds.
  */
-async function tryService(channel: Channel): Promise<string> {
-  const { service } = channel;
-  const what = service === undefined
-    ? "the default service"
-    : `the service ${service}`;
-  const another = service === undefined ? " (--connect names another)" : "";
-  const within = async (time: number, why: string) => {
-    try {
-      await Promise.race([channel.closed, sleep(time)]);
-    } catch (error) {
-      throw new Error(`${messageOf(error)}: ${why}; its log says more`);
-    }
+async function tryService(
+  channel: Channel,
+  { handshakeTimeout }: DialOptions,
+): Promise<number> {
+  const answered = async () => {
+    await channel.confirmed;
+    const start = performance.now();
+    await channel.probe();
+    return performance.now() - start;
   };
-  await within(
-    SETTLING_TIME,
-    `the server does not have ${what}${another}, or is stopping`,
-  );
-  const ended = (async () => {
+  try {
+    return await within(handshakeTimeout!, answered());
+  } catch (error) {
+    if (error instanceof ChannelError) {
+      const isNameless = error.code === "service" &&
+        channel.service === undefined;
+      if (!isNameless) throw error;
+      const message = `${error.message}; name one with --connect`;
+      throw new ChannelError(error.code, message, { isFromPeer: true });
+    }
+    throw new Error(
+      `the server has proved its key, but says nothing more: ${
+        messageOf(error)
+      }; is it overloaded, or stopped?`,
+    );
+  }
+}
+
+/**
+ * Begins the stream and ends it at once. What stands behind a service mostly
+ * answers that, with an end of its own.
+ */
+async function tryBackend(
+  channel: Channel,
+  { handshakeTimeout }: DialOptions,
+): Promise<Found> {
+  const answered = async () => {
     await channel.closeWrite();
     const buffer = new Uint8Array(1024);
-    while (await channel.read(buffer) !== null);
-  })();
-  ended.catch(() => {});
-  await within(BACKEND_TIME, `the server cannot reach the backend of ${what}`);
-  return `the server has ${what}`;
+    const count = await channel.read(buffer);
+    return count === null ? "it answers, with an end" : "it answers";
+  };
+  const time = Math.min(handshakeTimeout!, BACKEND_TIME);
+  try {
+    return await within(time, answered());
+  } catch (error) {
+    if (error instanceof ChannelError) throw error;
+    return {
+      guess: `${messageOf(error)}: the server may still be trying to reach ` +
+        `what stands behind ${serviceOf(channel)}, or that waits for more ` +
+        "than an end; the server's log says which",
+    };
+  }
 }
 
 /** A clock within the certificate's dates is all that can be checked. */
 function clockWithin({ validFrom, validTo }: X509Certificate): string {
   const now = new Date().toISOString().slice(0, 16).replace("T", " at ");
   return `it is ${now} UTC here, within the certificate's dates, ` +
-    `${dayOf(new Date(validFrom))} to ${dayOf(new Date(validTo))}`;
+    `${dayOf(validFrom)} to ${dayOf(validTo)}`;
 }

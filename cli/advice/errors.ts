@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ChannelError } from "../../lib/mod.ts";
+import { ChannelError, type ChannelErrorCode } from "../../lib/mod.ts";
 
 /** Exit codes: what a script can tell apart. */
 export const Exit = {
@@ -28,6 +28,12 @@ export class UsageError extends Error {}
 /** The reader of stdout has gone, as `head` does when it has what it wants. */
 export class Unread extends Error {}
 
+const REFUSALS = new Set<ChannelErrorCode>([
+  "refused",
+  "untrusted",
+  "revoked",
+]);
+
 /** The exit code that tells of an error. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError || error instanceof Deno.errors.NotCapable) {
@@ -35,7 +41,7 @@ export function exitCodeOf(error: unknown): number {
   }
   if (error instanceof Unread) return Exit.unread;
   const isRefusal = error instanceof ChannelError &&
-    (error.code === "refused" || error.code === "untrusted");
+    REFUSALS.has(error.code);
   return isRefusal ? Exit.refused : Exit.failed;
 }
 

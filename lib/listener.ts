@@ -336,7 +336,7 @@ class ChannelListener implements Listener {
   #stopAccepting(): void {
     this.#isClosed = true;
     closeQuietly(this.#listener);
-    for (const channel of this.#standby.keys()) channel.close();
+    for (const channel of this.#standby.keys()) channel.abort(stopping());
     this.#changed();
   }
 
@@ -556,7 +556,7 @@ class ChannelListener implements Listener {
       }
       this.#channels.delete(channel);
       this.#standby.delete(channel);
-      channel.close();
+      channel.abort(noRoom());
     }
   }
 
@@ -566,7 +566,7 @@ class ChannelListener implements Listener {
     this.#standby.set(channel, this.#proofs++);
     // Its first words may just be on their way.
     const timer = this.#isClosed
-      ? setTimeout(() => channel.close(), OPENING_TIME)
+      ? setTimeout(() => channel.abort(stopping()), OPENING_TIME)
       : undefined;
     channel.opened.then(() => {
       clearTimeout(timer);
@@ -597,6 +597,15 @@ type Pair = Pick<ListenerCredentials, "cert" | "key">;
 
 function closed(): ChannelError {
   return new ChannelError("aborted", "The listener was closed");
+}
+
+function stopping(): ChannelError {
+  return new ChannelError("stopping", "The listener takes no more streams");
+}
+
+function noRoom(): ChannelError {
+  const message = "A channel in standby made room for another";
+  return new ChannelError("limit", message);
 }
 
 function noService({ identity, service }: Channel): ChannelError {

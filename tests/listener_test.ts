@@ -295,7 +295,7 @@ test("maxConnections: one in standby is the first to go, but not at once", async
   await proved.promise;
   await say(await connect(options), "for whom it goes");
   const error = await assertRejects(() => idle.closed, ChannelError);
-  assertEquals(error.code, "aborted");
+  assertEquals(error.code, "limit");
 });
 
 test("maxConnections: who proves nothing takes no place", async () => {
@@ -640,7 +640,10 @@ test("close: at no moment of a handshake it leaves a channel behind", async () =
     const forgotten = setTimeout(() => client.abort(), 5000);
     const error = await assertRejects(() => client.closed, ChannelError);
     // Before the proof nothing is said.
-    assert(["cut", "aborted"].includes(error.code), `at moment ${moment}`);
+    assert(
+      ["cut", "aborted", "stopping"].includes(error.code),
+      `at moment ${moment}`,
+    );
     clearTimeout(forgotten);
   }
 });
@@ -746,7 +749,7 @@ test("standby: a shutdown closes those that have not opened, and no others", asy
   const channel = await listener.accept();
   let isDown = false;
   const down = listener.shutdown().then(() => isDown = true);
-  assertEquals(await codeOfClosed(idle), "aborted");
+  assertEquals(await codeOfClosed(idle), "stopping");
   await assertRejects(() => listener.accept(), Deno.errors.BadResource);
   assertEquals(isDown, false);
   const echoing = channel.readable.pipeTo(channel.writable);
@@ -774,7 +777,7 @@ test("standby: who proves a key after the shutdown may say its first words for a
       await echoing;
     } else {
       timers.fire();
-      assertEquals(await codeOfClosed(client), "aborted");
+      assertEquals(await codeOfClosed(client), "stopping");
     }
     await listener.shutdown();
   }
@@ -784,7 +787,7 @@ test("standby: close() drops those that have not opened", async () => {
   const { listener, dial } = standby();
   const idle = await dial();
   listener.close();
-  assertEquals(await codeOfClosed(idle), "aborted");
+  assertEquals(await codeOfClosed(idle), "stopping");
   await assertRejects(() => listener.accept(), Deno.errors.BadResource);
 });
 
@@ -799,11 +802,11 @@ test("standby: it counts, and the oldest makes room for who proves a key", async
   const idle = [await dial(), await dial()];
   assertEquals(limits, []);
   idle.push(await dial());
-  assertEquals(await codeOfClosed(idle[0]!), "aborted");
+  assertEquals(await codeOfClosed(idle[0]!), "limit");
   assertEquals(limits, ["connections"]);
   // One that wants to talk at once is served as well.
   const talking = await dial("alice", false);
-  assertEquals(await codeOfClosed(idle[1]!), "aborted");
+  assertEquals(await codeOfClosed(idle[1]!), "limit");
   const other = await listener.accept();
   assertEquals(other.identity, "alice");
   // The newest may still open.

@@ -4,15 +4,27 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { decrypt, encrypt, importKey } from "../lib/lock/aes_gcm.ts";
-import { FrameReader, HEADER_LENGTH } from "../lib/lock/frame.ts";
+import {
+  decrypt,
+  encrypt,
+  importKey,
+  TAG_LENGTH,
+} from "../lib/lock/aes_gcm.ts";
+import { encodeBye, reasonOf } from "../lib/lock/bye.ts";
+import { encodeFrames, FrameReader, HEADER_LENGTH } from "../lib/lock/frame.ts";
 import {
   MessageSeal,
   REKEY_INTERVAL,
   type Seal,
   Type,
 } from "../lib/lock/message.ts";
-import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
+import {
+  acceptChannel,
+  ChannelError,
+  type ChannelErrorCode,
+  connectChannel,
+  parsePsk,
+} from "../lib/mod.ts";
 import {
   CipherState,
   EMPTY,
@@ -21,6 +33,7 @@ import {
 } from "../lib/lock/noise.ts";
 import { Sender } from "../lib/lock/sender.ts";
 import { toTransport, type Transport } from "../lib/lock/transport.ts";
+import { endAll } from "./channels.ts";
 import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
 import { RawPeer } from "./raw_peer.ts";
 import { rekeyed } from "./reference.ts";
@@ -219,6 +232,100 @@ const attacks: Record<string, () => Promise<void>> = {
       assertFails(connecting, "refused"),
     ]);
   },
+
+  async "a client led to another server"() {
+    const [one, other] = [`alice:${KEY}`, `alice:${"5e".repeat(32)}`];
+    // Where both servers have the same key of hers, the second answers as well.
+    await assertMeet(one, one);
+    await assertStrangers(one, other);
+  },
+
+  async "a client led to itself"() {
+    // Its own key file, and the one of the server that it calls.
+    const [served, called] = [`alice:${KEY}`, `alice:${"5e".repeat(32)}`];
+    // With one key for both roles, it takes its own call for the server's answer.
+    await assertMeet(served, served);
+    await assertStrangers(called, served);
+  },
+
+  async "a reason that the box made up"() {
+    const made = encodeBye(new ChannelError("revoked", "The box says so"));
+    // Where a reason is not sealed, the box's is as good as the peer's.
+    assertEquals(reasonOf(made), "revoked");
+
+    // Here it needs a key.
+    const { client, channel, insert } = await sessionThroughAttacker();
+    const tag = new Uint8Array(TAG_LENGTH);
+    insert(encodeFrames([new Uint8Array([...made, ...tag])]));
+    const error = await assertFails(channel.closed, "protocol");
+    assertEquals(error.isFromPeer, false);
+    client.abort();
+  },
+
+  async "a reason read off the length"() {
+    // Where a reason is a text, its length tells which.
+    assert("revoked".length !== "limit".length);
+
+    // Here all are as long.
+    const seal = new MessageSeal(await CipherState.initializeKey(psk));
+    const reasons = ["service", "backend", "limit", "revoked", "stopping"];
+    const byes = [...reasons, "aborted", "timeout"].map((code) =>
+      encodeBye(new ChannelError(code as ChannelErrorCode, "Why"))
+    );
+    assertEquals(new Set(byes.map((bye) => bye.toHex())).size, 7);
+    const sealed = await Promise.all(byes.map((bye) => seal.seal(bye)));
+    assertEquals(new Set(sealed.map(({ length }) => length)), new Set([18]));
+  },
+
+  async "what was given up passes for whole"() {
+    // Where a farewell is an end, half of what was to be said is all.
+    const [near, far] = duplex();
+    const reading = new Response(far.readable).text();
+    const giving = near.writable.getWriter();
+    await giving.write(new TextEncoder().encode("pay 10"));
+    await giving.close();
+    assertEquals(await reading, "pay 10");
+
+    // Here it comes, and then an error.
+    const { client, channel } = await sessionThroughAttacker();
+    await client.write(secret);
+    client.abort();
+    const p = new Uint8Array(100);
+    assertEquals(await channel.read(p), secret.length);
+    await assertFails(channel.read(p), "aborted");
+  },
+
+  async "a replay asks for services"() {
+    const { frames, bytes } = await recordSession(secret, "alice@db");
+    const [hello, message1] = frames;
+    // A server that says at once what it lacks answers a replay with more bytes.
+    const key = parsePsk(PSK).get("alice")!;
+    const careless = async (services: string[]) => {
+      const state = await HandshakeState.initialize({
+        prologue: hello!,
+        psk: key,
+      });
+      await state.readMessage1(message1!);
+      const said = [await state.writeMessage2()];
+      const [, down] = await state.split();
+      const bye = encodeBye(new ChannelError("service", "There is none"));
+      const has = services.includes("db");
+      if (!has) said.push(await new MessageSeal(down).seal(bye));
+      return encodeFrames(said).length;
+    };
+    assert(await careless(["db"]) !== await careless(["web"]));
+
+    // Ours says one Noise message, whatever the replay asks for.
+    let said = 0;
+    const [attacker, server] = duplex(whole, (chunk) => {
+      said += chunk.length;
+      return whole(chunk);
+    });
+    attacker.readable.pipeTo(new WritableStream()).catch(() => {});
+    attacker.writable.getWriter().write(bytes).catch(() => {});
+    await assertFails(acceptChannel(server, { psk: PSK }), "refused");
+    assertEquals(said, HEADER_LENGTH + HANDSHAKE_MESSAGE_LENGTH);
+  },
 };
 
 for (const [name, attack] of Object.entries(attacks)) {
@@ -267,7 +374,7 @@ function nonce(n: bigint): Uint8Array<ArrayBuffer> {
 }
 
 /** What a client sent in a session: hello, message 1, ping, open, data, end. */
-async function recordSession(message = secret) {
+async function recordSession(message = secret, identity = "default") {
   const chunks: Uint8Array<ArrayBuffer>[] = [];
   const record: Wire = (chunk) => {
     chunks.push(chunk);
@@ -279,7 +386,7 @@ async function recordSession(message = secret) {
     return whole(chunk);
   });
   const [client, server] = await Promise.all([
-    connectChannel(up, { psk: PSK }),
+    connectChannel(up, { psk: PSK, identity }),
     acceptChannel(down, { psk: PSK }),
   ]);
   const writer = client.writable.getWriter();
@@ -305,13 +412,44 @@ async function recordSession(message = secret) {
   return { frames, bytes, message2 };
 }
 
-/** A session whose connection towards the server somebody else can end. */
+/** A client with these keys and a server with those take each other for theirs. */
+async function assertMeet(ofClient: string, ofServer: string): Promise<void> {
+  const [near, far] = duplex();
+  const [client, server] = await Promise.all([
+    connectChannel(near, { psk: ofClient, identity: "alice" }),
+    acceptChannel(far, { psk: ofServer }),
+  ]);
+  assertEquals(client.handshakeHash, server.handshakeHash);
+  await endAll(client, server);
+}
+
+/** They do not. */
+async function assertStrangers(
+  ofClient: string,
+  ofServer: string,
+): Promise<void> {
+  const [near, far] = duplex();
+  await Promise.all([
+    assertFails(
+      connectChannel(near, { psk: ofClient, identity: "alice" }),
+      "refused",
+    ),
+    assertFails(acceptChannel(far, { psk: ofServer }), "refused"),
+  ]);
+}
+
+/**
+ * A session whose connection towards the server somebody else can end, or put
+ * bytes into.
+ */
 async function sessionThroughAttacker() {
   const [clientEnd, serverEnd] = duplex();
   let end!: () => void;
+  let insert!: (bytes: Uint8Array) => void;
   const gate = new TransformStream<Uint8Array, Uint8Array>({
     start: (controller) => {
       end = () => controller.terminate();
+      insert = (bytes) => controller.enqueue(bytes);
     },
   });
   serverEnd.readable.pipeTo(gate.writable).catch(() => {});
@@ -320,12 +458,16 @@ async function sessionThroughAttacker() {
     connectChannel(clientEnd, { psk: PSK }),
     acceptChannel(gated, { psk: PSK }),
   ]);
-  return { client, channel, end };
+  return { client, channel, end, insert };
 }
 
-async function assertFails(promise: Promise<unknown>, code: string) {
+async function assertFails(
+  promise: Promise<unknown>,
+  code: string,
+): Promise<ChannelError> {
   const error = await assertRejects(() => promise, ChannelError);
   assertEquals(error.code, code);
+  return error;
 }
 
 function xor(a: Uint8Array, b: Uint8Array, length: number): Uint8Array {

@@ -61,6 +61,7 @@ backend, through TLS and an inner lock.
   --proxy-protocol         these boxes use the PROXY protocol; needs --no-tls
   --reuse-port             share the port with other server processes
   --max-connections N      how many clients at a time; others wait (10000)
+  --max-per-client N       how many of them with the same name; more are refused
   --max-handshakes N       how many more may not have proved a key yet; beyond
                            that, the network with most of them loses its oldest
                            (256)
@@ -91,6 +92,7 @@ const FLAGS = {
     "port",
     "proxies",
     "max-connections",
+    "max-per-client",
     "max-handshakes",
     "handshake-timeout",
     "idle-timeout",
@@ -207,8 +209,8 @@ const LIMITS = {
   connections: "--max-connections is reached: more clients wait",
   handshakes:
     "--max-handshakes is reached: the network with most of them loses its oldest",
-  descriptors:
-    "out of file descriptors: more clients wait in the system's queue",
+  descriptors: "out of file descriptors: sessions in reserve make room, then " +
+    "more clients wait in the system's queue; raise 'ulimit -n'",
 };
 
 /** What is done for each service: without backends, what comes goes back. */

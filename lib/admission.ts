@@ -5,6 +5,7 @@
  * @module
  */
 
+import { CLOCK, type Clock } from "./lock/clock.ts";
 import { ChannelError } from "./lock/errors.ts";
 import { Notice } from "./notice.ts";
 import { canonicalAddress } from "./carrier/ip_address.ts";
@@ -15,6 +16,16 @@ const MAX_CONNECTIONS = 10_000;
 /** How many handshakes. */
 const MAX_HANDSHAKES = 256;
 
+/**
+ * How long a client may take to prove a key, or its network after a proof, before
+ * it makes room for others, in milliseconds. A burst of honest clients is through
+ * by then, and so is whoever waits behind it.
+ */
+const GOOD_TIME = 2000;
+
+/** In good time, there may be so many times as many handshakes. */
+const BURST = 4;
+
 /** What may run out. */
 export type Limit = "connections" | "handshakes" | "descriptors";
 
@@ -22,7 +33,7 @@ export type Limit = "connections" | "handshakes" | "descriptors";
 export interface AdmissionOptions {
   /** How many channels there may be. @default {10000} */
   maxConnections?: number;
-  /** How many handshakes may be under way. @default {256} */
+  /** How many handshakes may be under way beyond good time. @default {256} */
   maxHandshakes?: number;
   /** Is called when a limit is reached, at most once a minute. */
   onLimit?: (limit: Limit) => void;
@@ -30,11 +41,22 @@ export interface AdmissionOptions {
 
 /** A connection that has not proved a key yet. */
 interface Handshake {
-  network: string;
+  network: Network;
   /** The order in which they came. */
   number: number;
+  /** When, by the clock. */
+  start: number;
   /** Ends it. */
   drop: (reason: ChannelError) => void;
+}
+
+/** Where handshakes come from that are under way. */
+interface Network {
+  name: string;
+  /** Oldest first. */
+  handshakes: Set<Handshake>;
+  /** When a client last proved a key, by the clock. */
+  lastProof: number;
 }
 
 /**
@@ -44,26 +66,36 @@ interface Handshake {
  * place from those who can. If there are too many, the network with most of them
  * loses its oldest. So a flood displaces itself, and others have the time that
  * they need.
+ *
+ * A burst of honest clients is no flood: a handshake that began just now is in
+ * good time, and so is one whose neighbours have just proved a key. It makes room
+ * only if there are several times as many.
  */
 export class Admission {
   readonly #maxConnections: number;
   readonly #maxHandshakes: number;
   readonly #onLimit: (limit: Limit) => void;
-  /** In each network, oldest first. */
-  readonly #networks = new Map<string, Set<Handshake>>();
-  readonly #notices: Record<Limit, Notice> = {
-    connections: new Notice(),
-    handshakes: new Notice(),
-    descriptors: new Notice(),
-  };
+  readonly #clock: Clock;
+  readonly #networks = new Map<string, Network>();
+  readonly #notices: Record<Limit, Notice>;
   #count = 0;
   #handshakes = 0;
 
-  /** Nobody is in yet. */
-  constructor(options: AdmissionOptions) {
+  /**
+   * Nobody is in yet.
+   *
+   * @param clock Stands in for time in tests.
+   */
+  constructor(options: AdmissionOptions, clock: Clock = CLOCK) {
     this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
     this.#maxHandshakes = options.maxHandshakes ?? MAX_HANDSHAKES;
     this.#onLimit = options.onLimit ?? (() => {});
+    this.#clock = clock;
+    this.#notices = {
+      connections: new Notice(clock),
+      handshakes: new Notice(clock),
+      descriptors: new Notice(clock),
+    };
   }
 
   /** How many handshakes are under way. */
@@ -73,9 +105,7 @@ export class Admission {
 
   /** Whether there is room for one channel more than these. */
   hasRoom(channels: number): boolean {
-    const hasRoom = channels < this.#maxConnections;
-    if (!hasRoom) this.notice("connections");
-    return hasRoom;
+    return channels < this.#maxConnections;
   }
 
   /**
@@ -83,27 +113,29 @@ export class Admission {
    * room.
    *
    * @param drop Is called if this one has to make room later.
-   * @returns A function to call when the handshake has ended.
+   * @returns A function to call when the handshake has ended, with whether the
+   * client has proved a key.
    */
-  begin(address: string, drop: (reason: ChannelError) => void): () => void {
-    const network = networkOf(address);
-    const handshake = { network, number: this.#count++, drop };
-    const neighbours = this.#networks.get(network);
-    if (neighbours) neighbours.add(handshake);
-    else this.#networks.set(network, new Set([handshake]));
+  begin(
+    address: string,
+    drop: (reason: ChannelError) => void,
+  ): (isProved?: boolean) => void {
+    const network = this.#networkNamed(networkOf(address));
+    const start = this.#clock.now();
+    const handshake = { network, number: this.#count++, start, drop };
+    network.handshakes.add(handshake);
     this.#handshakes++;
-    if (this.#handshakes > this.#maxHandshakes) {
-      this.notice("handshakes");
-      const message = "Its handshake made room for another connection";
-      this.#drop(this.#oldestOfMost(), new ChannelError("limit", message));
-    }
-    return () => this.#end(handshake);
+    if (this.#handshakes > this.#maxHandshakes) this.#makeRoom();
+    return (isProved = false) => {
+      if (isProved) network.lastProof = this.#clock.now();
+      this.#end(handshake);
+    };
   }
 
   /** Drops all handshakes. */
   dropAll(reason: ChannelError): void {
-    for (const neighbours of this.#networks.values()) {
-      for (const handshake of neighbours) this.#drop(handshake, reason);
+    for (const { handshakes } of this.#networks.values()) {
+      for (const handshake of handshakes) this.#drop(handshake, reason);
     }
   }
 
@@ -112,29 +144,57 @@ export class Admission {
     if (this.#notices[limit].isDue()) this.#onLimit(limit);
   }
 
+  #networkNamed(name: string): Network {
+    const known = this.#networks.get(name);
+    if (known) return known;
+    const network = { name, handshakes: new Set<Handshake>(), lastProof: 0 };
+    this.#networks.set(name, network);
+    return network;
+  }
+
+  /** Drops one that is not in good time, or any if there are far too many. */
+  #makeRoom(): void {
+    const isFull = this.#handshakes > BURST * this.#maxHandshakes;
+    const oldest = this.#oldestOfMost(
+      (handshake) => isFull || this.#isLate(handshake),
+    );
+    if (!oldest) return;
+    this.notice("handshakes");
+    const message = "Its handshake made room for another connection";
+    this.#drop(oldest, new ChannelError("limit", message));
+  }
+
+  #isLate({ start, network }: Handshake): boolean {
+    const since = Math.max(start, network.lastProof);
+    return this.#clock.now() - since >= GOOD_TIME;
+  }
+
   #drop(handshake: Handshake, reason: ChannelError): void {
     this.#end(handshake);
     handshake.drop(reason);
   }
 
   #end(handshake: Handshake): void {
-    const neighbours = this.#networks.get(handshake.network);
-    if (!neighbours?.delete(handshake)) return;
-    if (neighbours.size === 0) this.#networks.delete(handshake.network);
+    const { name, handshakes } = handshake.network;
+    if (!handshakes.delete(handshake)) return;
+    if (handshakes.size === 0) this.#networks.delete(name);
     this.#handshakes--;
   }
 
-  #oldestOfMost(): Handshake {
+  /** Of the networks whose oldest may go, that one of the network with most. */
+  #oldestOfMost(
+    mayGo: (handshake: Handshake) => boolean,
+  ): Handshake | undefined {
     let most = 0;
     let oldest: Handshake | undefined;
-    for (const neighbours of this.#networks.values()) {
-      const [first] = neighbours;
+    for (const { handshakes } of this.#networks.values()) {
+      const [first] = handshakes;
       const isOlder = first!.number < (oldest?.number ?? Infinity);
-      if (
-        neighbours.size > most || (neighbours.size === most && isOlder)
-      ) [most, oldest] = [neighbours.size, first];
+      const isMore = handshakes.size > most ||
+        (handshakes.size === most && isOlder);
+      if (isMore && mayGo(first!)) [most, oldest] = [handshakes.size, first];
     }
-    return oldest!;
+    return oldest;
   }
 }
 

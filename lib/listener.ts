@@ -5,6 +5,7 @@
  */
 
 import { Admission } from "./admission.ts";
+import { CLOCK } from "./lock/clock.ts";
 import { guarded } from "./lock/callback.ts";
 import {
   type Channel,
@@ -19,20 +20,15 @@ import { findPsk, type PskMap, type TakenPsks, takePsks } from "./lock/psk.ts";
 import { Turns } from "./lock/turns.ts";
 import { sniff } from "./carrier/sniff.ts";
 import { acceptWebSocket } from "./carrier/rfc6455.ts";
-import { ALPN, finishTls } from "./carrier/tls.ts";
+import { finishTls } from "./carrier/tls.ts";
 import { UnprovedTransport } from "./carrier/unproved.ts";
-import { closeQuietly, type Transport } from "./lock/transport.ts";
-
-/**
- * The first tells a client that no box in between ends TLS. The others are for
- * boxes that do not offer ours: TLS would refuse them.
- */
-const ALPN_PROTOCOLS = [ALPN, "http/1.1", "h2"];
+import { type Conn, Port } from "./port.ts";
+import type { Transport } from "./lock/transport.ts";
 
 /** What it costs to accept a connection, as {@linkcode Turns} counts it. */
 const ACCEPT_COST = 4096;
 
-/** The longest pause before accepting, or opening, is tried again, in ms. */
+/** The longest pause before accepting is tried again, in milliseconds. */
 const LONGEST_PAUSE = 100;
 
 /**
@@ -41,8 +37,13 @@ const LONGEST_PAUSE = 100;
  */
 const OPENING_TIME = 1000;
 
-/** How long to wait for a port that somebody else has taken, in ms. */
-const REOPEN_TIMEOUT = 3_000;
+/**
+ * When descriptors run out, one in so many sessions in standby gives up its own.
+ */
+const SHED_PART = 4;
+
+/** How long there may be no more of them then, in milliseconds. */
+const SHORTAGE_TIME = 60_000;
 
 /** What a listener proves itself with, and which keys clients may have. */
 export interface ListenerCredentials {
@@ -101,9 +102,19 @@ export interface ListenOptions
    */
   maxConnections?: number;
   /**
+   * How many of them each client may have, whatever services it asks for: the
+   * oldest of its own in standby makes room for a later one. If there is none, the
+   * later one is told that there is no room.
+   *
+   * @default {Infinity}
+   */
+  maxPerClient?: number;
+  /**
    * How many handshakes may be under way in addition. When there are more, the
    * network with most of them (an IPv4 address, or 64 bits of IPv6) loses its
-   * oldest.
+   * oldest. A burst is spared: what began in the last two seconds, or comes from
+   * where a key was proved in the last two, makes room only when there are four
+   * times as many.
    *
    * @default {256}
    */
@@ -231,6 +242,8 @@ class ChannelListener implements Listener {
   readonly #admission: Admission;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
+  /** How many of them each client has, by its name. */
+  readonly #counts = new Map<string, number>();
   /**
    * Those of them whose stream has not begun, and their numbers, oldest first.
    */
@@ -240,11 +253,10 @@ class ChannelListener implements Listener {
   /** Those of them that wait to be taken. */
   readonly #ready: Channel[] = [];
   readonly #finished = Promise.withResolvers<void>();
-  #listener: Deno.TlsListener | Deno.TcpListener;
+  readonly #port: Port;
   #psks: TakenPsks;
-  /** What the listener is to show; it does, unless it is being opened again. */
-  #pair: Pair;
-  #reopening: Promise<void> | undefined;
+  /** How many channels the descriptors are enough for, while they are short. */
+  #shortage = { count: Infinity, until: 0 };
   /** No more are accepted. */
   #isClosed = false;
   /** Nor may handshakes finish. */
@@ -252,7 +264,7 @@ class ChannelListener implements Listener {
   #change = Promise.withResolvers<void>();
 
   constructor(options: ListenOptions) {
-    const { hostname = "127.0.0.1", port, psk, cert, key } = options;
+    const { psk, cert, key } = options;
     const { onHandshake, onLimit } = options;
     if (options.proxyProtocol && options.tls !== false) {
       throw new TypeError(
@@ -266,9 +278,12 @@ class ChannelListener implements Listener {
       ...(onLimit && { onLimit: guarded(onLimit) }),
     });
     this.#psks = takePsks(psk);
-    this.#pair = { ...(cert && { cert }), ...(key && { key }) };
-    this.#listener = this.#open(hostname, port, this.#pair);
-    this.addr = this.#listener.addr as Deno.NetAddr;
+    this.#port = new Port(
+      options,
+      { cert, key },
+      () => this.#admission.notice("descriptors"),
+    );
+    this.addr = this.#port.addr;
     this.#acceptAll();
   }
 
@@ -281,6 +296,7 @@ class ChannelListener implements Listener {
         this.#ready.shift();
         return channel;
       }
+      if (channel) this.#admission.notice("connections");
       const isLast = this.#admission.handshakes + this.#standby.size === 0;
       if (!channel && this.#isClosed && isLast) {
         throw new Deno.errors.BadResource("The listener is closed");
@@ -302,19 +318,17 @@ class ChannelListener implements Listener {
 
   async reload({ psk, cert, key }: ListenerCredentials): Promise<void> {
     const psks = takePsks(psk);
-    const isOther = cert !== this.#pair.cert || key !== this.#pair.key;
-    const pair = { ...(cert && { cert }), ...(key && { key }) };
-    if (isOther && !this.#isClosed) {
-      // A pair that Deno refuses must not cost us the port.
-      this.#open("127.0.0.1", 0, pair).close();
-      this.#pair = pair;
-    }
+    const shown = this.#port.show({ cert, key });
     this.#psks = psks;
     for (const [channel, psk] of this.#channels) {
       if (!this.#isInForce(channel, psk)) channel.abort(revoked(channel));
     }
-    if (isOther) this.#reopening ??= this.#reopen();
-    await this.#reopening;
+    try {
+      await shown;
+    } catch (error) {
+      this.close();
+      throw error;
+    }
   }
 
   async shutdown(): Promise<void> {
@@ -335,63 +349,9 @@ class ChannelListener implements Listener {
 
   #stopAccepting(): void {
     this.#isClosed = true;
-    closeQuietly(this.#listener);
-    for (const channel of this.#standby.keys()) channel.abort(stopping());
+    this.#port.close();
+    for (const channel of this.#standby.keys()) channel.abort(closed());
     this.#changed();
-  }
-
-  /** Opens the port again until it shows the certificate that it should. */
-  async #reopen(): Promise<void> {
-    try {
-      let shown: Pair | undefined;
-      while (!this.#isClosed && shown !== this.#pair) {
-        this.#listener.close();
-        shown = this.#pair;
-        await this.#openAgain(shown);
-      }
-    } catch (error) {
-      this.close();
-      throw error;
-    } finally {
-      this.#reopening = undefined;
-    }
-  }
-
-  async #openAgain(pair: Pair): Promise<void> {
-    const { hostname, port } = this.addr;
-    const deadline = performance.now() + REOPEN_TIMEOUT;
-    for (let pause = 1;; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
-      // Deno lets the port go only when the accept under way has ended.
-      await new Promise((resolve) => setTimeout(resolve, pause));
-      if (this.#isClosed) return;
-      try {
-        this.#listener = this.#open(hostname, port, pair);
-        return;
-      } catch (error) {
-        if (!(error instanceof Deno.errors.AddrInUse)) {
-          this.#admission.notice("descriptors");
-        } else if (performance.now() > deadline) throw error;
-      }
-    }
-  }
-
-  #open(
-    hostname: string,
-    port: number,
-    { cert, key }: Pair,
-  ): Deno.TlsListener | Deno.TcpListener {
-    const { tls = true, reusePort = false } = this.#options;
-    const where = { hostname, port, reusePort };
-    if (!tls) return Deno.listen(where);
-    if (cert === undefined || key === undefined) {
-      throw new TypeError("Cannot listen without a certificate and its key");
-    }
-    return Deno.listenTls({
-      ...where,
-      cert,
-      key,
-      alpnProtocols: ALPN_PROTOCOLS,
-    });
   }
 
   async #acceptAll(): Promise<void> {
@@ -399,22 +359,18 @@ class ChannelListener implements Listener {
     while (!this.#isClosed) {
       // Channels in standby make room only when somebody proves a key.
       if (!this.#admission.hasRoom(this.#channels.size - this.#standby.size)) {
+        this.#admission.notice("connections");
         await this.#change.promise;
         continue;
       }
-      // If it fails, the caller of reload() is told.
-      await this.#reopening?.catch(() => {});
-      const listener = this.#listener;
       try {
-        this.#shakeHands(await listener.accept());
+        const conn = await this.#port.accept();
+        if (conn) this.#shakeHands(conn);
         await turns.spend(ACCEPT_COST);
-      } catch (error) {
-        if (this.#isClosed || listener !== this.#listener) continue;
-        // The client was gone before it was accepted.
-        if (error instanceof Deno.errors.NotConnected) continue;
-        if (this.#reopening) continue;
+      } catch {
         // Most likely descriptors have run out: they come back.
         this.#admission.notice("descriptors");
+        this.#shed();
         await this.#changeWithin(LONGEST_PAUSE);
       }
     }
@@ -428,9 +384,9 @@ class ChannelListener implements Listener {
   }
 
   async #changeWithin(time: number): Promise<void> {
-    const timer = setTimeout(() => this.#changed(), time);
+    const timer = CLOCK.after(time, () => this.#changed());
     await this.#change.promise;
-    clearTimeout(timer);
+    CLOCK.clear(timer);
   }
 
   async #shakeHands(conn: Conn): Promise<void> {
@@ -454,7 +410,7 @@ class ChannelListener implements Listener {
     } catch (error) {
       report = { error };
     }
-    end();
+    end(!("error" in report));
     this.#changed();
     if (this.#isDropped) return;
     const duration = performance.now() - start;
@@ -494,11 +450,11 @@ class ChannelListener implements Listener {
     const psk = findPsk(channel.identity, psks)!;
     try {
       this.#check(channel, psk);
+      this.#makeRoom(channel, proofs);
     } catch (error) {
       channel.abort(error);
       throw error;
     }
-    this.#makeRoom(proofs);
     this.#keep(channel, psk);
   }
 
@@ -543,46 +499,95 @@ class ChannelListener implements Listener {
   }
 
   /**
-   * If there are too many channels, the oldest in standby makes room for a later
-   * one. A channel that was proved since then does not count as standby yet: its
-   * open may follow right behind its proof.
+   * If there are too many channels, of this client or of all, the oldest in standby
+   * makes room for a later one. A channel that was proved since then does not count
+   * as standby yet: its open may follow right behind its proof.
    *
    * @param before How many proofs there were when the later one came.
+   * @throws {ChannelError} `limit` if its client has too many all the same.
    */
-  #makeRoom(before: number): void {
+  #makeRoom(channel: Channel, before: number): void {
+    const { maxPerClient = Infinity } = this.#options;
+    const client = nameOf(channel);
+    const isFull = () => this.#countOf(client) >= maxPerClient;
+    this.#giveUpOldest(before, isFull, (other) => nameOf(other) === client);
+    if (isFull()) throw tooMany(client, maxPerClient);
+    this.#giveUpOldest(before, () => !this.#hasRoom(), () => true);
+  }
+
+  /** Whether there is room for one channel more, by the limit and the system's. */
+  #hasRoom(): boolean {
+    const { count, until } = this.#shortage;
+    const isShort = CLOCK.now() < until && this.#channels.size >= count;
+    return !isShort && this.#admission.hasRoom(this.#channels.size);
+  }
+
+  #giveUpOldest(
+    before: number,
+    isDue: () => boolean,
+    mayGo: (channel: Channel) => boolean,
+  ): void {
     for (const [channel, proof] of this.#standby) {
-      if (this.#admission.hasRoom(this.#channels.size) || proof >= before) {
-        break;
-      }
-      this.#channels.delete(channel);
-      this.#standby.delete(channel);
-      channel.abort(noRoom());
+      if (proof >= before || !isDue()) return;
+      if (mayGo(channel)) this.#giveUp(channel);
     }
+  }
+
+  /** Takes the place of one in standby. */
+  #giveUp(channel: Channel): void {
+    this.#forget(channel);
+    const message = "It made room for another connection";
+    channel.abort(new ChannelError("limit", message));
+  }
+
+  /** Those in standby are the first to give up their descriptors. */
+  #shed(): void {
+    let left = Math.ceil(this.#standby.size / SHED_PART);
+    if (left === 0) return;
+    this.#giveUpOldest(Infinity, () => left-- > 0, () => true);
+    const until = CLOCK.now() + SHORTAGE_TIME;
+    this.#shortage = { count: this.#channels.size, until };
   }
 
   /** A client has proved this key: from here on its channel counts. */
   #keep(channel: Channel, psk: Uint8Array): void {
     this.#channels.set(channel, psk);
+    const client = nameOf(channel);
+    this.#counts.set(client, this.#countOf(client) + 1);
     this.#standby.set(channel, this.#proofs++);
     // Its first words may just be on their way.
     const timer = this.#isClosed
-      ? setTimeout(() => channel.abort(stopping()), OPENING_TIME)
+      ? CLOCK.after(OPENING_TIME, () => channel.abort(closed()))
       : undefined;
     channel.opened.then(() => {
-      clearTimeout(timer);
+      CLOCK.clear(timer);
       this.#standby.delete(channel);
       this.#ready.push(channel);
       this.#changed();
     }, () => {});
     channel.closed.catch(() => {}).finally(() => {
-      clearTimeout(timer);
-      this.#channels.delete(channel);
-      this.#standby.delete(channel);
+      CLOCK.clear(timer);
+      this.#forget(channel);
       // One that nobody has taken yet: there is nothing left to take.
       const index = this.#ready.indexOf(channel);
       if (index >= 0) this.#ready.splice(index, 1);
       this.#changed();
     });
+  }
+
+  /** It counts no more. */
+  #forget(channel: Channel): void {
+    this.#standby.delete(channel);
+    if (!this.#channels.delete(channel)) return;
+    const client = nameOf(channel);
+    const count = this.#countOf(client) - 1;
+    if (count > 0) this.#counts.set(client, count);
+    else this.#counts.delete(client);
+  }
+
+  /** How many channels a client has. */
+  #countOf(client: string): number {
+    return this.#counts.get(client) ?? 0;
   }
 
   /** Whether its identity still has the key that was proved. */
@@ -592,19 +597,17 @@ class ChannelListener implements Listener {
   }
 }
 
-type Conn = Deno.TlsConn | Deno.TcpConn;
-type Pair = Pick<ListenerCredentials, "cert" | "key">;
-
 function closed(): ChannelError {
-  return new ChannelError("aborted", "The listener was closed");
+  return new ChannelError("stopping", "The listener was closed");
 }
 
-function stopping(): ChannelError {
-  return new ChannelError("stopping", "The listener takes no more streams");
+/** Whose it is, whatever service it asks for. */
+function nameOf({ identity }: Channel): string {
+  return identity.split("@")[0]!;
 }
 
-function noRoom(): ChannelError {
-  const message = "A channel in standby made room for another";
+function tooMany(client: string, max: number): ChannelError {
+  const message = `${client} has ${max} connections already`;
   return new ChannelError("limit", message);
 }
 

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { CLOCK } from "./lock/clock.ts";
 import { ChannelError } from "./lock/errors.ts";
 import type { StreamPair } from "./lock/transport.ts";
 
@@ -126,7 +127,9 @@ export function webSocketPair(
       // A view of shared memory, which this is not, could not be sent.
       socket.send(chunk as Uint8Array<ArrayBuffer>);
       while (socket.bufferedAmount > HIGH_WATER_MARK && !isOver) {
-        await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL));
+        await new Promise<void>((resolve) =>
+          CLOCK.after(POLL_INTERVAL, resolve)
+        );
       }
     },
     close: async () => {

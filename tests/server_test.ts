@@ -96,10 +96,13 @@ test("after --grace live channels are cut, and it exits 1", async (dir) => {
   await server.logged("connected");
   server.signal("SIGINT");
   const error = await assertRejects(() => channel.closed, ChannelError);
-  assertEquals(error.code, "aborted");
+  assertEquals([error.code, (error as ChannelError).isFromPeer], [
+    "stopping",
+    true,
+  ]);
   assertEquals(await server.exitCode(), 1);
   const log = await server.stop();
-  assertMatch(log, /aborted \(The server stopped\)/);
+  assertMatch(log, /stopping \(The server stopped\)/);
   assertMatch(log, /stopped: 1 client had to be cut/);
 });
 
@@ -205,7 +208,7 @@ test("--max-handshakes: stalled ones make room for honest ones", async (dir) => 
   const flags = [...serverFlags(dir), "--max-handshakes", "4"];
   await using server = await TestServer.start(flags);
   const stalled = await Promise.all(
-    Array.from({ length: 12 }, () => Deno.connect({ port: server.port })),
+    Array.from({ length: 20 }, () => Deno.connect({ port: server.port })),
   );
   const channel = await dial(dir, server.port);
   assertEquals(await say(channel, "honest"), "HONEST");
@@ -254,6 +257,50 @@ test("out of descriptors: it says so once, and recovers", async (dir) => {
   await finish(live);
   const log = await server.stop();
   assertEquals(log.match(/out of file descriptors/g)?.length, 1);
+});
+
+test("out of descriptors: sessions in standby are the first to go", async (dir) => {
+  using backend = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  const serving = (async () => {
+    for await (const conn of backend) {
+      conn.readable.pipeTo(conn.writable).catch(() => {});
+    }
+  })();
+  const to = `127.0.0.1:${backend.addr.port}`;
+  const flags = [...serverFlags(dir), "--forward", to];
+  await using server = await TestServer.start(flags);
+  const { descriptors } = await server.usage();
+  await server.limitDescriptors(descriptors + 120);
+  const options = {
+    port: server.port,
+    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
+    psk: await Deno.readTextFile(`${dir}/psk.txt`),
+  };
+  const idle = await Promise.all(
+    Array.from({ length: 150 }, () => connect({ ...options, standby: true })),
+  );
+  const ended = Promise.all(
+    idle.map(({ closed }) =>
+      closed.then(() => "end", (error) => (error as ChannelError).code)
+    ),
+  );
+  await server.logged("sessions in reserve make room");
+  const replies = Array.from({ length: 10 }, async (_, i) => {
+    const channel = await connect(options);
+    const sent = new Blob([`call ${i}`]).stream().pipeTo(channel.writable);
+    const reply = await new Response(channel.readable).text();
+    await sent;
+    return reply;
+  });
+  assertEquals(
+    await Promise.all(replies),
+    replies.map((_, i) => `call ${i}`),
+  );
+  await server.stop();
+  const codes = await ended;
+  assertEquals(codes.filter((code) => code === "limit").length > 20, true);
+  backend.close();
+  await serving.catch(() => {});
 });
 
 test("a client that is interrupted is a cut, not an end", async (dir) => {

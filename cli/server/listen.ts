@@ -112,6 +112,9 @@ export function listenAs(
     tls,
     reusePort: args.is("reuse-port"),
     maxConnections: args.integer("max-connections", 1, 1_000_000),
+    ...(args.text("max-per-client") !== undefined && {
+      maxPerClient: args.integer("max-per-client", 1, 1_000_000),
+    }),
     maxHandshakes: args.integer("max-handshakes", 1, 1_000_000),
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
     idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),

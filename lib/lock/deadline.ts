@@ -4,6 +4,7 @@
  * @module
  */
 
+import { CLOCK } from "./clock.ts";
 import { ChannelError } from "./errors.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
@@ -33,7 +34,7 @@ export async function withDeadline<T>(
   const onAbort = () => stop.abort(signal!.reason);
   if (signal?.aborted) onAbort();
   signal?.addEventListener("abort", onAbort);
-  const timer = setTimeout(() => {
+  const timer = CLOCK.after(handshakeTimeout, () => {
     const seconds = handshakeTimeout / 1000;
     stop.abort(
       new ChannelError(
@@ -41,7 +42,7 @@ export async function withDeadline<T>(
         `The peer did not finish the handshake within ${seconds} s`,
       ),
     );
-  }, handshakeTimeout);
+  });
   let working: Promise<T> | undefined;
   try {
     working = work(stop.signal);
@@ -50,7 +51,7 @@ export async function withDeadline<T>(
     working?.then(abandon, () => {});
     throw error;
   } finally {
-    clearTimeout(timer);
+    CLOCK.clear(timer);
     signal?.removeEventListener("abort", onAbort);
   }
 }

@@ -30,11 +30,29 @@ import type { Transport } from "./lock/transport.ts";
 const ALPN_PROTOCOLS = [ALPN, "http/1.1"];
 
 /**
- * The addresses where the last dial stalled in the TLS handshake. Deno keeps the
- * socket of such a handshake until the peer leaves, so a frozen server must not
- * cost one for each dial.
+ * The addresses where the last TLS handshake stalled. Deno keeps the socket of
+ * such a handshake until the peer leaves, so a frozen server must not cost one
+ * for each dial: the next ones first wait for a sign of life. A box may give none
+ * though it works, so now and then a dial does without.
  */
-const silent = new Set<string>();
+const silent = new Map<string, { signs: number; left: number }>();
+
+/** How many dials wait for a sign after a first stall; twice as many each time. */
+const FIRST_SIGNS = 8;
+const MOST_SIGNS = 512;
+
+/** Another TLS handshake has stalled there. */
+function stalled(address: string): void {
+  const { signs = FIRST_SIGNS / 2 } = silent.get(address) ?? {};
+  const next = Math.min(2 * signs, MOST_SIGNS);
+  silent.set(address, { signs: next, left: next });
+}
+
+/** Whether a dial should wait for a sign first. */
+function needsSign(address: string): boolean {
+  const stall = silent.get(address);
+  return stall !== undefined && stall.left-- > 0;
+}
 
 /** A forward proxy, reached with CONNECT. */
 export interface Proxy {
@@ -132,7 +150,7 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
   };
   try {
     return await withDeadline(options, async (signal) => {
-      if (silent.has(address)) {
+      if (needsSign(address)) {
         const tcp = await reach(options, signal);
         reached(tcp);
         await awaitSign(tcp, signal);
@@ -164,7 +182,7 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
       return channel;
     }, (late) => late.abort());
   } catch (error) {
-    if (isHandshaking) silent.add(address);
+    if (isHandshaking) stalled(address);
     if (!(error instanceof ChannelError)) throw error;
     if (isAlert(error.cause)) throw tlsError(error.cause, "server", peer);
     if (error instanceof UnansweredError && !isServerReached) {

@@ -548,3 +548,51 @@ test("connect: a server that says nothing keeps one connection, not one for each
   listener.close();
   await serving;
 });
+
+test("connect: a box that ignores alerts, and has stalled once, lets in later", async () => {
+  const hostname = "127.0.0.1";
+  const { listener } = listenHere();
+  const serving = echo(listener);
+  const box = Deno.listen({ port: 0, hostname });
+  const { port } = box.addr;
+  const { promise: over, resolve: leave } = Promise.withResolvers<void>();
+  /** Stalls, or passes a connection on that begins with a handshake's record. */
+  const carry = async (near: Deno.Conn, isStalled: boolean) => {
+    const first = new Uint8Array(4096);
+    const count = await near.read(first) ?? 0;
+    if (isStalled) return await over.then(() => near.close());
+    if (first[0] !== 22) {
+      while (await near.read(first).catch(() => null) !== null);
+      return near.close();
+    }
+    const far = await Deno.connect({ hostname, port: listener.addr.port });
+    await far.write(first.subarray(0, count));
+    await Promise.all([
+      near.readable.pipeTo(far.writable),
+      far.readable.pipeTo(near.writable),
+    ]).catch(() => {});
+  };
+  const carrying: Promise<unknown>[] = [];
+  const accepting = (async () => {
+    for (let count = 0;; count++) {
+      const near = await box.accept().catch(() => undefined);
+      if (near === undefined) return;
+      carrying.push(carry(near, count === 0));
+    }
+  })();
+  const options = { hostname, port, caCerts: [cert], psk: PSK };
+  let dials = 0;
+  let channel: Channel | undefined;
+  while (channel === undefined && dials++ < 20) {
+    // Long enough for a handshake, even on a machine that is busy.
+    channel = await connect({ ...options, handshakeTimeout: 500 })
+      .catch(() => undefined);
+  }
+  assertEquals(await roundTrip(channel!, "in"), "in");
+  box.close();
+  await accepting;
+  listener.close();
+  await serving;
+  leave();
+  await Promise.all(carrying);
+});

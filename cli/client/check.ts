@@ -106,12 +106,17 @@ async function* steps(options: DialOptions): AsyncGenerator<Step> {
   // Two limits do not stand one behind the other.
   const roundTrip = attempt.channel && tryService(attempt.channel, options);
   roundTrip?.catch(() => {});
-  const shown = await certificateOf(
-    tcp!,
-    options,
-    attempt.channel !== undefined,
-  )
-    .catch(() => undefined);
+  const isLate = attempt.error instanceof ChannelError &&
+    attempt.error.code === "timeout";
+  // Whoever has been silent for so long shows nothing in the same time again. If
+  // it does in a WebSocket's case, TLS was not what it was silent in.
+  const shown = isLate && websocket === undefined
+    ? undefined
+    : await certificateOf(tcp!, options, attempt.channel !== undefined)
+      .catch(() => undefined);
+  if (isLate && shown && attempt.failedAt === "TLS") {
+    attempt.failedAt = "WebSocket";
+  }
   const unless = (name: Lock, says: string): Step => [name, () => {
     if (attempt.failedAt !== name) return says;
     throw name === "TLS" ? untrusted(attempt.error, shown) : attempt.error;

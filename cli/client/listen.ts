@@ -5,6 +5,8 @@
  */
 
 import { dirname } from "node:path";
+import { UnansweredError } from "../../lib/deno.ts";
+import type { Channel } from "../../lib/mod.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { ChannelError } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
@@ -81,8 +83,7 @@ export async function carryAll(args: Args): Promise<number> {
       throw mayPass(error.cause) ? new Error(message) : new UsageError(message);
     });
     const reserve = new Reserve({
-      dial: (signal) =>
-        dial({ ...forService(options, service), standby: true, signal }),
+      dial: dialer(() => forService(options, service)),
       report,
       ready: () => report(`ready: ${way(listener.address, options, service)}`),
       max,
@@ -129,6 +130,33 @@ export async function carryAll(args: Args): Promise<number> {
   complaints.tellRest();
   report(stopped(cut, "caller"));
   return cut === 0 ? Exit.done : Exit.failed;
+}
+
+/**
+ * Dials for a reserve. A server that goes away in the middle of a handshake looks
+ * like one that refuses the key: where it has taken that key before, that is said.
+ */
+function dialer(
+  current: () => DialOptions,
+): (signal: AbortSignal) => Promise<Channel> {
+  let taken: DialOptions["psk"] | undefined;
+  return async (signal) => {
+    const options = current();
+    try {
+      const channel = await dial({ ...options, standby: true, signal });
+      channel.confirmed.then(() => taken = options.psk, () => {});
+      return channel;
+    } catch (error) {
+      const isKnown = error instanceof UnansweredError &&
+        error.code === "refused" && taken === options.psk;
+      if (!isKnown) throw error;
+      const { hostname, port, identity } = options;
+      const message = `The server ${authority(hostname, port)} closed the ` +
+        `connection during the handshake: it has stopped, or the key of ` +
+        `${identity} was revoked or replaced`;
+      throw new UnansweredError("refused", message, { cause: error });
+    }
+  };
 }
 
 function report(message: string): void {

@@ -13,7 +13,12 @@
 import { onHangUp } from "./cli/hangup.ts";
 import { check } from "./cli/client/check.ts";
 import { converse, talk } from "./cli/client/conversation.ts";
-import { dial, forService, readDialOptions } from "./cli/client/dial.ts";
+import {
+  acceptSecrets,
+  dial,
+  forService,
+  readDialOptions,
+} from "./cli/client/dial.ts";
 import { carryAll } from "./cli/client/listen.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
 import { type Args, run } from "./cli/main.ts";
@@ -118,6 +123,7 @@ async function main(args: Args): Promise<number | void> {
     throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
   }
   const read = async () => {
+    await acceptSecrets(args);
     const options = forService(await readDialOptions(args), service);
     // All files have been read.
     keepOnly({ read: [], write: [] });

@@ -18,7 +18,8 @@ import { readIfThere } from "./cli/files.ts";
 import { checkHosts, invite, invited, join } from "./cli/keys/invite.ts";
 import { KeyFile } from "./cli/keys/key_file.ts";
 import { type Args, run } from "./cli/main.ts";
-import { stdout } from "./cli/terminal/output.ts";
+import { acceptMounts } from "./cli/secrets.ts";
+import { stderr, stdout } from "./cli/terminal/output.ts";
 import { IDENTITY_FORM, isIdentity } from "./lib/lock/psk.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import {
@@ -236,6 +237,9 @@ async function inFolder<T>(
   ];
   const secret = args.texts("passphrase-file");
   const folders = [out, ...await foldersOf(paths)];
+  for (const warning of await acceptMounts([...paths, ...secret])) {
+    stderr.line(`certs: ${warning}`);
+  }
   keepOnly({ read: [...folders, ...secret], write: folders });
   return await withFiles(paths, work);
 }

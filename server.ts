@@ -12,7 +12,6 @@
 
 import { onHangUp } from "./cli/hangup.ts";
 import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
-import { Credentials } from "./cli/credentials.ts";
 import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
 import { Expiry } from "./cli/server/expiry.ts";
 import {
@@ -21,11 +20,14 @@ import {
   readCredentials,
 } from "./cli/server/listen.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/server/log.ts";
+import { readNoPipes } from "./cli/files.ts";
+import { FollowedFiles } from "./cli/followed_files.ts";
 import { type Args, run } from "./cli/main.ts";
 import { Metrics } from "./cli/server/metrics.ts";
 import { stdout } from "./cli/terminal/output.ts";
 import { Refusals } from "./cli/server/refusals.ts";
 import { keepOnly, socketPaths } from "./cli/permissions.ts";
+import { acceptMounts } from "./cli/secrets.ts";
 import { addressOf, Clients, reasonOf } from "./cli/server/clients.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { count, mayFinish, stopped } from "./cli/terminal/words.ts";
@@ -83,7 +85,8 @@ or configuration.
 `;
 
 /** The flags that name a file to read, now and at each reload. */
-const FILES = ["cert", "key", "passphrase-file", "psk"];
+const SECRETS = ["key", "passphrase-file", "psk"];
+const FILES = ["cert", ...SECRETS];
 
 const FLAGS = {
   string: [
@@ -121,17 +124,21 @@ async function main(args: Args): Promise<number> {
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const backends = readBackends(args);
   const services = handlersOf(backends, args.is("echo"));
-  const files = FILES.flatMap((name) => args.text(name) ?? []);
+  const [files, secrets] = [FILES, SECRETS]
+    .map((names) => names.flatMap((name) => args.text(name) ?? []));
   const sockets = socketPaths([...backends.values()]);
-  keepOnly({ read: [...files, ...sockets], write: sockets });
+  const warnings = await acceptMounts(secrets!);
+  keepOnly({ read: [...files!, ...sockets], write: sockets });
+  for (const warning of warnings) log("warning", warning);
   const metrics = new Metrics();
   const clients = new Clients(log, metrics);
   const refusals = new Refusals(log);
-  const credentials = new Credentials(
-    files,
+  const followed = new FollowedFiles(
+    files!,
     (isFirst) => readCredentials(args, isFirst),
   );
-  const first = await credentials.read();
+  const first = await followed.read();
+  readNoPipes();
   const listener = listenAs(args, {
     ...first,
     hasService: (service) => services.has(service),
@@ -149,7 +156,7 @@ async function main(args: Args): Promise<number> {
     metrics.certificate = credentials.cert;
     expiry.follow(credentials.cert);
   };
-  credentials.follow({
+  followed.follow({
     take: (credentials) => listener.reload(credentials),
     taken: (credentials) => {
       log("reload", "certificate and keys read again");
@@ -160,7 +167,7 @@ async function main(args: Args): Promise<number> {
       log("reload", message, { reason: "failed" });
     },
   });
-  onHangUp(() => credentials.reload());
+  onHangUp(() => followed.reload());
   let stopAt: number | undefined;
   stopSignal().then(() => {
     listener.shutdown();

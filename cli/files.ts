@@ -5,9 +5,12 @@
  * @module
  */
 
+import { constants } from "node:fs";
+import { open } from "node:fs/promises";
 import { type TakenPsks, takePsks } from "../lib/lock/psk.ts";
 import { certificatesOf } from "./keys/certificates.ts";
 import { messageOf, UsageError } from "./advice/errors.ts";
+import { checkSecret } from "./secrets.ts";
 import {
   findPrivateKey,
   isEncrypted,
@@ -15,32 +18,64 @@ import {
 } from "./keys/private_keys.ts";
 import { promptHidden } from "./terminal/prompt.ts";
 
-/** The permission bits that a secret may not have: group's and others'. */
-const OPEN_TO_OTHERS = 0o077;
+/** The largest file that is read, in bytes: 600 000 lines of a key file. */
+const MAX_LENGTH = 50_000_000;
+
+/** Whether a pipe is waited for. */
+let mayWait = true;
+
+/**
+ * From now on reads files alone. A program waits for a pipe when it starts; later
+ * it would wait for ever for one that has been read, or that takes the place of
+ * a file for a moment.
+ */
+export function readNoPipes(): void {
+  mayWait = false;
+}
 
 /** Why a file or a folder cannot be used, written for people. */
 export function whyNot(error: unknown): string {
   const { errors } = Deno;
   if (error instanceof errors.IsADirectory) return "it is a folder";
   if (error instanceof errors.NotFound) return "there is no such folder";
-  if (error instanceof errors.PermissionDenied) return "permission denied";
+  const { code } = error as { code?: unknown };
+  if (error instanceof errors.PermissionDenied || code === "EACCES") {
+    return "permission denied";
+  }
   // Of /proc, /dev and the like Deno asks for a flag that a task cannot take.
   return error instanceof errors.NotCapable
     ? "Deno lets no program in there; choose another place"
     : messageOf(error);
 }
 
+/** A file's text, and what it was when it was read. */
+interface Content {
+  text: string;
+  info: { mode: number | null; dev: number };
+}
+
 /**
  * Reads a file; undefined if there is none.
  *
- * @param most How many characters are enough; more are not read to the end.
+ * @param most How many characters of a pipe are enough; more are not read to the
+ * end.
  */
 export async function readIfThere(
   path: string,
   most = Infinity,
 ): Promise<string | undefined> {
+  return (await contentOf(path, most))?.text;
+}
+
+async function contentOf(
+  path: string,
+  most = Infinity,
+): Promise<Content | undefined> {
   try {
-    return await readAtMost(await Deno.open(path), most);
+    const info = await Deno.stat(path);
+    if (info.isDirectory) throw new Error("it is a folder");
+    if (info.isFile || !mayWait) return await readAtOnce(path);
+    return { text: await readAtMost(await Deno.open(path), most), info };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw new UsageError(`Cannot read ${path}: ${whyNot(error)}`);
@@ -61,10 +96,26 @@ export async function readAtMost(
   return text + decoder.decode();
 }
 
+/** Reads a file, and waits for nobody if a pipe is in its place by now. */
+async function readAtOnce(path: string): Promise<Content> {
+  const { O_RDONLY, O_NONBLOCK = 0 } = constants;
+  const file = await open(path, O_RDONLY | O_NONBLOCK);
+  try {
+    const info = await file.stat();
+    if (!info.isFile()) {
+      throw new Error("it is no file; a pipe is read at the start alone");
+    }
+    if (info.size > MAX_LENGTH) throw new Error("it is too long");
+    return { text: await file.readFile("utf8"), info };
+  } finally {
+    await file.close();
+  }
+}
+
 /** @param origin Where to get one that is missing. */
-async function readText(path: string, origin = ""): Promise<string> {
-  const text = await readIfThere(path);
-  if (text !== undefined) return text;
+async function readContent(path: string, origin = ""): Promise<Content> {
+  const content = await contentOf(path);
+  if (content !== undefined) return content;
   const why = ["there is no such file", origin].filter(Boolean).join("; ");
   throw new UsageError(`Cannot read ${path}: ${why}`);
 }
@@ -74,17 +125,7 @@ export async function readCertificates(
   path: string,
   origin?: string,
 ): Promise<string> {
-  return certificatesOf(path, await readText(path, origin));
-}
-
-/** Refuses a file that others than its owner may read. */
-async function checkMode(path: string): Promise<void> {
-  const { mode } = await Deno.stat(path);
-  if (mode !== null && mode & OPEN_TO_OTHERS) {
-    throw new UsageError(
-      `Cannot use ${path}: other users may read it; run 'chmod 600 ${path}'`,
-    );
-  }
+  return certificatesOf(path, (await readContent(path, origin)).text);
 }
 
 /** Reads a key file. */
@@ -92,7 +133,7 @@ export async function readPsk(
   path: string,
   origin?: string,
 ): Promise<TakenPsks> {
-  const text = await readText(path, origin);
+  const { text, info } = await readContent(path, origin);
   let psk: TakenPsks;
   try {
     psk = takePsks(text);
@@ -100,7 +141,7 @@ export async function readPsk(
     throw new UsageError(`${messageOf(error)} (${path})`);
   }
   // Only now: whoever named a wrong file need not change its mode.
-  await checkMode(path);
+  checkSecret(path, info);
   return psk;
 }
 
@@ -147,9 +188,9 @@ export async function readPrivateKey(
   cert: string | undefined,
   options: KeyOptions,
 ): Promise<string | undefined> {
-  const text = await readText(path, options.origin);
+  const { text, info } = await readContent(path, options.origin);
   const blocks = privateKeysOf(path, text);
-  await checkMode(path);
+  checkSecret(path, info);
   const { plain = [], locked = [] } = Object.groupBy(
     blocks,
     (block) => isEncrypted(block) ? "locked" : "plain",
@@ -187,8 +228,8 @@ async function readPassphrase(
  * @throws {UsageError} If more follows than blank lines.
  */
 export async function readSecret(path: string): Promise<string> {
-  const text = await readText(path);
-  await checkMode(path);
+  const { text, info } = await readContent(path);
+  checkSecret(path, info);
   const [secret = "", ...more] = text.replace(/^\ufeff/, "").split(
     /\r\n|\n|\r/,
   );

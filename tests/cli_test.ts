@@ -458,7 +458,7 @@ test("server: wrong configuration exits 2", async (dir) => {
   assertFails(
     await run("server", flags),
     2,
-    /key\.pem: other users may read it/,
+    /key\.pem: its group or its access list may read it; run 'chmod 600/,
   );
   await Deno.chmod(`${dir}/key.pem`, 0o600);
   // The certificate is open to others: what is wrong is that it is no key.

@@ -193,6 +193,47 @@ test("SIGHUP while the server starts does not end it", async (dir) => {
   await finish(await dial(dir, server.port));
 });
 
+test("a pipe in a file's place is told, and what comes after it is taken", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const client = await makeClientFiles(dir);
+  const path = `${dir}/psk.txt`;
+  const good = await Deno.readTextFile(path);
+  const pipe = await makePipe(dir);
+  await Deno.rename(pipe, path);
+  // Nobody ever writes into it.
+  await server.logged(`nothing reloaded: Cannot read ${path}: it is no file; `);
+  server.signal("SIGHUP");
+  await server.logged(`nothing reloaded: Cannot read ${path}: it is no file; `);
+  await finish(await dial(client, server.port, "alice"));
+  const without = good.replace(/^alice:.*\n/m, "");
+  await Deno.writeTextFile(`${dir}/new`, without, { mode: 0o600 });
+  await Deno.rename(`${dir}/new`, path);
+  await server.logged("certificate and keys read again");
+  const refused = await assertRejects(
+    () => dial(client, server.port, "alice"),
+    ChannelError,
+  );
+  assertEquals(refused.code, "refused");
+  await Deno.remove(client, { recursive: true });
+});
+
+test("a server that has read a pipe reads its other files again", async (dir) => {
+  const pipe = await makePipe(dir);
+  const child = start("server", [
+    ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
+    ...["--psk", pipe, "--port", "0"],
+  ]);
+  await Deno.writeTextFile(pipe, await Deno.readTextFile(`${dir}/psk.txt`));
+  await using server = await TestServer.of(child);
+  server.signal("SIGHUP");
+  await server.logged(`nothing reloaded: Cannot read ${pipe}: it is no file; `);
+  await finish(await dial(dir, server.port));
+  // A file in the pipe's place counts.
+  await put(`${dir}/psk.txt`, pipe);
+  await server.logged("certificate and keys read again");
+  await finish(await dial(dir, server.port, "alice"));
+});
+
 test("SIGHUP ends a client only if it does not listen", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const pipe = await makePipe(dir);
@@ -245,9 +286,10 @@ test("a client that listens comes back by itself after a rotation", async (dir) 
 /** A line through the tunnel; nothing if there is none. */
 async function say({ address }: TestEntrance): Promise<string> {
   const { host, port } = address;
-  using conn = await Deno.connect({ hostname: host, port });
   const buffer = new Uint8Array(100);
   try {
+    // It may be reset as soon as it is accepted.
+    using conn = await Deno.connect({ hostname: host, port });
     await conn.write(new TextEncoder().encode("hello"));
     const count = await conn.read(buffer);
     return new TextDecoder().decode(buffer.subarray(0, count ?? 0));

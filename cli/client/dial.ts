@@ -37,6 +37,8 @@ import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
 import { FOLDER, folderOf, readSettings, settingsPath } from "./settings.ts";
 import { whyNot } from "../advice/system_errors.ts";
 import { withAdvice } from "../advice/tls_advice.ts";
+import { acceptMounts } from "../secrets.ts";
+import { stderr } from "../terminal/output.ts";
 import { printFrame } from "../terminal/trace.ts";
 
 /** The way to the server, with the proxy as the flags have it. */
@@ -65,6 +67,19 @@ export function dialFiles(args: Args) {
 }
 
 const DEFAULT_PORT = 5001;
+
+/**
+ * Accepts the secrets that are mounted as they are, with a warning for each. To
+ * be called before the right to write is given up.
+ */
+export async function acceptSecrets(args: Args): Promise<void> {
+  const secrets = ["client-key", "proxy-password-file"]
+    .flatMap((name) => args.text(name) ?? []);
+  const paths = [dialFiles(args).psk, ...secrets];
+  for (const warning of await acceptMounts(paths)) {
+    stderr.line(`client: ${warning}`);
+  }
+}
 
 /** Where a client gets the files that `deno task certs` makes. */
 function originOf(args: Args): string {

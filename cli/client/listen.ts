@@ -14,9 +14,11 @@ import { carry } from "../../tunnel/caller.ts";
 import { Dials } from "../../tunnel/dials.ts";
 import { listenPlain } from "../../tunnel/plain.ts";
 import { Reserve, Unreachable } from "../../tunnel/reserve.ts";
-import { Credentials } from "../credentials.ts";
+import { readNoPipes } from "../files.ts";
+import { FollowedFiles } from "../followed_files.ts";
 import { Complaints } from "./complaints.ts";
 import {
+  acceptSecrets,
   dial,
   dialFiles,
   type DialOptions,
@@ -55,9 +57,14 @@ export async function carryAll(args: Args): Promise<number> {
   const max = args.integer("reserve", 0, 1000);
   const { ca, psk, settings, others } = dialFiles(args);
   const files = [ca, psk, settings, ...others];
-  const credentials = new Credentials(files, () => readDialOptions(args));
-  let options = await credentials.read();
-  for (const { service } of entrances) forService(options, service);
+  await acceptSecrets(args);
+  const followed = new FollowedFiles(files, async () => {
+    const options = await readDialOptions(args);
+    for (const { service } of entrances) forService(options, service);
+    return options;
+  });
+  let options = await followed.read();
+  readNoPipes();
   // A socket is made beside its place, then moved there.
   const folders = socketPaths(entrances.map(({ address }) => address))
     .map(dirname);
@@ -92,7 +99,7 @@ export async function carryAll(args: Args): Promise<number> {
     reserves.push(reserve);
     return { listener, reserve };
   }));
-  credentials.follow({
+  followed.follow({
     take: (later) => {
       options = later;
       for (const reserve of reserves) reserve.renew();
@@ -100,7 +107,7 @@ export async function carryAll(args: Args): Promise<number> {
     taken: () => report("certificates and keys read again"),
     failed: (error) => report(`nothing reloaded: ${messageOf(error)}`),
   });
-  onHangUp(() => credentials.reload());
+  onHangUp(() => followed.reload());
   let isStopping = false;
   const accepting = tunnels.map(async ({ listener, reserve }) => {
     stdout.line(`listening on ${format(listener.address)}`);

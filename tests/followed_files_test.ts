@@ -1,11 +1,11 @@
 import { assertEquals } from "@std/assert";
-import { Credentials } from "../cli/credentials.ts";
+import { FollowedFiles, type FollowOptions } from "../cli/followed_files.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const test = (name: string, fn: (dir: string) => Promise<void>) =>
   testUnless(
     lacksPermissions("read", "write"),
-    `Credentials: ${name}`,
+    `FollowedFiles: ${name}`,
     async () => {
       const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
       try {
@@ -18,7 +18,7 @@ const test = (name: string, fn: (dir: string) => Promise<void>) =>
 
 /** Follows two files, and lets a test wait for what comes of it. */
 class Followed implements Disposable {
-  readonly credentials: Credentials<string>;
+  readonly files: FollowedFiles<string>;
   readonly events: string[] = [];
   /** While it is there, nothing is put in force. */
   gate: Promise<void> | undefined;
@@ -29,7 +29,7 @@ class Followed implements Disposable {
   #more = Promise.withResolvers<void>();
   #seen = 0;
 
-  constructor(dir: string, stat = Deno.stat, interval = 5) {
+  constructor(dir: string, options: FollowOptions = {}) {
     const read = async () => {
       const texts = ["one", "two"].map((name) =>
         Deno.readTextFile(`${dir}/${name}`)
@@ -41,7 +41,7 @@ class Followed implements Disposable {
       return text;
     };
     const files = [`${dir}/one`, `${dir}/two`];
-    this.credentials = new Credentials(files, read, interval, stat);
+    this.files = new FollowedFiles(files, read, { interval: 5, ...options });
   }
 
   follow(): void {
@@ -50,7 +50,7 @@ class Followed implements Disposable {
       this.#moves();
     };
     let isTaking = false;
-    this.credentials.follow({
+    this.files.follow({
       take: async () => {
         this.overlapped ||= isTaking;
         isTaking = true;
@@ -79,15 +79,18 @@ class Followed implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.credentials[Symbol.dispose]();
+    this.files[Symbol.dispose]();
   }
 }
 
-async function followed(dir: string, interval?: number): Promise<Followed> {
+async function followed(
+  dir: string,
+  options?: FollowOptions,
+): Promise<Followed> {
   await Deno.writeTextFile(`${dir}/one`, "a");
   await Deno.writeTextFile(`${dir}/two`, "b");
-  const followed = new Followed(dir, Deno.stat, interval);
-  assertEquals(await followed.credentials.read(), "a,b");
+  const followed = new Followed(dir, options);
+  assertEquals(await followed.files.read(), "a,b");
   followed.follow();
   return followed;
 }
@@ -118,7 +121,7 @@ test("so is what is behind a link, and another link", async (dir) => {
   await Deno.symlink(`${dir}/now/one`, `${dir}/one`);
   await Deno.writeTextFile(`${dir}/two`, "b");
   using files = new Followed(dir);
-  await files.credentials.read();
+  await files.files.read();
   files.follow();
   await replace(`${dir}/first/one`, "c");
   assertEquals(await files.next(), "c,b");
@@ -141,21 +144,21 @@ test("what is wrong is told once, and what comes after it is taken", async (dir)
   // Who asks is told each time.
   await replace(`${dir}/one`, "bad");
   assertEquals(await files.next(), "failed: bad,b");
-  files.credentials.reload();
+  files.files.reload();
   assertEquals(await files.next(), "failed: bad,b");
 });
 
 test("reload: all that is asked meanwhile is one more, of the last state", async (dir) => {
   // It looks only when it is asked.
-  using files = await followed(dir, 1e9);
+  using files = await followed(dir, { interval: 1e9 });
   const gate = Promise.withResolvers<void>();
   files.gate = gate.promise;
-  for (let i = 0; i < 100; i++) files.credentials.reload();
+  for (let i = 0; i < 100; i++) files.files.reload();
   await Deno.writeTextFile(`${dir}/one`, "last");
   // While the first is put in force.
   for (let i = 0; i < 100; i++) {
     await Deno.stat(dir);
-    files.credentials.reload();
+    files.files.reload();
   }
   files.gate = undefined;
   gate.resolve();
@@ -168,8 +171,8 @@ test("reload: before it follows it is remembered", async (dir) => {
   await Deno.writeTextFile(`${dir}/one`, "a");
   await Deno.writeTextFile(`${dir}/two`, "b");
   using files = new Followed(dir);
-  await files.credentials.read();
-  files.credentials.reload();
+  await files.files.read();
+  files.files.reload();
   files.follow();
   assertEquals(await files.next(), "a,b");
 });
@@ -179,13 +182,15 @@ test("a file that changes from look to look is left alone", async (dir) => {
   await Deno.writeTextFile(`${dir}/two`, "b");
   let looks = 0;
   const changing = Promise.withResolvers<void>();
-  using files = new Followed(dir, async (file) => {
-    const info = await Deno.stat(file as string);
-    looks++;
-    if (looks === 20) changing.resolve();
-    return { ...info, size: Math.min(looks, 40) };
+  using files = new Followed(dir, {
+    stat: async (file) => {
+      const info = await Deno.stat(file as string);
+      looks++;
+      if (looks === 20) changing.resolve();
+      return { ...info, size: Math.min(looks, 40) };
+    },
   });
-  await files.credentials.read();
+  await files.files.read();
   files.follow();
   await changing.promise;
   assertEquals(files.reads, 1);
@@ -198,13 +203,83 @@ test("what is no file is not read twice", async (dir) => {
   await Deno.writeTextFile(`${dir}/two`, "b");
   let looks = 0;
   const enough = Promise.withResolvers<void>();
-  using files = new Followed(dir, async (file) => {
-    const info = await Deno.stat(file as string);
-    if (++looks === 20) enough.resolve();
-    return { ...info, size: Math.min(looks, 5), isFile: false };
+  using files = new Followed(dir, {
+    stat: async (file) => {
+      const info = await Deno.stat(file as string);
+      if (++looks === 20) enough.resolve();
+      return { ...info, size: Math.min(looks, 5), isFile: false };
+    },
   });
-  await files.credentials.read();
+  await files.files.read();
   files.follow();
   await enough.promise;
   assertEquals(files.reads, 1);
+});
+
+test("a file that always changes is read in the end", async (dir) => {
+  await Deno.writeTextFile(`${dir}/one`, "a");
+  await Deno.writeTextFile(`${dir}/two`, "b");
+  let looks = 0;
+  using files = new Followed(dir, {
+    stat: async (file) => ({ ...await Deno.stat(file), size: looks++ }),
+  });
+  await files.files.read();
+  const before = looks;
+  files.follow();
+  assertEquals(await files.next(), "a,b");
+  assertEquals(looks - before >= 2 * 40, true, String(looks - before));
+});
+
+test("a file system that does not answer is told, each time somebody asks", async (dir) => {
+  for (const place of ["stat", "read", "take"] as const) {
+    await Deno.writeTextFile(`${dir}/one`, "a");
+    await Deno.writeTextFile(`${dir}/two`, "b");
+    let isStuck = false;
+    const released = Promise.withResolvers<void>();
+    const stuckIn = (here: string) =>
+      isStuck && here === place ? released.promise : undefined;
+    const events: string[] = [];
+    let more = Promise.withResolvers<void>();
+    const event = (text: string) => {
+      events.push(text);
+      more.resolve();
+      more = Promise.withResolvers();
+    };
+    const has = async (count: number) => {
+      while (events.length < count) await more.promise;
+    };
+    using files = new FollowedFiles(
+      [`${dir}/one`],
+      async () => {
+        await stuckIn("read");
+        return await Deno.readTextFile(`${dir}/one`);
+      },
+      {
+        interval: 5,
+        patience: 20,
+        stat: async (file) => {
+          await stuckIn("stat");
+          return await Deno.stat(file);
+        },
+      },
+    );
+    await files.read();
+    files.follow({
+      take: () => stuckIn("take"),
+      taken: event,
+      failed: (error) => event((error as Error).message.replace(dir, "")),
+    });
+    isStuck = true;
+    files.reload();
+    await has(1);
+    files.reload();
+    await has(2);
+    const late = "/one: reading them, or taking what they say, has not ended " +
+      "within 0.02 s; it goes on";
+    assertEquals(events, [late, late], place);
+    isStuck = false;
+    released.resolve();
+    // What was asked for meanwhile is done as well.
+    while (events.filter((text) => text === "a").length < 2) await more.promise;
+  }
 });

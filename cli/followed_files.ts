@@ -1,6 +1,5 @@
 /**
- * What a running program proves itself with. Its files are read again when they
- * change, and on request.
+ * Files that a running program reads again when they change, and on request.
  *
  * @module
  */
@@ -13,54 +12,72 @@ const INTERVAL = 500;
 /** The longest pause before unusable files are tried again, in ms. */
 const LONGEST_PAUSE = 60_000;
 
+/** After so many looks, a file that always changes is read all the same. */
+const MAX_LOOKS = 40;
+
+/**
+ * How long to wait for files that are being read, and for what they say to be in
+ * force, before somebody is told, in milliseconds.
+ */
+const PATIENCE = 10_000;
+
 /** What is done with the files' last state. */
 export interface Follower<T> {
   /** Puts it in force. */
-  take(credentials: T): Promise<void> | void;
+  take(state: T): Promise<void> | void;
   /** It is in force now. */
-  taken(credentials: T): void;
+  taken(state: T): void;
   /** It is unusable, and the state before stays in force; called once. */
   failed(error: unknown): void;
 }
 
+/** What is not the default, for tests. */
+export interface FollowOptions {
+  /** How often the files are looked at, in milliseconds. */
+  interval?: number;
+  /** How long is waited before somebody is told, in milliseconds. */
+  patience?: number;
+  /** Stands in for `Deno.stat`. */
+  stat?: (file: string) => Promise<Deno.FileInfo>;
+}
+
 /**
- * Credentials that live in files.
+ * Follows files.
  *
- * Files are not watched but polled. On every file system, that finds a file that
+ * They are not watched but polled. On every file system, that finds a file that
  * was renamed into place, is behind a link, or was away for a moment. A change
  * counts when a second look finds the same, so a file that is being written is
  * left alone.
  *
  * One state is taken at a time. Changes meanwhile ask for one more, so the last
- * state of the files counts in the end.
+ * state of the files counts in the end. If that takes long, because a file system
+ * does not answer, the follower is told: nothing else can be taken before.
  */
-export class Credentials<T> implements Disposable {
+export class FollowedFiles<T> implements Disposable {
   readonly #files: string[];
   readonly #read: (isFirst: boolean) => Promise<T>;
   readonly #interval: number;
+  readonly #patience: number;
   readonly #stat: (file: string) => Promise<Deno.FileInfo>;
-  #looks = { last: "", taken: "" };
+  #looks = { last: "", taken: "", unsettled: 0 };
   #isAsked = false;
   #isTaking = false;
+  #isLate = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #failure: { message: string; pause: number; next: number } | undefined;
   #follower: Follower<T> | undefined;
 
-  /**
-   * @param files The files that `read` reads.
-   * @param interval How often they are looked at, in milliseconds.
-   * @param stat Stands in for `Deno.stat` in tests.
-   */
+  /** @param files The files that `read` reads. */
   constructor(
     files: string[],
     read: (isFirst: boolean) => Promise<T>,
-    interval = INTERVAL,
-    stat: (file: string) => Promise<Deno.FileInfo> = Deno.stat,
+    options: FollowOptions = {},
   ) {
     this.#files = files;
     this.#read = read;
-    this.#interval = interval;
-    this.#stat = stat;
+    this.#interval = options.interval ?? INTERVAL;
+    this.#patience = options.patience ?? PATIENCE;
+    this.#stat = options.stat ?? Deno.stat;
   }
 
   /** Reads the files for the first time. */
@@ -79,6 +96,7 @@ export class Credentials<T> implements Disposable {
   reload(): void {
     this.#isAsked = true;
     if (this.#follower && !this.#isTaking) this.#wait();
+    if (this.#isLate) this.#tellLate();
   }
 
   /** Stops polling. */
@@ -95,27 +113,52 @@ export class Credentials<T> implements Disposable {
 
   async #check(): Promise<void> {
     this.#isTaking = true;
+    this.#timer = setTimeout(() => {
+      this.#isLate = true;
+      this.#tellLate();
+    }, this.#patience);
+    try {
+      await this.#takeIfOther();
+    } finally {
+      clearTimeout(this.#timer);
+      this.#isTaking = this.#isLate = false;
+      if (this.#follower) this.#wait();
+    }
+  }
+
+  async #takeIfOther(): Promise<void> {
     const isAsked = this.#isAsked;
     this.#isAsked = false;
     const look = await this.#look();
-    const isSettled = look === this.#looks.last;
     const isOther = look !== this.#looks.taken;
+    const unsettled = look === this.#looks.last ? 0 : this.#looks.unsettled + 1;
+    const isSettled = unsettled === 0 || unsettled >= MAX_LOOKS;
     const isDue = performance.now() >= (this.#failure?.next ?? Infinity);
-    this.#looks.last = look;
+    this.#looks = { ...this.#looks, last: look, unsettled };
     if (isAsked || (isOther && isSettled) || isDue) {
-      this.#looks.taken = look;
+      this.#looks = { ...this.#looks, taken: look, unsettled: 0 };
       await this.#take(isAsked);
     }
-    this.#isTaking = false;
-    if (this.#follower) this.#wait();
+  }
+
+  #tellLate(): void {
+    const seconds = this.#patience / 1000;
+    this.#follower?.failed(
+      new Error(
+        `${
+          this.#files.join(", ")
+        }: reading them, or taking what they say, has ` +
+          `not ended within ${seconds} s; it goes on`,
+      ),
+    );
   }
 
   async #take(isAsked: boolean): Promise<void> {
     try {
-      const credentials = await this.#read(false);
-      await this.#follower?.take(credentials);
+      const state = await this.#read(false);
+      await this.#follower?.take(state);
       this.#failure = undefined;
-      this.#follower?.taken(credentials);
+      this.#follower?.taken(state);
     } catch (error) {
       const message = messageOf(error);
       const isNews = isAsked || message !== this.#failure?.message;

@@ -23,6 +23,7 @@ import {
 import { CipherState, EMPTY } from "../lib/lock/noise.ts";
 import { findPsk, isIdentity, takePsks } from "../lib/lock/psk.ts";
 import { CARRIER_PROPERTIES } from "./carrier_properties.ts";
+import { MESSAGE_PROPERTIES } from "./message_properties.ts";
 import { duplex, KEY, PSK } from "./duplex.ts";
 import { aes, rekeyed } from "./reference.ts";
 import {
@@ -355,5 +356,6 @@ export const PROPERTIES: Record<string, Property> = {
       })()),
   ) as Property,
 
+  ...MESSAGE_PROPERTIES,
   ...CARRIER_PROPERTIES,
 };

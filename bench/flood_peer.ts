@@ -7,7 +7,7 @@
  * holds a key says next to nothing in frames (`sealed …`).
  */
 
-import { connectWebSocket } from "../lib/carrier/rfc6455.ts";
+import { connectWebSocket } from "../lib/carrier/websocket_handshake.ts";
 import { nextTurn } from "../lib/lock/runtime.ts";
 import { closeQuietly, writeAll } from "../lib/lock/transport.ts";
 import { data, open, ping, pong, RawPeer } from "../tests/raw_peer.ts";

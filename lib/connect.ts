@@ -16,7 +16,7 @@ import { UnansweredError } from "./lock/handshake.ts";
 import { expectFrames } from "./carrier/answer.ts";
 import { authority } from "./carrier/ip_address.ts";
 import { connectThroughProxy, type ProxyCredentials } from "./carrier/proxy.ts";
-import { connectWebSocket } from "./carrier/rfc6455.ts";
+import { connectWebSocket } from "./carrier/websocket_handshake.ts";
 import { pskOf, takePsks } from "./lock/psk.ts";
 import { ALPN, awaitSign, finishTls } from "./carrier/tls.ts";
 import { capital, isAlert, tlsError } from "./carrier/tls_errors.ts";

@@ -19,7 +19,7 @@ import { readProxyHeader } from "./carrier/proxy_protocol.ts";
 import { findPsk, type PskMap, type TakenPsks, takePsks } from "./lock/psk.ts";
 import { Turns } from "./lock/turns.ts";
 import { sniff } from "./carrier/sniff.ts";
-import { acceptWebSocket } from "./carrier/rfc6455.ts";
+import { acceptWebSocket } from "./carrier/websocket_handshake.ts";
 import { finishTls } from "./carrier/tls.ts";
 import { UnprovedTransport } from "./carrier/unproved.ts";
 import { type Conn, Port } from "./port.ts";

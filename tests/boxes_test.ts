@@ -4,7 +4,7 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { connect } from "../lib/deno.ts";
 import { ChannelError } from "../lib/mod.ts";
 import { connectThroughProxy } from "../lib/carrier/proxy.ts";
-import { connectWebSocket } from "../lib/carrier/rfc6455.ts";
+import { connectWebSocket } from "../lib/carrier/websocket_handshake.ts";
 import type { Transport } from "../lib/lock/transport.ts";
 import { writeAll } from "../lib/lock/transport.ts";
 import {

@@ -9,12 +9,11 @@ import { canonicalAddress } from "../lib/carrier/ip_address.ts";
 import { ChannelError, type Transport } from "../lib/mod.ts";
 import { connectThroughProxy } from "../lib/carrier/proxy.ts";
 import { readProxyHeader } from "../lib/carrier/proxy_protocol.ts";
+import { mask, WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import {
   acceptWebSocket,
   connectWebSocket,
-  mask,
-  WebSocketTransport,
-} from "../lib/carrier/rfc6455.ts";
+} from "../lib/carrier/websocket_handshake.ts";
 import { toTransport, writeAll } from "../lib/lock/transport.ts";
 import { duplex } from "./duplex.ts";
 import {

@@ -6,7 +6,8 @@
 import { connect as connectNode } from "node:net";
 import { Duplex } from "node:stream";
 import { readProxyHeader } from "../lib/carrier/proxy_protocol.ts";
-import { acceptWebSocket, WebSocketTransport } from "../lib/carrier/rfc6455.ts";
+import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
+import { acceptWebSocket } from "../lib/carrier/websocket_handshake.ts";
 import {
   toTransport,
   type Transport,

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { ChannelError } from "../lib/mod.ts";
 import { replay, sniff } from "../lib/carrier/sniff.ts";
-import { WebSocketTransport } from "../lib/carrier/rfc6455.ts";
+import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import { type Bytes, readAll, Scripted } from "./scripted.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text) as Bytes;

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { expectFrames } from "../lib/carrier/answer.ts";
-import { WebSocketTransport } from "../lib/carrier/rfc6455.ts";
+import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import { HttpError, UnansweredError } from "../lib/deno.ts";
 import { ChannelError, connectChannel } from "../lib/mod.ts";
 import { PSK } from "./duplex.ts";
@@ -71,18 +71,32 @@ Deno.test("connectChannel: a peer that closes instead of answering", async () =>
   assertEquals(error.code, "refused");
 });
 
-const CARRIERS: [string, number[], string][] = [
-  ["a text message", [0x81, 1, 65], "it sent a text message"],
-  ["a masked frame", [0x82, 0x81, 0, 0, 0, 0, 65], "it sent a masked frame"],
+const CARRIERS: [string, number[], string, string][] = [
+  ["a text message", [0x81, 1, 65], "protocol", "it sent a text message"],
+  [
+    "a masked frame",
+    [0x82, 0x81, 0, 0, 0, 0, 65],
+    "protocol",
+    "it sent a masked frame",
+  ],
+  ...[1001, 1008, 1011, 1012, 1013, 1014, 4000].map((
+    code,
+  ): [string, number[], string, string] => [
+    `a Close ${code}`,
+    [0x88, 2, code >> 8, code & 0xff],
+    "cut",
+    `closed it with code ${code}`,
+  ]),
 ];
 
-for (const [name, said, words] of CARRIERS) {
+for (const [name, said, code, words] of CARRIERS) {
   Deno.test(`connectChannel tells why what carries it gives no answer: ${name}`, async () => {
     const peer = new Scripted(Uint8Array.from(said));
     const socket = new WebSocketTransport(peer, "client");
     const connecting = connectChannel(socket, { psk: PSK });
     const error = await assertRejects(() => connecting, ChannelError, words);
-    assertEquals(error.code, "protocol");
+    assertEquals(error.code, code);
+    assert(!(error instanceof UnansweredError));
     assert(peer.isClosed);
   });
 }

@@ -1,7 +1,8 @@
 /** What a peer that has not proved its key, or says nothing, may cost others. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { acceptWebSocket, WebSocketTransport } from "../lib/carrier/rfc6455.ts";
+import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
+import { acceptWebSocket } from "../lib/carrier/websocket_handshake.ts";
 import { MAX_UNPROVED, UnprovedTransport } from "../lib/carrier/unproved.ts";
 import { nextTurn } from "../lib/lock/runtime.ts";
 import { ChannelError, connectChannel, type Transport } from "../lib/mod.ts";

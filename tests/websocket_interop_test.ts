@@ -3,11 +3,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { once } from "node:events";
 import type { WebSocket } from "ws";
+import type { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import {
   acceptWebSocket,
   connectWebSocket,
-  type WebSocketTransport,
-} from "../lib/carrier/rfc6455.ts";
+} from "../lib/carrier/websocket_handshake.ts";
 import { writeAll } from "../lib/lock/transport.ts";
 import {
   lacksPermissions,
@@ -129,10 +129,10 @@ for (
         );
         assertEquals(new Uint8Array((await ponged)[0]), pattern(125));
         theirs.send(pattern(3));
-        theirs.close(4321, "enough");
+        theirs.close(1000, "enough");
         assertEquals(await reading, pattern(3));
         await socket.closeWrite();
-        assertEquals(await closed, 4321);
+        assertEquals(await closed, 1000);
       }),
   );
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
-import { acceptWebSocket } from "../lib/carrier/rfc6455.ts";
+import { acceptWebSocket } from "../lib/carrier/websocket_handshake.ts";
 import { webSocketPair } from "../lib/platform_websocket.ts";
 import { PSK } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HttpError, MAX_HEAD_LENGTH } from "../lib/carrier/http.ts";
 import { ChannelError, type Transport } from "../lib/mod.ts";
+import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import {
   acceptWebSocket,
   connectWebSocket,
-  WebSocketTransport,
-} from "../lib/carrier/rfc6455.ts";
+} from "../lib/carrier/websocket_handshake.ts";
 import { toTransport, writeAll } from "../lib/lock/transport.ts";
 import { duplex, pieces, whole, type Wire } from "./duplex.ts";
 import { type Bytes, concat, readAll, Scripted } from "./scripted.ts";
@@ -628,7 +628,7 @@ for (const role of ROLES) {
   // Closing (section 7).
 
   Deno.test(`a ${role} reads the end at a Close, and answers it`, async () => {
-    const payload = concat([new Uint8Array([0x03, 0xe9]), bytesOf("bye")]);
+    const payload = concat([new Uint8Array([0x03, 0xe8]), bytesOf("bye")]);
     const { socket, peer, frames } = open(role, [
       binary(pattern(10)),
       { opcode: Opcode.close, payload },
@@ -646,9 +646,47 @@ for (const role of ROLES) {
       ChannelError,
     );
     assertEquals(error.code, "cut");
+    assert(!peer.isEnded);
     await socket.closeWrite();
     assertEquals(frames().length, 1);
     assert(peer.isEnded);
+  });
+
+  Deno.test(`a ${role} reads what came before a Close for a fault, then the fault`, async () => {
+    for (const [code, words] of [[1001, "going away"], [1013, "too much"]]) {
+      const payload = new Uint8Array(2);
+      new DataView(payload.buffer).setUint16(0, code as number);
+      for (const [, cuts] of CUTS) {
+        const { socket, frames } = open(role, [
+          binary(pattern(10)),
+          { opcode: Opcode.close, payload: concat([payload, bytesOf("\x1b")]) },
+        ], cuts);
+        const p = new Uint8Array(65_536);
+        let length = 0;
+        while (length < 10) length += (await socket.read(p))!;
+        const error = await assertRejects(
+          () => socket.read(p),
+          ChannelError,
+          `${code} (${words}`,
+        );
+        assertEquals(error.code, "cut");
+        assert(error.message.includes("\\x1b"), error.message);
+        await settled();
+        assertEquals(frames().map(({ payload }) => payload), [payload]);
+      }
+    }
+  });
+
+  Deno.test(`a ${role} reads what came before a fault in the same read`, async () => {
+    const { socket } = open(role, [
+      binary(pattern(10)),
+      { opcode: Opcode.text, payload: bytesOf("garbage") },
+      binary(pattern(10)),
+    ]);
+    const p = new Uint8Array(100);
+    assertEquals(await socket.read(p), 10);
+    assertEquals(p.slice(0, 10), pattern(10));
+    await assertRejects(() => socket.read(p), ChannelError, "text message");
   });
 
   Deno.test(`a ${role} answers a Close without a code by one without`, async () => {
@@ -666,8 +704,8 @@ for (const role of ROLES) {
       const { socket } = open(role, [{ opcode: Opcode.close, payload }]);
       try {
         return await socket.read(new Uint8Array(9)) === null;
-      } catch {
-        return false;
+      } catch (error) {
+        return (error as ChannelError).code === "cut";
       }
     };
     const good = [1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999];
@@ -681,8 +719,10 @@ for (const role of ROLES) {
     const { socket, peer, frames } = open(role, [ping, binary(pattern(10))]);
     await socket.closeWrite();
     assertEquals(frames().map(({ payload }) => [...payload]), [[0x03, 0xe8]]);
-    assert(peer.isEnded && !peer.isClosed);
+    // The peer's Close may still come.
+    assert(!peer.isEnded && !peer.isClosed);
     assertEquals(await readAll(socket), pattern(10));
+    assert(peer.isEnded && !peer.isClosed);
     await settled();
     assertEquals(frames().length, 1);
     await assertRejects(() => socket.write(pattern(1)), ChannelError);

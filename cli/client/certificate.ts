@@ -11,7 +11,7 @@ import { isIP } from "node:net";
 import { Duplex } from "node:stream";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import { connectWebSocket } from "../../lib/carrier/rfc6455.ts";
+import { connectWebSocket } from "../../lib/carrier/websocket_handshake.ts";
 import { initiateChannel } from "../../lib/lock/channel.ts";
 import { toTransport } from "../../lib/lock/transport.ts";
 import { keyFingerprint } from "../keys/certificates.ts";

@@ -1,36 +1,38 @@
 /** Each layer alone, in memory. */
 
-import { decrypt, encrypt, importKey } from "../lib/lock/aes_gcm.ts";
+import { type Engine, TAG_LENGTH, webCrypto } from "../lib/lock/aes_gcm.ts";
 import { encodeFrames, FrameReader } from "../lib/lock/frame.ts";
 import { EMPTY, HandshakeState } from "../lib/lock/noise.ts";
 import { milliseconds } from "./measure.ts";
 
 const MB = 1e6;
-const aesKey = await importKey(new Uint8Array(32));
 
 /**
- * WebCrypto's ceiling: messages of so many bytes encrypted and decrypted, so many
+ * An engine's ceiling: messages of so many bytes encrypted and decrypted, so many
  * in flight, nothing else. MB/s.
  */
 export async function aesGcm(
   length: number,
   inFlight: number,
   bytes: number,
+  engine: Engine = webCrypto,
 ): Promise<number> {
-  const plaintext = new Uint8Array(length);
+  const aead = engine.createAead(new Uint8Array(32));
   const total = Math.ceil(bytes / length);
   let count = 0;
   const work = async () => {
+    const message = new Uint8Array(length + TAG_LENGTH);
     while (count < total) {
       const nonce = new Uint8Array(12);
       new DataView(nonce.buffer).setUint32(8, count++);
-      const ciphertext = await encrypt(aesKey, nonce, EMPTY, plaintext);
-      await decrypt(aesKey, nonce, EMPTY, ciphertext);
+      await aead.seal(nonce, EMPTY, message);
+      await aead.open(nonce, EMPTY, message);
     }
   };
   const ms = await milliseconds(() =>
     Promise.all(Array.from({ length: inFlight }, work))
   );
+  aead.close();
   return total * length / MB / ms * 1000;
 }
 

@@ -29,6 +29,7 @@
  * @module
  */
 
+export type { Aead, Bytes, Engine } from "./lock/aes_gcm.ts";
 export {
   acceptChannel,
   type Channel,

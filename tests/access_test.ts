@@ -18,6 +18,7 @@ import {
   type StreamPair,
   type Transport,
 } from "../lib/mod.ts";
+import { sealed } from "./engines.ts";
 import { duplex } from "./duplex.ts";
 import { MAY_RUN, withCerts } from "./programs.ts";
 import { lacksPeer, PythonPeer } from "./python_peer.ts";
@@ -78,7 +79,7 @@ async function proves(
   const psk = Uint8Array.fromHex(key);
   try {
     const { sending } = await initiate(transport, psk, identity, tracer);
-    await writeAll(transport, encodeFrames([await sending.seal(ping)]));
+    await writeAll(transport, encodeFrames([await sealed(sending, ping)]));
   } finally {
     transport.close();
   }

@@ -4,12 +4,7 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import {
-  decrypt,
-  encrypt,
-  importKey,
-  TAG_LENGTH,
-} from "../lib/lock/aes_gcm.ts";
+import { TAG_LENGTH } from "../lib/lock/aes_gcm.ts";
 import { encodeBye, reasonOf } from "../lib/lock/bye.ts";
 import { encodeFrames, FrameReader, HEADER_LENGTH } from "../lib/lock/frame.ts";
 import {
@@ -34,6 +29,7 @@ import {
 import { Sender } from "../lib/lock/sender.ts";
 import { toTransport, type Transport } from "../lib/lock/transport.ts";
 import { endAll } from "./channels.ts";
+import { decrypt, encrypt, sealed } from "./engines.ts";
 import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
 import { RawPeer } from "./raw_peer.ts";
 import { rekeyed } from "./reference.ts";
@@ -47,10 +43,10 @@ const secret = new TextEncoder().encode("attack at dawn");
 const attacks: Record<string, () => Promise<void>> = {
   async "a recorded session, the key stolen later"() {
     // Under a plain key, whoever steals it reads all that was ever recorded.
-    const plainKey = await importKey(psk);
+    const plainKey = psk;
     const recording = await encrypt(plainKey, nonce(0n), EMPTY, secret);
     const read = await decrypt(
-      await importKey(psk),
+      psk,
       nonce(0n),
       EMPTY,
       recording,
@@ -72,7 +68,7 @@ const attacks: Record<string, () => Promise<void>> = {
     const other = new TextEncoder().encode("attack at noon");
     // Under a plain key each session begins with the same key and nonce: the
     // ciphertexts differ by what the plaintexts differ by.
-    const key = await importKey(psk);
+    const key = psk;
     assertEquals(
       xor(
         await encrypt(key, nonce(0n), EMPTY, secret),
@@ -128,23 +124,24 @@ const attacks: Record<string, () => Promise<void>> = {
     end();
     await assertFails(reader.read(), "cut");
     client.abort();
+    await assertFails(client.closed, "aborted");
   },
 
   async "a key stolen late opens what came before"() {
     // Without REKEY a session has one key, and whoever takes it reads all of it.
     const raw = crypto.getRandomValues(new Uint8Array(32));
     const sealed = await encrypt(
-      await importKey(raw),
+      raw,
       nonce(0n),
       EMPTY,
       secret,
     );
-    const old = await decrypt(await importKey(raw), nonce(0n), EMPTY, sealed);
+    const old = await decrypt(raw, nonce(0n), EMPTY, sealed);
     assertEquals(old.toHex(), secret.toHex());
 
     // Here the key in memory is another by then.
     const frames: Uint8Array<ArrayBuffer>[] = [];
-    const seal = new MessageSeal(await CipherState.initializeKey(raw));
+    const seal = new MessageSeal(CipherState.initializeKey(raw.slice()));
     const sender = new Sender(SINK, recorded(seal, frames), fail);
     sender.send(secret);
     for (let n = 1n; n < REKEY_INTERVAL; n++) {
@@ -153,7 +150,7 @@ const attacks: Record<string, () => Promise<void>> = {
     }
     sender.send(secret);
     await sender.flush();
-    const key = await importKey(await rekeyed(raw));
+    const key = await rekeyed(raw);
     const late = await decrypt(
       key,
       nonce(REKEY_INTERVAL),
@@ -260,6 +257,7 @@ const attacks: Record<string, () => Promise<void>> = {
     const error = await assertFails(channel.closed, "protocol");
     assertEquals(error.isFromPeer, false);
     client.abort();
+    await assertFails(client.closed, "aborted");
   },
 
   async "a reason read off the length"() {
@@ -267,14 +265,14 @@ const attacks: Record<string, () => Promise<void>> = {
     assert("revoked".length !== "limit".length);
 
     // Here all are as long.
-    const seal = new MessageSeal(await CipherState.initializeKey(psk));
+    const seal = new MessageSeal(CipherState.initializeKey(psk.slice()));
     const reasons = ["service", "backend", "limit", "revoked", "stopping"];
     const byes = [...reasons, "aborted", "timeout"].map((code) =>
       encodeBye(new ChannelError(code as ChannelErrorCode, "Why"))
     );
     assertEquals(new Set(byes.map((bye) => bye.toHex())).size, 7);
-    const sealed = await Promise.all(byes.map((bye) => seal.seal(bye)));
-    assertEquals(new Set(sealed.map(({ length }) => length)), new Set([18]));
+    const frames = await Promise.all(byes.map((bye) => sealed(seal, bye)));
+    assertEquals(new Set(frames.map(({ length }) => length)), new Set([18]));
   },
 
   async "what was given up passes for whole"() {
@@ -310,7 +308,7 @@ const attacks: Record<string, () => Promise<void>> = {
       const [, down] = await state.split();
       const bye = encodeBye(new ChannelError("service", "There is none"));
       const has = services.includes("db");
-      if (!has) said.push(await new MessageSeal(down).seal(bye));
+      if (!has) said.push(await sealed(new MessageSeal(down), bye));
       return encodeFrames(said).length;
     };
     assert(await careless(["db"]) !== await careless(["web"]));
@@ -346,12 +344,14 @@ testUnless(
 /** Keeps what is sealed. */
 function recorded(seal: Seal, frames: Uint8Array<ArrayBuffer>[]): Seal {
   return {
-    seal(plaintext) {
-      const sealed = seal.seal(plaintext);
-      Promise.resolve(sealed).then((frame) => frames.push(frame.slice()));
-      return sealed;
-    },
+    isSynchronous: seal.isSynchronous,
     open: (frame) => seal.open(frame),
+    close: () => seal.close(),
+    seal(bytes) {
+      const sealing = seal.seal(bytes);
+      Promise.resolve(sealing).then(() => frames.push(bytes.slice()));
+      return sealing;
+    },
   };
 }
 

@@ -17,6 +17,7 @@ import {
   withCerts,
 } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
+import { sealed } from "./engines.ts";
 
 const test = (name: string, fn: (dir: string) => Promise<void>) =>
   testUnless(
@@ -84,7 +85,7 @@ async (
     new Tracer(undefined),
   );
   while (true) {
-    const seals = Array.from({ length: 500 }, () => sending.seal(message));
+    const seals = Array.from({ length: 500 }, () => sealed(sending, message));
     await writeAll(conn, encodeFrames(await Promise.all(seals)));
     // This process has to see what the client does, too.
     await nextTurn();

@@ -54,6 +54,7 @@ testUnless(
     assertRekeyed(
       await peer.run(`default >ping+open ${rounds.join(" ")} >end <end`),
     );
+    await server.logged("closed");
     const log = await server.stop();
     assert(/closed: 8500 bytes in, 8500 out, \S+ s, end\n/.test(log), log);
   }),

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import type { Bytes } from "../lib/lock/aes_gcm.ts";
+import { type Bytes, webCrypto } from "../lib/lock/aes_gcm.ts";
 import {
   encodeFrames,
   FrameReader,
@@ -11,6 +11,7 @@ import { CipherState } from "../lib/lock/noise.ts";
 import { type Listener, Receiver } from "../lib/lock/receiver.ts";
 import { pipe, PipeEnd, settled } from "./pipe.ts";
 import { PLAIN } from "./raw_peer.ts";
+import { ENGINES, sealed, withRoom } from "./engines.ts";
 
 /** Notes what it hears, as a text. */
 class Notes implements Listener {
@@ -38,7 +39,7 @@ function receiver(seal: Seal, notes = new Notes()) {
 
 const plain = (...plaintexts: number[][]) =>
   encodeFrames(
-    plaintexts.map((text) => PLAIN.seal(new Uint8Array(text)) as Bytes),
+    plaintexts.map((text) => withRoom(new Uint8Array(text))),
   );
 
 const { data, end, ping } = Type;
@@ -52,7 +53,7 @@ async function sayLong(far: PipeEnd, count: number): Promise<void> {
 Deno.test("Receiver: a forged frame just before a rekey is the one error", async () => {
   const frames = encodeFrames([new Uint8Array(17), new Uint8Array(17)]);
   const key = new Uint8Array(32);
-  const cipher = await CipherState.initializeKey(key, 65_535n);
+  const cipher = CipherState.initializeKey(key, webCrypto, 65_535n);
   const { subject, far } = receiver(new MessageSeal(cipher));
   await far.write(frames);
   await assertRejects(() => subject.run(), ChannelError, "forged");
@@ -253,12 +254,18 @@ Deno.test("Receiver: a cut is told when all before it has been taken", async () 
 
 Deno.test("Receiver: messages without a body make room as well, while a key is being made", async () => {
   const key = new Uint8Array(32);
-  const make = async () =>
-    new MessageSeal(await CipherState.initializeKey(key, 65_500n));
-  const sealing = await make();
-  const { subject, far, notes } = receiver(await make());
+  const make = () =>
+    new MessageSeal(
+      CipherState.initializeKey(
+        key.slice(),
+        ENGINES["WebCrypto alone"],
+        65_500n,
+      ),
+    );
+  const sealing = make();
+  const { subject, far, notes } = receiver(make());
   const messages = [...Array(100).fill([ping]), [end]];
-  const frames = messages.map((text) => sealing.seal(new Uint8Array(text)));
+  const frames = messages.map((text) => sealed(sealing, new Uint8Array(text)));
   await far.write(encodeFrames(await Promise.all(frames)));
   await far.closeWrite();
   await subject.run();

@@ -94,7 +94,8 @@ async function relaying(
     async [Symbol.asyncDispose]() {
       channel.abort();
       peer.abort();
-      await relayed.catch(() => {});
+      const { closed } = channel;
+      await Promise.allSettled([relayed, closed, peer.closed]);
     },
   };
 }
@@ -193,6 +194,7 @@ Deno.test("relay: a peer that takes nothing holds the plain end back", async () 
   stop.abort(new Error("Stop"));
   await assertRejects(() => relayed, Error, "Stop");
   peer.abort();
+  await Promise.allSettled([channel.closed, peer.closed]);
   await calls.over();
 });
 

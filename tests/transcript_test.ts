@@ -24,6 +24,7 @@ import { duplex, whole, type Wire } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import transcript from "./testdata/transcript.json" with { type: "json" };
 import { keyPair } from "./x25519.ts";
+import { sealed } from "./engines.ts";
 
 interface Entry {
   type: string;
@@ -80,8 +81,8 @@ async function assertSealed(session: Recording): Promise<void> {
     for (const { plaintext, frame } of [up, down][i]!) {
       // What follows a rekey is tried below.
       if (plaintext === undefined) break;
-      const sealed = await seal.seal(Uint8Array.fromHex(plaintext));
-      assertEquals(encodeFrames([sealed]).toHex(), frame);
+      const text = Uint8Array.fromHex(plaintext);
+      assertEquals(encodeFrames([await sealed(seal, text)]).toHex(), frame);
     }
   }
 }
@@ -105,14 +106,14 @@ async function begin({ identity }: Recording) {
     serverEnd,
     psks,
     tracer,
-    await keyPair(server_ephemeral),
+    { e: await keyPair(server_ephemeral) },
   );
   const client = await initiate(
     clientEnd,
     psks.get(identity)!,
     identity,
     tracer,
-    await keyPair(client_ephemeral),
+    { e: await keyPair(client_ephemeral) },
   );
   return { clientEnd, serverEnd, client, accepting, sent };
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Engine } from "./aes_gcm.ts";
 import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
@@ -41,6 +42,8 @@ export interface ChannelOptions {
   idleTimeout?: number;
   /** Cancels the handshake, and closes the transport. */
   signal?: AbortSignal;
+  /** What encrypts the channel. @default WebCrypto */
+  engine?: Engine;
   /**
    * Gets each frame, plaintext included: to learn, not to log. If it throws, the
    * channel goes on, and `globalThis` gets an `error` event where the runtime
@@ -65,6 +68,14 @@ export interface ClientOptions extends ChannelOptions {
    * @default {false}
    */
   standby?: boolean;
+  /**
+   * Leaves it to the server to begin the stream: the channel serves what the
+   * server's side calls. {@linkcode Channel.opened} resolves when it does. A
+   * server that wants no such offer gives the channel up with `service`.
+   *
+   * @default {false}
+   */
+  offer?: boolean;
 }
 
 /**
@@ -123,7 +134,13 @@ export async function initiateChannel(
     "client",
     // An unknown identity, too, must close the transport.
     async (tracer) =>
-      await initiate(transport, pskOf(identity, psk), identity, tracer),
+      await initiate(
+        transport,
+        pskOf(identity, psk),
+        identity,
+        tracer,
+        engineOf(options),
+      ),
     signal,
   );
 }
@@ -158,6 +175,7 @@ export async function acceptChannel(
   );
   const { signal } = options;
   const close = () => channel.abort(signal?.reason);
+  channel.offered.then(() => channel.abort(offered(channel)), () => {});
   await orClose({ close }, signal, () => channel.opened);
   return channel;
 }
@@ -170,34 +188,54 @@ export async function respondChannel(
   transport: Transport,
   options: ChannelOptions & { remoteAddr?: Addr },
   signal?: AbortSignal,
-): Promise<Channel> {
+): Promise<SessionChannel> {
   return await shakeHands(
     transport,
     options,
     "server",
-    async (tracer) => await respond(transport, takePsks(options.psk), tracer),
+    async (tracer) =>
+      await respond(
+        transport,
+        takePsks(options.psk),
+        tracer,
+        engineOf(options),
+      ),
     signal,
   );
 }
 
 async function shakeHands(
   transport: Transport,
-  options: ChannelOptions & { remoteAddr?: Addr; standby?: boolean },
+  options:
+    & ChannelOptions
+    & Pick<ClientOptions, "standby" | "offer">
+    & { remoteAddr?: Addr },
   role: Role,
   handshake: (tracer: Tracer) => Promise<HandshakeResult>,
   signal?: AbortSignal,
-): Promise<Channel> {
+): Promise<SessionChannel> {
   return await orClose(transport, signal, async () => {
     const result = await handshake(new Tracer(options.trace));
-    const { idleTimeout, standby = false } = options;
+    const { idleTimeout, standby = false, offer = false } = options;
     const session = new Session(transport, result, role, idleTimeout);
     // What the caller writes first, before that, begins it all in one write.
     if (role === "client") {
-      nextTurn().then(() => standby ? session.prove() : session.open())
-        .catch(() => {});
+      nextTurn().then(() => {
+        if (offer) session.offer();
+        else if (standby) session.prove();
+        else session.open();
+      }).catch(() => {});
     }
-    return new Channel({ ...addrsOf(transport), ...options }, session, result);
+    return new SessionChannel(
+      { ...addrsOf(transport), ...options },
+      session,
+      result,
+    );
   });
+}
+
+function engineOf({ engine }: ChannelOptions) {
+  return engine ? { engine } : {};
 }
 
 function addrsOf({ remoteAddr, localAddr }: Transport) {
@@ -224,7 +262,7 @@ const CHUNK_LENGTH = 65_536;
  * `timeout` or `aborted`, or whatever {@linkcode Channel.abort} was given. Every
  * caller gets the first failure.
  */
-export class Channel implements Transport, AsyncDisposable {
+export interface Channel extends Transport, AsyncDisposable {
   /** Whose key the two sides share, and the service: `alice`, `alice@db`. */
   readonly identity: string;
 
@@ -237,32 +275,137 @@ export class Channel implements Transport, AsyncDisposable {
    */
   readonly handshakeHash: Uint8Array;
 
-  /** The peer's address, if the transport has one. */
-  declare readonly remoteAddr: Addr;
-
-  /** This side's address, if the transport has one. */
-  declare readonly localAddr: Addr;
-
   /**
    * Resolves when both directions have ended and the connection is closed.
    * Rejects with what ended the channel otherwise.
    */
   readonly closed: Promise<void>;
 
-  /** Resolves when the stream has begun. @ignore */
+  /**
+   * Resolves when the stream has begun. Rejects with what ended the channel
+   * before.
+   */
   readonly opened: Promise<void>;
 
   /**
-   * Client: resolves when the server has taken the proof. Rejects with what ended
-   * the channel before. @ignore
+   * Client: resolves when the server has taken the proof. Until then it may still
+   * refuse, for example because it lacks the service. Rejects with what ended the
+   * channel before.
    */
   readonly confirmed: Promise<void>;
+
+  /** How many bytes of data this side has sent, queued ones included. */
+  readonly bytesSent: number;
+
+  /** How many bytes of data have been received and read. */
+  readonly bytesReceived: number;
+
+  /** How long the peer has been silent, in milliseconds. */
+  readonly silence: number;
+
+  /**
+   * Pings the peer. Resolves when it has said something since.
+   *
+   * @throws {ChannelError} If the channel fails before.
+   */
+  probe(): Promise<void>;
+
+  /**
+   * Begins the stream of a channel made with `standby`. Writing begins it too.
+   * Does nothing if the stream has begun, or is the peer's to begin.
+   *
+   * @throws {ChannelError} If the channel has failed meanwhile.
+   */
+  open(): Promise<void>;
+
+  /**
+   * Reads up to `p.length` bytes into `p`. The sizes of reads and writes carry
+   * no meaning. A slow reader slows the peer down: at most 8 frames, 512 KiB,
+   * are held.
+   *
+   * @returns The number of bytes, or null once the peer has ended its direction.
+   * @throws {ChannelError} If the channel fails.
+   * @throws {TypeError} If another read is under way.
+   */
+  read(p: Uint8Array): Promise<number | null>;
+
+  /**
+   * Writes all of `p`, any `BufferSource`. It resolves when all bytes are
+   * queued, about 600 KiB at most; then the caller may use `p` again.
+   *
+   * @returns The length of `p`, in bytes.
+   * @throws {ChannelError} If the channel fails.
+   * @throws {TypeError} After `closeWrite()`, or if `p` is not a `BufferSource`,
+   * which also fails the channel.
+   */
+  write(p: ArrayBufferLike | ArrayBufferView): Promise<number>;
+
+  /**
+   * Tells the peer that there is no more. It resolves when everything is
+   * written. The other direction may go on.
+   *
+   * @throws {ChannelError} If the channel fails.
+   * @throws {TypeError} If it has been called before.
+   */
+  closeWrite(): Promise<void>;
+
+  /**
+   * Closes both directions. If both have ended, nothing is lost. Otherwise the
+   * channel is given up, with an error of code `aborted` on both sides.
+   */
+  close(): void;
+
+  /**
+   * Gives the channel up without an end. Both directions fail at once. The peer
+   * is told the code if the reason is a {@linkcode ChannelError} of code
+   * `service`, `backend`, `limit`, `revoked`, `stopping` or `timeout`, and
+   * `aborted` otherwise; `closed` rejects once that is written, or after a second.
+   * Does nothing if the channel is closed.
+   *
+   * @param reason The error for both directions, as with
+   * `AbortController.abort()`; by default a {@linkcode ChannelError} `aborted`.
+   */
+  abort(reason?: unknown): void;
+
+  /**
+   * What the peer sends, as a byte stream over {@linkcode Channel.read}. It
+   * reads on demand. A reader with its own buffer (`getReader({ mode: "byob"
+   * })`) leaves nothing for the garbage collector. Cancelling the stream aborts
+   * the channel.
+   */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+
+  /**
+   * What goes to the peer, over {@linkcode Channel.write}: any `BufferSource`.
+   * `close()` ends this direction; aborting the stream aborts the channel.
+   */
+  readonly writable: WritableStream<ArrayBufferLike | ArrayBufferView>;
+
+  /**
+   * Waits for the channel to close if both sides have ended it, and aborts it
+   * otherwise. So leaving a block early never looks like a clean end.
+   */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** {@linkcode Channel}, over a session. */
+export class SessionChannel implements Channel {
+  readonly identity: string;
+  readonly service: string | undefined;
+  readonly handshakeHash: Uint8Array;
+  declare readonly remoteAddr?: Addr;
+  declare readonly localAddr?: Addr;
+  readonly closed: Promise<void>;
+  readonly opened: Promise<void>;
+  readonly confirmed: Promise<void>;
+
+  /** Server: resolves when the client has offered the channel to be called. */
+  readonly offered: Promise<void>;
 
   readonly #session: Session;
   #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
   #writable: WritableStream<ArrayBufferLike | ArrayBufferView> | undefined;
 
-  /** For {@linkcode connectChannel} and {@linkcode acceptChannel}. @ignore */
   constructor(
     { remoteAddr, localAddr }: Pick<Transport, "remoteAddr" | "localAddr">,
     session: Session,
@@ -277,61 +420,34 @@ export class Channel implements Transport, AsyncDisposable {
     this.closed = session.closed;
     this.opened = session.opened;
     this.confirmed = session.confirmed;
+    this.offered = session.offered;
   }
 
-  /** How many bytes of data this side has sent, queued ones included. */
   get bytesSent(): number {
     return this.#session.bytesSent;
   }
 
-  /** How many bytes of data have been received and read. */
   get bytesReceived(): number {
     return this.#session.bytesReceived;
   }
 
-  /** How long the peer has been silent, in milliseconds. @ignore */
   get silence(): number {
     return this.#session.silence;
   }
 
-  /** Pings the peer; resolves when it has said something since. @ignore */
   probe(): Promise<void> {
     return this.#session.probe();
   }
 
-  /**
-   * Begins the stream of a channel made with `standby`. Writing begins it too.
-   * Once the stream has begun, this does nothing.
-   *
-   * @throws {ChannelError} If the channel has failed meanwhile.
-   */
   // deno-lint-ignore require-await -- What it throws, it rejects with.
   async open(): Promise<void> {
     this.#session.open();
   }
 
-  /**
-   * Reads up to `p.length` bytes into `p`. The sizes of reads and writes carry
-   * no meaning. A slow reader slows the peer down: at most 8 frames, 512 KiB,
-   * are held.
-   *
-   * @returns The number of bytes, or null once the peer has ended its direction.
-   * @throws {ChannelError} If the channel fails.
-   * @throws {TypeError} If another read is under way.
-   */
   read(p: Uint8Array): Promise<number | null> {
     return this.#session.read(p);
   }
 
-  /**
-   * Writes all of `p`, any `BufferSource`. It resolves when all bytes are
-   * queued, about 600 KiB at most; then the caller may use `p` again.
-   *
-   * @returns The length of `p`, in bytes.
-   * @throws {ChannelError} If the channel fails.
-   * @throws {TypeError} After `closeWrite()`, or if `p` is not a `BufferSource`,
-   * which also fails the channel.
-   */
   write(p: ArrayBufferLike | ArrayBufferView): Promise<number> {
     let bytes: Uint8Array;
     try {
@@ -343,45 +459,18 @@ export class Channel implements Transport, AsyncDisposable {
     return this.#session.write(bytes);
   }
 
-  /**
-   * Tells the peer that there is no more. It resolves when everything is
-   * written. The other direction may go on.
-   *
-   * @throws {ChannelError} If the channel fails.
-   * @throws {TypeError} If it has been called before.
-   */
   closeWrite(): Promise<void> {
     return this.#session.closeWrite();
   }
 
-  /**
-   * Closes both directions. If both have ended, nothing is lost. Otherwise the
-   * channel is cut, with an error of code `aborted` on this side.
-   */
   close(): void {
     this.#session.close();
   }
 
-  /**
-   * Gives the channel up without an end. Both directions fail at once. The peer
-   * is told the code if the reason is a {@linkcode ChannelError} of code
-   * `service`, `backend`, `limit`, `revoked`, `stopping` or `timeout`, and
-   * `aborted` otherwise; `closed` rejects once that is written, or after a second.
-   * Does nothing if the channel is closed.
-   *
-   * @param reason The error for both directions, as with
-   * `AbortController.abort()`; by default a {@linkcode ChannelError} `aborted`.
-   */
   abort(reason: unknown = aborted("The channel was aborted")): void {
     this.#session.abort(reason);
   }
 
-  /**
-   * What the peer sends, as a byte stream over {@linkcode Channel.read}. It
-   * reads on demand. A reader with its own buffer (`getReader({ mode: "byob"
-   * })`) leaves nothing for the garbage collector. Cancelling the stream aborts
-   * the channel.
-   */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= new ReadableStream({
       type: "bytes",
@@ -403,10 +492,6 @@ export class Channel implements Transport, AsyncDisposable {
     }, { highWaterMark: 0 });
   }
 
-  /**
-   * What goes to the peer, over {@linkcode Channel.write}: any `BufferSource`.
-   * `close()` ends this direction; aborting the stream aborts the channel.
-   */
   get writable(): WritableStream<ArrayBufferLike | ArrayBufferView> {
     return this.#writable ??= new WritableStream({
       start: (controller) => {
@@ -421,14 +506,16 @@ export class Channel implements Transport, AsyncDisposable {
     });
   }
 
-  /**
-   * Waits for the channel to close if both sides have ended it, and aborts it
-   * otherwise. So leaving a block early never looks like a clean end.
-   */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#session.haveBothEnded) this.abort();
     await this.closed.catch(() => {});
   }
+}
+
+/** Why a server that wants no offers gives one up. */
+export function offered({ identity }: Channel): ChannelError {
+  const message = `${identity} offers a service that nobody here may call`;
+  return new ChannelError("service", message);
 }
 
 function aborted(message: string, cause?: unknown): ChannelError {

@@ -13,12 +13,10 @@ export const HEADER_LENGTH = 2;
 /** Length of the longest frame, without its header, in bytes. */
 export const MAX_FRAME_LENGTH = 65_535;
 
-/** Puts a payload behind its length into a buffer; returns where it ends. */
-export function putFrame(payload: Bytes, into: Bytes, offset: number): number {
-  into[offset] = payload.length >> 8;
-  into[offset + 1] = payload.length;
-  into.set(payload, offset + HEADER_LENGTH);
-  return offset + HEADER_LENGTH + payload.length;
+/** Writes a frame's length to where the frame begins in a buffer. */
+export function putLength(length: number, into: Bytes, offset: number): void {
+  into[offset] = length >> 8;
+  into[offset + 1] = length;
 }
 
 /** Each payload behind its length, all in one buffer for one write. */
@@ -26,7 +24,11 @@ export function encodeFrames(payloads: Bytes[]): Bytes {
   const length = payloads.reduce((sum, p) => sum + HEADER_LENGTH + p.length, 0);
   const bytes = new Uint8Array(length);
   let offset = 0;
-  for (const payload of payloads) offset = putFrame(payload, bytes, offset);
+  for (const payload of payloads) {
+    putLength(payload.length, bytes, offset);
+    bytes.set(payload, offset + HEADER_LENGTH);
+    offset += HEADER_LENGTH + payload.length;
+  }
   return bytes;
 }
 
@@ -48,6 +50,7 @@ export class FrameReader {
   #start = 0;
   #end = 0;
   #lastCount = 0;
+  #held = 0;
   /** How many bytes the next frame takes, as far as that is known. */
   #wanted = HEADER_LENGTH;
 
@@ -97,6 +100,19 @@ export class FrameReader {
     return this.#buffer.subarray(start, this.#start);
   }
 
+  /**
+   * Keeps what {@linkcode take} gave, and all before it, where it is until
+   * {@linkcode release}. What is held is not to be changed by others.
+   */
+  hold(): void {
+    this.#held++;
+  }
+
+  /** Takes one {@linkcode hold} back. */
+  release(): void {
+    this.#held--;
+  }
+
   /** What has been read and was no frame yet; valid until the next call. */
   get unread(): Bytes {
     return this.#buffer.subarray(this.#start, this.#end);
@@ -114,9 +130,14 @@ export class FrameReader {
     return true;
   }
 
-  /** Makes room for this many bytes from `#start` on, and for one more read. */
+  /**
+   * Makes room for this many bytes from `#start` on, and for one more read. While
+   * something is held, what has been read stays where it is, and only the rest of
+   * a frame moves to another buffer.
+   */
   #makeRoom(length: number): void {
-    if (this.#start === this.#end) {
+    const isHeld = this.#held > 0;
+    if (this.#start === this.#end && !isHeld) {
       this.#start = this.#end = 0;
       const isBusy = Math.max(this.#lastCount, length) > IDLE_BUFFER;
       if (!isBusy && this.#buffer.length > IDLE_BUFFER) {
@@ -126,7 +147,7 @@ export class FrameReader {
     const { length: size } = this.#buffer;
     const isFull = this.#end === size;
     if (!isFull && this.#start + length <= size) return;
-    if (this.#start > 0 && length <= size) {
+    if (this.#start > 0 && length <= size && !isHeld) {
       this.#buffer.copyWithin(0, this.#start, this.#end);
     } else {
       const left = this.#buffer.subarray(this.#start, this.#end);

@@ -28,6 +28,7 @@ import {
 } from "./message.ts";
 import {
   HANDSHAKE_MESSAGE_LENGTH,
+  type HandshakeOptions,
   HandshakeState,
   PSK_LENGTH,
 } from "./noise.ts";
@@ -48,6 +49,9 @@ const HELLO = "innerlock/1 ";
  * was silent.
  */
 export class UnansweredError extends ChannelError {}
+
+/** What encrypts, and for tests the ephemeral keys. */
+export type EngineOptions = Pick<HandshakeOptions, "engine" | "e">;
 
 /** What a handshake leaves behind. */
 export interface HandshakeResult {
@@ -76,13 +80,13 @@ export async function initiate(
   psk: Bytes,
   identity: string,
   tracer: Tracer,
-  e?: CryptoKeyPair,
+  options: EngineOptions = {},
 ): Promise<HandshakeResult> {
   const hello = new TextEncoder().encode(HELLO + identity);
   const handshake = await HandshakeState.initialize({
     prologue: hello,
     psk,
-    ...(e && { e }),
+    ...options,
   });
   const message1 = await handshake.writeMessage1();
   tracer.hello("sent", hello);
@@ -160,7 +164,7 @@ export async function respond(
   transport: Transport,
   psks: TakenPsks,
   tracer: Tracer,
-  e?: CryptoKeyPair,
+  options: EngineOptions = {},
 ): Promise<HandshakeResult> {
   const frames = new FrameReader(transport);
   const hello = (await nextFrame(
@@ -181,7 +185,7 @@ export async function respond(
   const handshake = await HandshakeState.initialize({
     prologue: hello,
     psk,
-    ...(e && { e }),
+    ...options,
   });
   let message2: Bytes;
   try {

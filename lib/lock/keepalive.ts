@@ -68,18 +68,6 @@ export class Keepalive {
     return this.#clock.now() - this.#lastHeard;
   }
 
-  /** Pings the peer now, and gives it this long to answer, in milliseconds. */
-  ask(time: number): void {
-    if (this.#interval === 0) return;
-    this.#ping();
-    this.#isPinged = true;
-    this.#clock.clear(this.#timer);
-    this.#timer = this.#clock.after(time, () => {
-      if (this.#isPinged && !this.#isDeaf) this.#giveUp(this.silence);
-      else this.#check();
-    });
-  }
-
   /** This side does not read until it is {@linkcode hearing} again. */
   deaf(): void {
     this.#isDeaf = true;

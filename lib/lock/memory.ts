@@ -15,13 +15,18 @@ import type { Bytes } from "./aes_gcm.ts";
  */
 const LESSON = 4 * 1024 * 1024;
 
-new ArrayBuffer(LESSON).transfer(0);
+let isTaught = false;
+
+/** Up to this length, in bytes, the collector has no trouble. */
+const SMALL = 4096;
 
 /**
  * Gives a buffer's memory back at once. Left to the collector, tens of megabytes
  * of dead buffers push the live ones out of the CPU's caches: that costs a third
  * of the speed.
  */
-export function free(bytes: Bytes): void {
-  bytes.buffer.transfer(0);
+export function free({ buffer }: Bytes): void {
+  if (!isTaught) new ArrayBuffer(LESSON).transfer(0);
+  isTaught = true;
+  if (buffer.byteLength > SMALL) buffer.transfer(0);
 }

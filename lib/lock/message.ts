@@ -62,17 +62,28 @@ export function messageType(plaintext: Bytes): Type {
   throw new ChannelError("protocol", "The peer sent a malformed message");
 }
 
-/** Seals and opens one direction's messages, in order. */
+/** Seals or opens one direction's messages, in order. */
 export interface Seal {
-  /** Seals a plaintext; the buffer may be used again when this returns. */
-  seal(plaintext: Bytes): Bytes | Promise<Bytes>;
   /**
-   * Opens a frame; the buffer may be used again when this returns.
+   * Whether every call gives its result at once. If not, several messages are
+   * worth sealing side by side.
+   */
+  readonly isSynchronous: boolean;
+  /**
+   * Seals in place: a plaintext, and room for the tag. If it returns a promise, the
+   * bytes are not the caller's until that resolves.
+   */
+  seal(bytes: Bytes): void | Promise<void>;
+  /**
+   * Opens a frame. The plaintext stands in the frame's place, or in a buffer of
+   * its own. If it returns a promise, the caller may use the frame's bytes again.
    *
    * @throws {ChannelError} `protocol` if it is not authentic. A promise rejects
    * with it.
    */
   open(frame: Bytes): Bytes | Promise<Bytes>;
+  /** Lets the key go. */
+  close(): void;
 }
 
 /** A direction's cipher state, whose key is replaced when its time has come. */
@@ -84,11 +95,16 @@ export class MessageSeal implements Seal {
     this.#cipher = cipher;
   }
 
+  /** {@linkcode Seal.isSynchronous}. */
+  get isSynchronous(): boolean {
+    return this.#cipher.isSynchronous;
+  }
+
   /** {@linkcode Seal.seal}. */
-  seal(plaintext: Bytes): Bytes | Promise<Bytes> {
-    const frame = this.#cipher.encryptWithAd(EMPTY, plaintext);
+  seal(bytes: Bytes): void | Promise<void> {
+    const sealing = this.#cipher.encryptWithAd(EMPTY, bytes);
     this.#rekeyIfDue();
-    return frame;
+    return sealing;
   }
 
   /** {@linkcode Seal.open}. */
@@ -102,6 +118,11 @@ export class MessageSeal implements Seal {
     } catch (cause) {
       return notAuthentic(cause);
     }
+  }
+
+  /** {@linkcode Seal.close}. */
+  close(): void {
+    this.#cipher.close();
   }
 
   #rekeyIfDue(): void {

@@ -5,23 +5,27 @@
  * @module
  */
 
-import * as aesGcm from "./aes_gcm.ts";
-import type { Bytes } from "./aes_gcm.ts";
-import { nodeCrypto, plain } from "./runtime.ts";
+import {
+  type Aead,
+  type Bytes,
+  type Engine,
+  KEY_LENGTH,
+  NONCE_LENGTH,
+  TAG_LENGTH,
+  webCrypto,
+} from "./aes_gcm.ts";
+import { hkdf, sha256 } from "./hash.ts";
 
 const PROTOCOL_NAME = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
 /** Length of a Diffie-Hellman public key, in bytes. */
 const DHLEN = 32;
 
-/** Length of a hash, in bytes. */
-const HASHLEN = 32;
-
 /** Length of a pre-shared key, in bytes. */
 export const PSK_LENGTH = 32;
 
 /** Length of either handshake message with an empty payload, in bytes. */
-export const HANDSHAKE_MESSAGE_LENGTH = DHLEN + aesGcm.TAG_LENGTH;
+export const HANDSHAKE_MESSAGE_LENGTH = DHLEN + TAG_LENGTH;
 
 /** The empty byte string. */
 export const EMPTY: Bytes = new Uint8Array(0);
@@ -31,21 +35,33 @@ const MAX_NONCE = 2n ** 64n - 1n;
 
 /** A cipher key and its nonce counter (section 5.1). */
 export class CipherState {
-  #k: CryptoKey | Promise<CryptoKey>;
+  readonly #engine: Engine;
+  #k: Aead;
   #n: bigint;
 
-  private constructor(k: CryptoKey, n: bigint) {
+  private constructor(engine: Engine, k: Aead, n: bigint) {
+    this.#engine = engine;
     this.#k = k;
     this.#n = n;
   }
 
   /**
-   * `InitializeKey(k)`: takes 32 raw bytes, which the caller then forgets.
+   * `InitializeKey(k)`: takes 32 raw bytes, and overwrites them.
    *
+   * @param engine What encrypts.
    * @param n Where the counter begins: another number is for tests only.
    */
-  static async initializeKey(k: Bytes, n = 0n): Promise<CipherState> {
-    return new CipherState(await aesGcm.importKey(k), n);
+  static initializeKey(
+    k: Bytes,
+    engine: Engine = webCrypto,
+    n = 0n,
+  ): CipherState {
+    return new CipherState(engine, engine.createAead(k), n);
+  }
+
+  /** Whether every call gives its result at once. */
+  get isSynchronous(): boolean {
+    return this.#engine.isSynchronous;
   }
 
   /** How many messages have been encrypted or decrypted: the next nonce. */
@@ -54,47 +70,42 @@ export class CipherState {
   }
 
   /**
-   * `EncryptWithAd(ad, plaintext)`. The nonce is taken before this returns, so
-   * calls that overlap never share one.
+   * `EncryptWithAd(ad, plaintext)`, in place: {@linkcode Aead.seal}. The nonce is
+   * taken before this returns, so calls that overlap never share one.
    */
-  encryptWithAd(ad: Bytes, plaintext: Bytes): Bytes | Promise<Bytes> {
-    return this.#use(aesGcm.encrypt, ad, plaintext);
+  encryptWithAd(ad: Bytes, bytes: Bytes): void | Promise<void> {
+    return this.#k.seal(this.#nextNonce(), ad, bytes);
   }
 
   /**
-   * `DecryptWithAd(ad, ciphertext)`. The nonce is taken before this returns, so
-   * calls may overlap if they are made in order. Unlike in the specification
-   * the counter has moved on after a failure: a channel ends at its first one.
+   * `DecryptWithAd(ad, ciphertext)`: {@linkcode Aead.open}. The nonce is taken
+   * before this returns, so calls may overlap if they are made in order. Unlike in
+   * the specification the counter has moved on after a failure: a channel ends at
+   * its first one.
    *
    * @throws {Error} If the ciphertext is not authentic. A promise rejects with it.
    */
   decryptWithAd(ad: Bytes, ciphertext: Bytes): Bytes | Promise<Bytes> {
-    return this.#use(aesGcm.decrypt, ad, ciphertext);
+    return this.#k.open(this.#nextNonce(), ad, ciphertext);
   }
 
   /**
-   * `Rekey()`: the key becomes `REKEY(k)`, the counter goes on. Messages that
-   * follow wait for the new key by themselves.
+   * `Rekey()`: the key becomes `REKEY(k)` (section 4.2), the counter goes on.
+   * Messages that follow wait for the new key by themselves.
    */
   rekey(): void {
-    const next = rekeyed(this.#k);
-    this.#k = next;
-    next.then((k) => {
-      if (this.#k === next) this.#k = k;
-    }, () => {});
+    const old = this.#k;
+    const block = new Uint8Array(KEY_LENGTH + TAG_LENGTH);
+    const sealing = old.seal(nonce(MAX_NONCE), EMPTY, block);
+    const key = () => block.subarray(0, KEY_LENGTH);
+    this.#k = this.#engine.createAead(sealing ? sealing.then(key) : key());
+    if (sealing) sealing.finally(() => old.close()).catch(() => {});
+    else old.close();
   }
 
-  #use(
-    crypt: typeof aesGcm.encrypt,
-    ad: Bytes,
-    text: Bytes,
-  ): Bytes | Promise<Bytes> {
-    const k = this.#k;
-    const n = this.#nextNonce();
-    if (!(k instanceof Promise)) return crypt(k, n, ad, text);
-    // The caller may use its buffer again at once, here too.
-    const copy = text.slice();
-    return k.then((k) => crypt(k, n, ad, copy));
+  /** Lets the key go: nothing more is encrypted or decrypted. */
+  close(): void {
+    this.#k.close();
   }
 
   #nextNonce(): Bytes {
@@ -105,16 +116,9 @@ export class CipherState {
   }
 }
 
-/** `REKEY(k)` (section 4.2). */
-async function rekeyed(k: CryptoKey | Promise<CryptoKey>): Promise<CryptoKey> {
-  const zeros = new Uint8Array(aesGcm.KEY_LENGTH);
-  const block = await aesGcm.encrypt(await k, nonce(MAX_NONCE), EMPTY, zeros);
-  return await aesGcm.importKey(block.slice(0, aesGcm.KEY_LENGTH));
-}
-
 /** 4 zero bytes ‖ u64 big-endian (section 12.4). */
 function nonce(n: bigint): Bytes {
-  const bytes = new Uint8Array(aesGcm.NONCE_LENGTH);
+  const bytes = new Uint8Array(NONCE_LENGTH);
   new DataView(bytes.buffer).setBigUint64(4, n);
   return bytes;
 }
@@ -125,18 +129,20 @@ function nonce(n: bigint): Bytes {
  * below encrypts a second one, and half of them encrypt none.
  */
 class SymmetricState {
+  readonly #engine: Engine;
   #ck: Bytes;
   #h: Bytes;
   #k: Bytes | undefined;
 
-  private constructor(h: Bytes) {
-    this.#ck = h;
+  private constructor(engine: Engine, h: Bytes) {
+    this.#engine = engine;
+    this.#ck = h.slice();
     this.#h = h;
   }
 
   /** `InitializeSymmetric(protocol_name)`: the name is just HASHLEN long. */
-  static initializeSymmetric(): SymmetricState {
-    return new SymmetricState(new TextEncoder().encode(PROTOCOL_NAME));
+  static initializeSymmetric(engine: Engine): SymmetricState {
+    return new SymmetricState(engine, new TextEncoder().encode(PROTOCOL_NAME));
   }
 
   /** `GetHandshakeHash()`. */
@@ -150,44 +156,60 @@ class SymmetricState {
 
   async mixKey(inputKeyMaterial: Bytes): Promise<void> {
     const [ck, tempK] = await hkdf(this.#ck, inputKeyMaterial, 2);
-    this.#ck = ck;
-    this.#k = tempK;
+    this.#replace(ck!, tempK!);
   }
 
   async mixKeyAndHash(inputKeyMaterial: Bytes): Promise<void> {
     const [ck, tempH, tempK] = await hkdf(this.#ck, inputKeyMaterial, 3);
-    this.#ck = ck;
-    await this.mixHash(tempH);
-    this.#k = tempK;
+    await this.mixHash(tempH!);
+    this.#replace(ck!, tempK!);
   }
 
   async encryptAndHash(plaintext: Bytes): Promise<Bytes> {
-    const cipher = await this.#takeCipher();
-    const ciphertext = await cipher.encryptWithAd(this.#h, plaintext);
-    await this.mixHash(ciphertext);
-    return ciphertext;
+    const bytes = new Uint8Array(plaintext.length + TAG_LENGTH);
+    bytes.set(plaintext);
+    const cipher = this.#takeCipher();
+    await cipher.encryptWithAd(this.#h, bytes);
+    cipher.close();
+    await this.mixHash(bytes);
+    return bytes;
   }
 
   async decryptAndHash(ciphertext: Bytes): Promise<Bytes> {
-    const cipher = await this.#takeCipher();
-    const plaintext = await cipher.decryptWithAd(this.#h, ciphertext);
-    await this.mixHash(ciphertext);
-    return plaintext;
+    // It may be decrypted where it stands.
+    const copy = ciphertext.slice();
+    const cipher = this.#takeCipher();
+    try {
+      const plaintext = await cipher.decryptWithAd(this.#h, ciphertext);
+      await this.mixHash(copy);
+      return plaintext;
+    } finally {
+      cipher.close();
+    }
+  }
+
+  /** Nothing that is replaced stays in memory. */
+  #replace(ck: Bytes, k: Bytes): void {
+    this.#ck.fill(0);
+    this.#k?.fill(0);
+    this.#ck = ck;
+    this.#k = k;
   }
 
   // In a psk0 pattern there is a key before the first payload, always.
-  #takeCipher(): Promise<CipherState> {
+  #takeCipher(): CipherState {
     const k = this.#k!;
     this.#k = undefined;
-    return CipherState.initializeKey(k);
+    return CipherState.initializeKey(k, this.#engine);
   }
 
   async split(): Promise<[CipherState, CipherState]> {
     const [tempK1, tempK2] = await hkdf(this.#ck, EMPTY, 2);
-    return await Promise.all([
-      CipherState.initializeKey(tempK1),
-      CipherState.initializeKey(tempK2),
-    ]);
+    this.#ck.fill(0);
+    return [
+      CipherState.initializeKey(tempK1!, this.#engine),
+      CipherState.initializeKey(tempK2!, this.#engine),
+    ];
   }
 }
 
@@ -197,6 +219,8 @@ export interface HandshakeOptions {
   prologue: Bytes;
   /** The pre-shared key, 32 bytes. */
   psk: Bytes;
+  /** What encrypts. @default {webCrypto} */
+  engine?: Engine;
   /** A fixed ephemeral key pair, for test vectors only; drawn by default. */
   e?: CryptoKeyPair;
 }
@@ -235,7 +259,8 @@ export class HandshakeState {
 
   /** `Initialize(handshake_pattern, initiator, prologue, …)`. */
   static async initialize(options: HandshakeOptions): Promise<HandshakeState> {
-    const symmetric = SymmetricState.initializeSymmetric();
+    const { engine = webCrypto, psk } = options;
+    const symmetric = SymmetricState.initializeSymmetric(engine);
     const e = options.e ?? await crypto.subtle.generateKey(
       "X25519",
       false,
@@ -245,7 +270,6 @@ export class HandshakeState {
       crypto.subtle.exportKey("raw", e.publicKey),
       symmetric.mixHash(options.prologue),
     ]);
-    const { psk } = options;
     return new HandshakeState(symmetric, psk, e, new Uint8Array(ePublic));
   }
 
@@ -313,50 +337,10 @@ export class HandshakeState {
       ),
       this.#mixE(e),
     ]);
-    await this.#symmetric.mixKey(new Uint8Array(ee));
+    const secret = new Uint8Array(ee);
+    await this.#symmetric.mixKey(secret);
+    secret.fill(0);
   }
-}
-
-/**
- * `HKDF(chaining_key, input_key_material, num_outputs)` (section 4.3): that of
- * RFC 5869 with the chaining key as salt and an empty info.
- */
-async function hkdf(ck: Bytes, ikm: Bytes, outputs: 2): Promise<[Bytes, Bytes]>;
-async function hkdf(
-  ck: Bytes,
-  ikm: Bytes,
-  outputs: 3,
-): Promise<[Bytes, Bytes, Bytes]>;
-async function hkdf(ck: Bytes, ikm: Bytes, outputs: number): Promise<Bytes[]> {
-  const length = outputs * HASHLEN;
-  const bits = nodeCrypto
-    ? nodeCrypto.hkdfSync("sha256", ikm, ck, EMPTY, length)
-    : await hkdfBits(ck, ikm, length);
-  return Array.from(
-    { length: outputs },
-    (_, i) => new Uint8Array(bits.slice(i * HASHLEN, (i + 1) * HASHLEN)),
-  );
-}
-
-async function hkdfBits(
-  salt: Bytes,
-  ikm: Bytes,
-  length: number,
-): Promise<ArrayBuffer> {
-  const key = await crypto.subtle.importKey("raw", ikm, "HKDF", false, [
-    "deriveBits",
-  ]);
-  return await crypto.subtle.deriveBits(
-    { name: "HKDF", hash: "SHA-256", salt, info: EMPTY },
-    key,
-    length * 8,
-  );
-}
-
-async function sha256(data: Bytes): Promise<Bytes> {
-  return nodeCrypto
-    ? plain(nodeCrypto.createHash("sha256").update(data).digest())
-    : new Uint8Array(await crypto.subtle.digest("SHA-256", data));
 }
 
 function concat(a: Bytes, b: Bytes): Bytes {

@@ -1,6 +1,17 @@
 /**
- * The receiving half of a session: frames are read in order, several are opened
- * at once, and what they say is delivered in order.
+ * The receiving half of a session.
+ *
+ * A frame's way, from the transport to whoever reads:
+ *
+ * 1. Its bytes are read into the frame reader's buffer. One read is under way at a
+ *    time. Reading stops while eight frames have not been dealt with, and after
+ *    each 64 KiB others have their turn.
+ * 2. It is opened, where it stands if the engine can. The nonce is taken here, in
+ *    order. An engine that is not synchronous opens up to eight side by side.
+ * 3. It is delivered, in order: data to whoever waits, or else it is kept; all
+ *    other messages to the session, which may pause this step.
+ * 4. Data is copied once, into the buffer of whoever reads. Then there is room for
+ *    another frame.
  *
  * @module
  */
@@ -8,7 +19,6 @@
 import { type Bytes, SHORT_LENGTH } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import type { FrameReader } from "./frame.ts";
-import { Turns } from "./turns.ts";
 import { free } from "./memory.ts";
 import {
   messageType,
@@ -17,16 +27,17 @@ import {
   Type,
   TYPE_LENGTH,
 } from "./message.ts";
-
-/** What a read costs that may have brought little: see {@linkcode Turns}. */
-const FILL_COST = 1024;
+import { Turns } from "./turns.ts";
 
 /** How many frames may be read ahead of the data that was taken. */
 const READ_AHEAD = 8;
 
+/** What a read costs that may have brought little: see {@linkcode Turns}. */
+const FILL_COST = 1024;
+
 /** Hears what is not data, in the order in which it came. */
 export interface Listener {
-  /** Another message. What it returns is awaited before the next. */
+  /** Another message. Until what it returns resolves, nothing is delivered. */
   control(type: Exclude<Type, 0>, plaintext: Bytes): void | Promise<void>;
   /** Data came. It throws if none may come now. */
   data(): void;
@@ -34,6 +45,13 @@ export interface Listener {
   deaf(): void;
   /** It is read again. */
   hearing(): void;
+}
+
+/** A message that has been read, perhaps opened, and not been dealt with. */
+interface Message {
+  plaintext: Bytes | undefined;
+  /** Whether the plaintext stands in the frame reader's buffer. */
+  isInPlace: boolean;
 }
 
 /** What waits for data. */
@@ -48,21 +66,21 @@ export class Receiver {
   readonly #frames: FrameReader;
   readonly #seal: Seal;
   readonly #listener: Listener;
-  /** What has been opened and not been taken, in order. */
-  readonly #bodies: Bytes[] = [];
-  #taken = 0;
-  /** How many frames have been read and not been dealt with. */
-  #ahead = 0;
   readonly #turns = new Turns();
-  #room: PromiseWithResolvers<void> | undefined;
-  /** Resolves when the frames so far have been delivered, if some are not. */
-  #delivered: Promise<void> | undefined;
+  readonly #over = Promise.withResolvers<void>();
+  /** What is being opened, or waits for what came before, in order. */
+  readonly #opening: Message[] = [];
+  /** Data that has been delivered and not been taken, in order. */
+  readonly #kept: Message[] = [];
+  #taken = 0;
+  /** Whether the listener has asked to wait. */
+  #isPaused = false;
+  /** Of reading, while it waits for some frames to be dealt with. */
+  #progress: PromiseWithResolvers<void> | undefined;
   #waiting: Waiting | undefined;
   #hasEnded = false;
   /** What the peer gave the session up with, if it did. */
   #last: { error: unknown } | undefined;
-  /** Why the connection broke, if it did. */
-  #cause: unknown;
   #stopped: { reason: unknown } | undefined;
 
   /** Reads from `frames` once it {@linkcode Receiver.run}s. */
@@ -91,7 +109,8 @@ export class Receiver {
         new TypeError("Cannot read: another read is under way"),
       );
     }
-    if (this.#bodies.length > 0) return Promise.resolve(this.#take(p));
+    const [first] = this.#kept;
+    if (first) return Promise.resolve(this.#takeKept(first, p));
     if (this.#hasEnded) return Promise.resolve(null);
     return new Promise((resolve, reject) => {
       this.#waiting = { p, resolve, reject };
@@ -107,80 +126,94 @@ export class Receiver {
   stop(reason: unknown): void {
     if (this.#stopped) return;
     this.#stopped = { reason };
-    this.#bodies.length = 0;
+    this.#opening.length = 0;
+    this.#kept.length = 0;
     this.#waiting?.reject(reason);
     this.#waiting = undefined;
-    this.#madeRoom();
+    this.#advance();
+    this.#over.resolve();
   }
 
   /**
    * Receives until the connection ends. Resolves if the peer had ended its
    * direction before, or this has been stopped.
    *
-   * @throws {ChannelError} `cut` if the peer had not, once all before has been
-   * taken; `protocol` if a frame does not open, is malformed or is out of order:
-   * at once, though data before it may not have been taken.
+   * @throws {ChannelError} `cut` if the peer had not, or what it gave the session
+   * up with, once all before has been taken; `protocol` if a frame does not open,
+   * is malformed or is out of order: at once, though data before it may not have
+   * been taken.
    */
   run(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#receive(reject).then(resolve, reject);
-    });
+    this.#receive().then(
+      () => this.#over.resolve(),
+      (error) => this.#over.reject(error),
+    );
+    return this.#over.promise;
   }
 
-  async #receive(fail: (error: unknown) => void): Promise<void> {
-    while (!this.#stopped && !this.#last) {
-      if (this.#ahead >= READ_AHEAD) await this.#whenRoom(READ_AHEAD);
+  get #isOver(): boolean {
+    return this.#stopped !== undefined || this.#last !== undefined;
+  }
+
+  /** How many frames have been read and not been dealt with. */
+  get #ahead(): number {
+    return this.#opening.length + this.#kept.length + (this.#isPaused ? 1 : 0);
+  }
+
+  async #receive(): Promise<void> {
+    let cause: unknown;
+    while (!this.#isOver) {
+      if (this.#ahead >= READ_AHEAD) await this.#whenAhead(READ_AHEAD - 1);
       const frame = this.#frames.take(MIN_MESSAGE_LENGTH);
-      if (!frame) {
-        try {
-          if (await this.#frames.fill()) {
-            const turn = this.#turns.spend(FILL_COST);
-            if (turn) await turn;
-            continue;
-          }
-        } catch (cause) {
-          // A connection that breaks is cut, as one that ends before its time.
-          this.#cause = cause;
-        }
-        break;
-      }
-      this.#ahead++;
-      const turn = this.#turns.spend(frame.length);
-      if (turn) await turn;
-      const plaintext = this.#seal.open(frame);
-      if (plaintext instanceof Promise || this.#delivered) {
-        const mine: Promise<void> = this.#deliverAfter(
-          this.#delivered,
-          plaintext,
-        ).finally(() => {
-          if (this.#delivered === mine) this.#delivered = undefined;
-        });
-        mine.catch(fail);
-        this.#delivered = mine;
+      if (frame) {
+        if (!this.#stopped) this.#open(frame);
       } else {
-        const waits = this.#deliver(plaintext);
-        if (waits) await waits;
+        try {
+          if (!await this.#frames.fill()) break;
+        } catch (error) {
+          // A connection that breaks is cut, as one that ends before its time.
+          cause = error;
+          break;
+        }
       }
+      const turn = this.#turns.spend(frame?.length ?? FILL_COST);
+      if (turn) await turn;
     }
-    await this.#delivered;
+    while (this.#opening.length > 0 || this.#isPaused) await this.#next();
     if (this.#stopped || (this.#hasEnded && !this.#last)) return;
-    await this.#whenRoom(1);
-    if (this.#last) throw this.#last.error;
-    throw new ChannelError("cut", "The peer cut the connection", {
-      cause: this.#cause,
-    });
+    await this.#whenAhead(0);
+    if (this.#stopped) return;
+    throw this.#last?.error ??
+      new ChannelError("cut", "The peer cut the connection", { cause });
   }
 
-  async #deliverAfter(
-    before: Promise<void> | undefined,
-    opening: Bytes | Promise<Bytes>,
-  ): Promise<void> {
-    const [plaintext] = await Promise.all([opening, before]);
-    await this.#deliver(plaintext);
+  /** Opens a frame, in its turn; it is delivered in its turn too. */
+  #open(frame: Bytes): void {
+    const opened = this.#seal.open(frame);
+    if (opened instanceof Promise) {
+      const message: Message = { plaintext: undefined, isInPlace: false };
+      this.#opening.push(message);
+      opened.then((plaintext) => {
+        message.plaintext = plaintext;
+        this.#deliverOpened();
+      }).catch((error) => this.#over.reject(error));
+      return;
+    }
+    const isInPlace = opened.buffer === frame.buffer;
+    if (isInPlace) this.#frames.hold();
+    this.#opening.push({ plaintext: opened, isInPlace });
+    this.#deliverOpened();
   }
 
-  #deliver(plaintext: Bytes): void | Promise<void> {
-    if (this.#stopped || this.#last) return;
+  #deliverOpened(): void {
+    while (this.#opening[0]?.plaintext && !this.#isPaused && !this.#isOver) {
+      this.#deliver(this.#opening.shift()!);
+    }
+    this.#advance();
+  }
+
+  #deliver(message: Message): void {
+    const plaintext = message.plaintext!;
     const type = messageType(plaintext);
     const isStream = type === Type.data || type === Type.end;
     if (isStream && this.#hasEnded) {
@@ -188,61 +221,64 @@ export class Receiver {
     }
     if (type === Type.data) {
       this.#listener.data();
-      this.#bodies.push(plaintext.subarray(TYPE_LENGTH));
-      return this.#serve();
+      message.plaintext = plaintext.subarray(TYPE_LENGTH);
+      this.#kept.push(message);
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      waiting?.resolve(this.#takeKept(message, waiting.p));
+      return;
     }
-    this.#leave();
     const waits = this.#listener.control(type, plaintext);
+    if (message.isInPlace) this.#frames.release();
     if (type === Type.end) {
       this.#hasEnded = true;
-      this.#serve();
+      this.#waiting?.resolve(null);
+      this.#waiting = undefined;
     }
-    return waits;
+    if (waits) this.#pause(waits);
   }
 
-  /** Gives whoever waits what there is. */
-  #serve(): void {
-    const waiting = this.#waiting;
-    if (!waiting) return;
-    this.#waiting = undefined;
-    waiting.resolve(this.#bodies.length > 0 ? this.#take(waiting.p) : null);
+  #pause(until: Promise<void>): void {
+    this.#isPaused = true;
+    until.then(() => {
+      this.#isPaused = false;
+      this.#deliverOpened();
+    }).catch((error) => this.#over.reject(error));
   }
 
-  #take(p: Uint8Array): number {
-    const body = this.#bodies[0]!;
+  /** Copies of the first message that was kept as much as fits. */
+  #takeKept(message: Message, p: Uint8Array): number {
+    const body = message.plaintext!;
     const count = Math.min(p.length, body.length);
     this.#taken += count;
     if (count < body.length) {
       p.set(body.subarray(0, count));
-      this.#bodies[0] = body.subarray(count);
+      message.plaintext = body.subarray(count);
       return count;
     }
     p.set(body);
-    this.#bodies.shift();
+    this.#kept.shift();
+    if (message.isInPlace) this.#frames.release();
     // What is longer came from WebCrypto, in a buffer of its own.
-    if (count > SHORT_LENGTH) free(body);
-    this.#leave();
+    else if (count > SHORT_LENGTH) free(body);
+    this.#advance();
     return count;
   }
 
-  /** One that was read has been dealt with. */
-  #leave(): void {
-    this.#ahead--;
-    this.#madeRoom();
-  }
-
-  /** Waits until fewer frames than that have been read and not taken. */
-  async #whenRoom(count: number): Promise<void> {
+  /** Waits until no more frames than that have been read and not taken. */
+  async #whenAhead(count: number): Promise<void> {
     this.#listener.deaf();
-    while (this.#ahead >= count && !this.#stopped) {
-      this.#room = Promise.withResolvers();
-      await this.#room.promise;
-    }
+    while (this.#ahead > count && !this.#stopped) await this.#next();
     if (!this.#stopped) this.#listener.hearing();
   }
 
-  #madeRoom(): void {
-    this.#room?.resolve();
-    this.#room = undefined;
+  #next(): Promise<void> {
+    this.#progress ??= Promise.withResolvers();
+    return this.#progress.promise;
+  }
+
+  #advance(): void {
+    this.#progress?.resolve();
+    this.#progress = undefined;
   }
 }

@@ -10,9 +10,19 @@
 
 /** What is used of `node:crypto`. */
 interface NodeCrypto {
-  KeyObject: { from(key: CryptoKey): KeyObject };
-  createCipheriv(algorithm: string, key: KeyObject, iv: Uint8Array): Cipher;
-  createDecipheriv(algorithm: string, key: KeyObject, iv: Uint8Array): Decipher;
+  createSecretKey(raw: Uint8Array): KeyObject;
+  createCipheriv(
+    algorithm: string,
+    key: KeyObject,
+    iv: Uint8Array,
+    options: { authTagLength: number },
+  ): Cipher;
+  createDecipheriv(
+    algorithm: string,
+    key: KeyObject,
+    iv: Uint8Array,
+    options: { authTagLength: number },
+  ): Decipher;
   createHash(algorithm: string): Hash;
   hkdfSync(
     digest: string,
@@ -23,7 +33,7 @@ interface NodeCrypto {
   ): ArrayBuffer;
 }
 
-/** A key of `node:crypto`: the same key as the `CryptoKey` it was made from. */
+/** A key of `node:crypto`, which holds its own copy of the raw bytes. */
 export type KeyObject = { readonly type: string };
 
 interface Cipher {
@@ -45,7 +55,6 @@ interface Hash {
 /** What is used of Node's `process`. */
 interface Process {
   getBuiltinModule?(name: string): unknown;
-  versions?: { deno?: string };
 }
 
 const { process } = globalThis as { process?: Process };
@@ -57,12 +66,6 @@ const { process } = globalThis as { process?: Process };
 export const nodeCrypto = process?.getBuiltinModule?.("node:crypto") as
   | NodeCrypto
   | undefined;
-
-/**
- * Whether a `CryptoKey` that cannot be exported may serve there too. Node and
- * Bun have deprecated that (DEP0204) and warn of it.
- */
-export const takesCryptoKeys = process?.versions?.deno !== undefined;
 
 /**
  * The bytes of a `Buffer`, not copied. A `Buffer` is a `Uint8Array`, but not one

@@ -1,40 +1,48 @@
 /**
- * The sending half of a session: messages are sealed in order, several at once,
- * and written in order.
+ * The sending half of a session.
  *
- * The pipeline is one idea. A message takes its nonce when its sealing begins,
- * in order; a bounded number is being sealed, on WebCrypto's threads, while what
- * is ready is being written. Data that does not fill a frame waits in one staging
- * buffer while others are on their way, and shares its frame with what comes
- * meanwhile: a lone write goes at once, a million small ones do not become a
- * million frames.
+ * A message's way, from whoever writes to the transport:
+ *
+ * 1. It is put together in a batch, the buffer of one write: length, type, body,
+ *    room for the tag. Small data shares its message with what comes meanwhile,
+ *    and small messages share their batch: a lone write goes at once, a million
+ *    small ones do not become a million frames.
+ * 2. It is sealed where it stands, when it is full or when its batch is about to
+ *    be written. The nonce is taken here, in order. An engine that is not
+ *    synchronous seals up to eight batches side by side.
+ * 3. Its batch is written, in order, one at a time. Data waits while there are as
+ *    many batches as the engine can use; pings and pongs are bounded by number.
  *
  * @module
  */
 
 import { type Bytes, SHORT_LENGTH, TAG_LENGTH } from "./aes_gcm.ts";
-import { HEADER_LENGTH, putFrame } from "./frame.ts";
 import { CLOCK, type Clock, type Timer } from "./clock.ts";
-import { free } from "./memory.ts";
-import { MIN_MESSAGE_LENGTH, type Seal, Type, TYPE_LENGTH } from "./message.ts";
+import { HEADER_LENGTH, putLength } from "./frame.ts";
+import { MIN_MESSAGE_LENGTH, type Seal, Type } from "./message.ts";
 import { nextTurn } from "./runtime.ts";
-import { type Transport, writeAll } from "./transport.ts";
-
-/** So many messages may be on their way to the socket before data waits. */
-const MAX_IN_FLIGHT = 8;
+import type { Transport } from "./transport.ts";
 
 /** What one `Deno.Conn.write` takes at most, in bytes: four TLS records. */
 const WRITE_LENGTH = 65_536;
+
+/** What a message takes in addition to its body, in bytes. */
+const OVERHEAD = HEADER_LENGTH + MIN_MESSAGE_LENGTH;
 
 /**
  * The longest body that we send, in bytes. One less than allowed: the frame
  * fills a write exactly.
  */
-export const MAX_BODY_LENGTH = WRITE_LENGTH - HEADER_LENGTH -
-  MIN_MESSAGE_LENGTH;
+export const MAX_BODY_LENGTH = WRITE_LENGTH - OVERHEAD;
 
-/** Length of a message with the longest body, in bytes. */
-const FULL_LENGTH = TYPE_LENGTH + MAX_BODY_LENGTH;
+/** How much longer a small batch is than its first message, in bytes. */
+const SMALL_ROOM = 4 * OVERHEAD;
+
+/**
+ * How many batches there may be before data waits: one that is being written, and
+ * one that is filled; or eight that are being sealed, and those.
+ */
+const MAX_BATCHES = { synchronous: 2, asynchronous: 10 };
 
 /** With so many pongs waiting, `sendPong` waits too. */
 const MAX_PONGS_WAITING = 64;
@@ -46,12 +54,15 @@ const MAX_PONGS_WAITING = 64;
  */
 export const PONG_DELAY = 10;
 
-/** A message that is sealed, or being sealed. */
-interface Sealed {
-  type: Type;
-  /** Length of its frame, header included, in bytes. */
-  length: number;
-  ciphertext: Bytes | Promise<Bytes>;
+/** Messages that share a write. */
+interface Batch {
+  buffer: Bytes;
+  /** Where its last message ends. */
+  end: number;
+  /** Resolves when its messages are sealed, if some are still being sealed. */
+  sealing: Promise<unknown> | undefined;
+  pongs: number;
+  hasPing: boolean;
 }
 
 /** Seals and writes one side's messages. */
@@ -60,16 +71,18 @@ export class Sender {
   readonly #seal: Seal;
   readonly #onFailure: (cause: unknown) => void;
   readonly #clock: Clock;
-  readonly #inFlight: Sealed[] = [];
-  /** The message that takes more data until it is sealed. */
-  #staging: Bytes | undefined;
-  #stagedLength = 0;
+  readonly #maxBatches: number;
+  /** In order; the first may be on its way to the transport. */
+  readonly #batches: Batch[] = [];
+  /** Whether the first is, and takes no more. */
+  #isWriting = false;
+  /** Where the data begins that is not sealed yet, in the last batch. */
+  #unsealed: number | undefined;
+  /** Buffers of full length, to be used again. */
+  readonly #spares: Bytes[] = [];
   #pongsDue = 0;
-  #pongsInFlight = 0;
   #pongTimer: Timer | undefined;
   #lastWrite: number;
-  /** The last ping that was sealed, until it is written. */
-  #ping: Sealed | undefined;
   #room: PromiseWithResolvers<void> | undefined;
   /** Whether something is on its way. */
   #isRunning = false;
@@ -82,8 +95,8 @@ export class Sender {
   /**
    * The transport is written to by this object alone.
    *
-   * @param onFailure Is called if a write or a seal fails; it may stop the sender
-   * with what all others are told. Nothing more is sent then.
+   * @param onFailure Is called if a write or a seal fails. Nothing more is sent
+   * then; whoever waits does so until the sender is stopped.
    */
   constructor(
     transport: Transport,
@@ -95,6 +108,9 @@ export class Sender {
     this.#seal = seal;
     this.#onFailure = onFailure;
     this.#clock = clock;
+    this.#maxBatches = seal.isSynchronous
+      ? MAX_BATCHES.synchronous
+      : MAX_BATCHES.asynchronous;
     this.#lastWrite = clock.now();
   }
 
@@ -103,38 +119,28 @@ export class Sender {
     return this.#lastWrite;
   }
 
+  /** Whether a ping has not been written yet. */
+  get hasPing(): boolean {
+    return this.#batches.some(({ hasPing }) => hasPing);
+  }
+
   /**
    * Takes all of `data`, which the caller may change once the promise has
    * resolved, or at once if there is none: then there was room for all of it.
    * The next call waits for that.
    */
   send(data: Uint8Array): Promise<void> | undefined {
-    if (this.#stopped || this.#last) return undefined;
-    this.#sendPongs();
-    const rest = this.#stage(data);
-    return rest.length > 0 ? this.#stageWhenRoom(rest) : undefined;
+    if (this.#isOver) return undefined;
+    this.sendPongs();
+    const rest = this.#take(data);
+    return rest.length > 0 ? this.#takeWhenRoom(rest) : undefined;
   }
 
   /** Sends a message without a body behind what was taken. */
   sendControl(type: Type): void {
-    if (this.#stopped || this.#last) return;
-    this.#sendPongs();
-    this.#sealStaged();
-    this.#sealMessage(new Uint8Array([type]));
-  }
-
-  /**
-   * Sends a last message behind what was taken; resolves when it is written. What
-   * waits for room fails with the reason.
-   */
-  async finish(last: Bytes, reason: unknown): Promise<void> {
-    if (this.#stopped) return;
-    this.#sendPongs();
-    this.#sealStaged();
-    this.#last = { reason };
-    this.#sealMessage(last);
-    this.#room?.resolve();
-    await this.flush();
+    if (this.#isOver) return;
+    this.sendPongs();
+    this.#put(Uint8Array.of(type));
   }
 
   /**
@@ -143,22 +149,30 @@ export class Sender {
    * does not read may not fill our memory.
    */
   sendPong(): Promise<void> | undefined {
-    if (this.#stopped || this.#last) return undefined;
+    if (this.#isOver) return undefined;
     this.#pongsDue++;
-    this.#pongTimer ??= this.#clock.after(PONG_DELAY, () => this.#sendPongs());
+    this.#pongTimer ??= this.#clock.after(PONG_DELAY, () => this.sendPongs());
     if (this.#pongsWaiting < MAX_PONGS_WAITING) return undefined;
-    this.#sendPongs();
+    this.sendPongs();
     return this.#whenPongsLeft();
   }
 
-  /** Whether a ping has not been written yet. */
-  get hasPing(): boolean {
-    return this.#ping !== undefined;
+  /**
+   * Sends a last message behind what was taken; resolves when it is written. What
+   * waits for room fails with the reason.
+   */
+  async finish(last: Bytes, reason: unknown): Promise<void> {
+    if (this.#isOver) return;
+    this.sendPongs();
+    this.#put(last);
+    this.#last = { reason };
+    this.#madeRoom();
+    await this.flush();
   }
 
   /** Resolves when all that was taken has been written. */
   async flush(): Promise<void> {
-    this.#sendPongs();
+    this.sendPongs();
     if (this.#isRunning && !this.#stopped) {
       this.#idle ??= Promise.withResolvers();
       await this.#idle.promise;
@@ -172,40 +186,47 @@ export class Sender {
     this.#stopped = { reason };
     this.#clock.clear(this.#pongTimer);
     this.#pongsDue = 0;
-    this.#inFlight.length = 0;
-    this.#staging = undefined;
-    this.#stagedLength = 0;
-    this.#room?.resolve();
+    this.#batches.length = 0;
+    this.#spares.length = 0;
+    this.#unsealed = undefined;
+    this.#madeRoom();
     this.#idle?.resolve();
   }
 
+  get #isOver(): boolean {
+    return this.#stopped !== undefined || this.#last !== undefined;
+  }
+
   get #pongsWaiting(): number {
-    return this.#pongsDue + this.#pongsInFlight;
+    return this.#batches.reduce(
+      (sum, { pongs }) => sum + pongs,
+      this.#pongsDue,
+    );
   }
 
   async #whenPongsLeft(): Promise<void> {
     while (this.#pongsWaiting >= MAX_PONGS_WAITING) await this.#whenRoom();
   }
 
-  #sendPongs(): void {
+  /** Sends the pongs that wait for company. */
+  sendPongs(): void {
     if (this.#pongsDue === 0) return;
     this.#clock.clear(this.#pongTimer);
     this.#pongTimer = undefined;
     for (; this.#pongsDue > 0; this.#pongsDue--) {
-      this.#pongsInFlight++;
-      this.#sealMessage(new Uint8Array([Type.pong]));
+      this.#put(Uint8Array.of(Type.pong));
     }
   }
 
-  async #stageWhenRoom(data: Uint8Array): Promise<void> {
+  async #takeWhenRoom(data: Uint8Array): Promise<void> {
     while (data.length > 0) {
       await this.#whenRoom();
-      data = this.#stage(data);
+      data = this.#take(data);
     }
   }
 
   async #whenRoom(): Promise<void> {
-    if (!this.#stopped && !this.#last) {
+    if (!this.#isOver) {
       this.#room ??= Promise.withResolvers();
       await this.#room.promise;
     }
@@ -213,139 +234,155 @@ export class Sender {
     if (over) throw over.reason;
   }
 
-  /** Takes what there is room for; returns the rest. A seal may stop it. */
-  #stage(data: Uint8Array): Uint8Array {
-    while (data.length > 0 && this.#hasRoom && !this.#stopped) {
-      data = data.subarray(this.#copy(data));
-      this.#sealIfDue();
-    }
-    return data;
-  }
-
-  /**
-   * Where others have gone before it was their turn, such as a pong, what waits
-   * may be too much already, though nothing is staged.
-   */
-  get #hasRoom(): boolean {
-    return this.#stagedLength < FULL_LENGTH &&
-      this.#inFlight.length <= MAX_IN_FLIGHT;
-  }
-
-  /** Copies as much as fits; returns how many bytes did. */
-  #copy(data: Uint8Array): number {
-    if (!this.#staging) {
-      const length = TYPE_LENGTH + data.length;
-      const isLone = !this.#isRunning && length <= SHORT_LENGTH;
-      this.#staging = new Uint8Array(isLone ? length : FULL_LENGTH);
-    }
-    this.#stagedLength ||= TYPE_LENGTH;
-    const part = data.subarray(0, this.#staging.length - this.#stagedLength);
-    this.#staging.set(part, this.#stagedLength);
-    this.#stagedLength += part.length;
-    return part.length;
-  }
-
-  /** Full, it goes if few are in flight; else only when none is. */
-  #sealIfDue(): void {
-    const isDue = this.#stagedLength === FULL_LENGTH
-      ? this.#inFlight.length < MAX_IN_FLIGHT
-      : !this.#isRunning;
-    if (isDue) this.#sealStaged();
-  }
-
-  #sealStaged(): void {
-    if (this.#stagedLength === 0) return;
-    const staging = this.#staging!;
-    const length = this.#stagedLength;
-    this.#stagedLength = 0;
-    // A full-size buffer is used again: the seal has finished with it.
-    if (staging.length < FULL_LENGTH) this.#staging = undefined;
-    this.#sealMessage(
-      length < staging.length ? staging.subarray(0, length) : staging,
-    );
-  }
-
-  /** Begins to seal: the nonce is taken here, in order. */
-  #sealMessage(plaintext: Bytes): void {
-    let ciphertext: Bytes | Promise<Bytes>;
-    try {
-      ciphertext = this.#seal.seal(plaintext);
-    } catch (cause) {
-      ciphertext = Promise.reject(cause);
-    }
-    // Its failure is reported when its turn comes.
-    if (ciphertext instanceof Promise) ciphertext.catch(() => {});
-    const length = HEADER_LENGTH + plaintext.length + TAG_LENGTH;
-    const type = plaintext[0] as Type;
-    const sealed = { type, length, ciphertext };
-    this.#inFlight.push(sealed);
-    if (type === Type.ping) this.#ping = sealed;
-    if (this.#isRunning) return;
-    this.#isRunning = true;
-    this.#drain().catch((cause) => this.#fail(cause));
-  }
-
-  #fail(cause: unknown): void {
-    if (this.#stopped) return;
-    this.#onFailure(cause);
-    this.stop(cause);
-  }
-
-  /** Writes what is in flight, in order, as much at once as a write takes. */
-  async #drain(): Promise<void> {
-    let buffer: Bytes | undefined;
-    // What is said in the same turn shares a write.
-    await undefined;
-    this.#sealStaged();
-    for (let next; (next = this.#inFlight[0]);) {
-      // A lone short message needs no more than its own length.
-      const isLone = this.#inFlight.length === 1 && next.length <= SHORT_LENGTH;
-      if (!buffer || buffer.length < WRITE_LENGTH) {
-        buffer = new Uint8Array(isLone ? next.length : WRITE_LENGTH);
-      }
-      let end = 0;
-      for (
-        ;
-        next && end + next.length <= buffer.length;
-        next = this.#inFlight[0]
-      ) {
-        const { ciphertext } = next;
-        const frame = ciphertext instanceof Promise
-          ? await ciphertext
-          : ciphertext;
-        if (this.#stopped) return;
-        end = putFrame(frame, buffer, end);
-        if (frame.length > SHORT_LENGTH) free(frame);
-        this.#leave(next);
-      }
-      await writeAll(
-        this.#transport,
-        end < buffer.length ? buffer.subarray(0, end) : buffer,
-      );
-      if (this.#stopped) return;
-      this.#lastWrite = this.#clock.now();
-      if (this.#ping && !this.#inFlight.includes(this.#ping)) {
-        this.#ping = undefined;
-      }
-      // What was staged during that write waits for no other, but for what comes
-      // in the same turn: a write may be over before its caller's next one.
-      if (this.#inFlight.length === 0 && this.#stagedLength > 0) {
-        await nextTurn();
-        this.#sealStaged();
-      }
-    }
-    this.#isRunning = false;
-    this.#staging = undefined;
-    this.#idle?.resolve();
-    this.#idle = undefined;
-  }
-
-  /** A message is about to be written: there is room for another. */
-  #leave({ type }: Sealed): void {
-    this.#inFlight.shift();
-    if (type === Type.pong) this.#pongsInFlight--;
-    if (this.#stagedLength === FULL_LENGTH) this.#sealIfDue();
+  #madeRoom(): void {
     this.#room?.resolve();
     this.#room = undefined;
   }
+
+  /** Takes what there is room for; returns the rest. A seal may stop it. */
+  #take(data: Uint8Array): Uint8Array {
+    while (data.length > 0 && !this.#isOver) {
+      const batch = this.#batchForData(data.length);
+      if (!batch) break;
+      const room = batch.buffer.length - TAG_LENGTH - batch.end;
+      const part = data.length > room ? data.subarray(0, room) : data;
+      batch.buffer.set(part, batch.end);
+      batch.end += part.length;
+      if (part.length === room) this.#sealData();
+      data = data.subarray(part.length);
+    }
+    this.#run();
+    return data;
+  }
+
+  /** Where data goes, behind a message's beginning; undefined without room. */
+  #batchForData(length: number): Batch | undefined {
+    const isBegun = this.#unsealed !== undefined;
+    const wanted = isBegun ? length + TAG_LENGTH : length + OVERHEAD;
+    let batch = this.#open;
+    if (batch && !fits(batch, wanted)) this.#grow(batch);
+    if (isBegun) return batch;
+    if (!batch || !fits(batch, OVERHEAD + 1)) {
+      if (this.#batches.length >= this.#maxBatches) return undefined;
+      batch = this.#newBatch(wanted);
+    }
+    this.#unsealed = batch.end;
+    batch.end += HEADER_LENGTH;
+    batch.buffer[batch.end++] = Type.data;
+    return batch;
+  }
+
+  /** Seals a whole message behind what was taken. */
+  #put(plaintext: Bytes): void {
+    this.#sealData();
+    const length = HEADER_LENGTH + plaintext.length + TAG_LENGTH;
+    let batch = this.#open;
+    if (batch && !fits(batch, length)) this.#grow(batch);
+    if (!batch || !fits(batch, length)) batch = this.#newBatch(length);
+    const start = batch.end;
+    batch.buffer.set(plaintext, start + HEADER_LENGTH);
+    batch.end += HEADER_LENGTH + plaintext.length;
+    if (plaintext[0] === Type.pong) batch.pongs++;
+    if (plaintext[0] === Type.ping) batch.hasPing = true;
+    this.#sealMessage(batch, start);
+    this.#run();
+  }
+
+  /** The last batch, if it still takes messages. */
+  get #open(): Batch | undefined {
+    const isTaken = this.#isWriting && this.#batches.length === 1;
+    return isTaken ? undefined : this.#batches.at(-1);
+  }
+
+  /** A lone short message needs no more than its own length. */
+  #newBatch(length: number): Batch {
+    const isLone = !this.#isRunning && length <= SHORT_LENGTH;
+    const batch = {
+      buffer: isLone ? new Uint8Array(length + SMALL_ROOM) : this.#fullBuffer(),
+      end: 0,
+      sealing: undefined,
+      pongs: 0,
+      hasPing: false,
+    };
+    this.#batches.push(batch);
+    return batch;
+  }
+
+  #fullBuffer(): Bytes {
+    return this.#spares.pop() ?? new Uint8Array(WRITE_LENGTH);
+  }
+
+  /** Moves a small batch into a buffer of full length, unless it is being sealed. */
+  #grow(batch: Batch): void {
+    if (batch.sealing || batch.buffer.length === WRITE_LENGTH) return;
+    const buffer = this.#fullBuffer();
+    buffer.set(batch.buffer.subarray(0, batch.end));
+    batch.buffer = buffer;
+  }
+
+  #sealData(): void {
+    if (this.#unsealed === undefined) return;
+    const start = this.#unsealed;
+    this.#unsealed = undefined;
+    this.#sealMessage(this.#batches.at(-1)!, start);
+  }
+
+  /** Seals the batch's last message where it stands: the nonce is taken here. */
+  #sealMessage(batch: Batch, start: number): void {
+    const from = start + HEADER_LENGTH;
+    batch.end += TAG_LENGTH;
+    putLength(batch.end - from, batch.buffer, start);
+    let sealing: void | Promise<void>;
+    try {
+      sealing = this.#seal.seal(batch.buffer.subarray(from, batch.end));
+    } catch (cause) {
+      sealing = Promise.reject(cause);
+    }
+    if (!sealing) return;
+    // Its failure is reported when its turn comes.
+    sealing.catch(() => {});
+    batch.sealing = batch.sealing?.then(() => sealing) ?? sealing;
+    batch.sealing.catch(() => {});
+  }
+
+  #run(): void {
+    if (this.#isRunning || this.#batches.length === 0) return;
+    this.#isRunning = true;
+    // What is said in the same turn shares a write.
+    queueMicrotask(() =>
+      this.#writeBatches().catch((cause) => {
+        if (!this.#stopped) this.#onFailure(cause);
+      })
+    );
+  }
+
+  async #writeBatches(): Promise<void> {
+    for (let batch; (batch = this.#batches[0]);) {
+      if (this.#batches.length === 1) this.#sealData();
+      this.#isWriting = true;
+      if (batch.sealing) await batch.sealing;
+      for (let start = 0; start < batch.end && !this.#stopped;) {
+        const bytes = batch.buffer.subarray(start, batch.end);
+        start += await this.#transport.write(bytes);
+      }
+      if (this.#stopped) return;
+      this.#isWriting = false;
+      this.#batches.shift();
+      if (batch.buffer.length === WRITE_LENGTH) this.#spares.push(batch.buffer);
+      this.#lastWrite = this.#clock.now();
+      this.#madeRoom();
+      // What came during that write waits for no other, but for what comes in the
+      // same turn: a write may be over before its caller's next one.
+      const isUnsealed = this.#unsealed !== undefined;
+      if (this.#batches.length === 1 && isUnsealed) await nextTurn();
+    }
+    this.#isRunning = false;
+    this.#spares.length = 0;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+}
+
+function fits({ buffer, end }: Batch, length: number): boolean {
+  return end + length <= buffer.length;
 }

@@ -1,19 +1,29 @@
 /**
- * A session: the messages that may be said when, the two ends, and the signs of
- * life, between a sender and a receiver. In the shape of `Deno.Conn`.
+ * A session: the messages that may be said when, the two ends, the signs of life
+ * and the bye, between a sender and a receiver. In the shape of `Deno.Conn`.
+ *
+ * ```text
+ * standby ──open──▶ open ──both ends──▶ ended ──▶ closed
+ *    └───────┬────────┘
+ *            ├──we give it up──▶ leaving ──▶ closed
+ *            └──the peer does──▶ left ─────▶ closed
+ * ```
+ *
+ * Whatever fails leads to `closed` at once.
  *
  * @module
  */
 
+import type { Bytes } from "./aes_gcm.ts";
 import { byeError, encodeBye, reasonOf } from "./bye.ts";
 import { CLOCK, type Clock, type Timer } from "./clock.ts";
 import { ChannelError } from "./errors.ts";
-import type { Bytes } from "./aes_gcm.ts";
 import type { HandshakeResult } from "./handshake.ts";
 import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
-import { Type } from "./message.ts";
+import { type Seal, Type } from "./message.ts";
 import { serviceOf } from "./psk.ts";
 import { type Listener, Receiver } from "./receiver.ts";
+import { nextTurn } from "./runtime.ts";
 import { Sender } from "./sender.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
@@ -23,19 +33,30 @@ import { closeQuietly, type Transport } from "./transport.ts";
  */
 const CLOSING_TIMEOUTS = 144;
 
-/** A server that was heard not longer ago is there, in milliseconds. */
-const CERTAIN_TIME = 1000;
-
-/** How long a server may take for its first sign after the open, in milliseconds. */
-const SIGN_TIMEOUT = 10_000;
-
-/** How long the transport may take for a bye, in milliseconds. */
+/**
+ * How long the transport may take for our bye, or may be silent when a write has
+ * failed before it brings the peer's, in milliseconds.
+ */
 const BYE_TIMEOUT = 1000;
 
 /** What the client is to a session, and what the server. */
 export type Role = "client" | "server";
 
-/** The state of a session after its handshake. */
+/** Where a session stands: the module's picture shows what follows what. */
+type State =
+  /** The stream has not begun. */
+  | "standby"
+  /** It has begun; each direction may have ended. */
+  | "open"
+  /** Both ends have been said. The peer may still have to read ours. */
+  | "ended"
+  /** Our bye is on its way. */
+  | "leaving"
+  /** The peer's bye has come. What it said before can still be read. */
+  | "left"
+  | "closed";
+
+/** A session, from the end of its handshake on. */
 export class Session {
   /**
    * Resolves when the connection is closed after both ends, rejects with what
@@ -52,8 +73,12 @@ export class Session {
    */
   readonly confirmed: Promise<void>;
 
+  /** Resolves when the client has offered the session to the server's callers. */
+  readonly offered: Promise<void>;
+
   readonly #transport: Transport;
   readonly #identity: string;
+  readonly #seals: Seal[];
   readonly #sender: Sender;
   readonly #receiver: Receiver;
   readonly #keepalive: Keepalive;
@@ -64,23 +89,33 @@ export class Session {
   readonly #closed = Promise.withResolvers<void>();
   readonly #opened = Promise.withResolvers<void>();
   readonly #confirmed = Promise.withResolvers<void>();
-  /** Of the probes under way. */
-  #sign: PromiseWithResolvers<void> | undefined;
+  readonly #offered = Promise.withResolvers<void>();
+  #state: State = "standby";
+  /** Whether the server knows, or will know, that the client is there now. */
+  #isProved: boolean;
+  /** Whether the stream is the server's to begin. */
+  #isOffered = false;
+  /** What every caller is told once nothing more may be said. */
+  #failure: { reason: unknown } | undefined;
   /** What the next write, or the end, has to wait for. */
   #turn: Promise<void> | undefined;
   #bytesSent = 0;
-  #isProved = false;
-  #isOpen = false;
   /** Of this side's end: resolves when it is written. */
   #ending: Promise<void> | undefined;
   #endSent = false;
   #endReceived = false;
-  #isClosed = false;
-  #failure: { reason: unknown } | undefined;
+  /** That no more can be written, if so; the peer may have said why. */
+  #broken: ChannelError | undefined;
+  /** Whether no more will come from the peer. */
+  #isConnectionOver = false;
   /** Of this side's connection, after both ends; it does not reject. */
   #closing: Promise<void> | undefined;
-  #closeTimer: Timer | undefined;
-  #closeSilenceTimer: Timer | undefined;
+  /** Of the probes under way. */
+  #sign: PromiseWithResolvers<void> | undefined;
+  /** Of what may take only so long: the bye, or the peer's close. */
+  #limit: Timer | undefined;
+  /** Of the peer's signs that it still reads, after both ends. */
+  #silenceLimit: Timer | undefined;
 
   /**
    * @param role The server's session answers the client's first ping.
@@ -95,16 +130,19 @@ export class Session {
   ) {
     this.#transport = transport;
     this.#identity = identity;
+    this.#seals = [sending, receiving];
     this.#role = role;
+    this.#isProved = role === "server";
     this.#idleTimeout = idleTimeout || IDLE_TIMEOUT;
     this.#clock = clock;
     this.closed = this.#closed.promise;
-    this.closed.catch(() => {});
     this.opened = this.#turn = this.#opened.promise;
-    this.opened.catch(() => {});
     this.confirmed = this.#confirmed.promise;
-    this.confirmed.catch(() => {});
-    if (role === "server") this.#confirmed.resolve();
+    this.offered = this.#offered.promise;
+    const { closed, opened, confirmed, offered } = this;
+    for (const promise of [closed, opened, confirmed, offered]) {
+      promise.catch(() => {});
+    }
     this.#sender = new Sender(
       transport,
       sending,
@@ -119,11 +157,13 @@ export class Session {
       clock,
       () => this.#sender.lastWrite,
     );
-    this.#isProved = role === "server";
-    if (role === "server") this.#sender.sendPong();
+    if (role === "server") {
+      this.#confirmed.resolve();
+      this.#pong();
+    }
     this.#receiver.run().then(
       () => this.#connectionEnded(),
-      (error) => this.#fail(error),
+      (error) => this.#receivingFailed(error),
     );
   }
 
@@ -140,6 +180,11 @@ export class Session {
   /** How long the peer has been silent, in milliseconds. */
   get silence(): number {
     return this.#keepalive.silence;
+  }
+
+  /** Whether each side has said its end. */
+  get haveBothEnded(): boolean {
+    return this.#endSent && this.#endReceived;
   }
 
   /** Pings the peer; resolves when it has said something since. */
@@ -160,17 +205,22 @@ export class Session {
     this.#sender.sendControl(Type.ping);
   }
 
-  /**
-   * Client: begins the stream, if it has not begun. A server that has been silent
-   * in reserve must show that it is still there.
-   */
+  /** Client: leaves it to the server to begin the stream. */
+  offer(): void {
+    if (this.#failure) throw this.#failure.reason;
+    if (this.#isOffered || this.#state !== "standby") return;
+    this.prove();
+    this.#isOffered = true;
+    this.#offered.resolve();
+    this.#sender.sendControl(Type.offer);
+  }
+
+  /** Begins the stream, if it has not begun and is this side's to begin. */
   open(): void {
     if (this.#failure) throw this.#failure.reason;
-    if (this.#isOpen || this.#role === "server") return;
+    const opener = this.#isOffered ? "server" : "client";
+    if (this.#state !== "standby" || this.#role !== opener) return;
     this.prove();
-    if (this.#keepalive.silence > CERTAIN_TIME) {
-      this.#keepalive.ask(SIGN_TIMEOUT);
-    }
     this.#sender.sendControl(Type.open);
     this.#hasOpened();
   }
@@ -181,15 +231,18 @@ export class Session {
   }
 
   /** As `Deno.Conn.write`, but it takes all. */
-  async write(p: Uint8Array): Promise<number> {
-    this.#refuseAfterEnd();
-    const turn = this.#inTurn(() => {
-      this.#bytesSent += p.length;
-      return this.#sender.send(p);
-    });
-    // A million small writes need not wait a million times.
-    if (turn) await turn;
-    return p.length;
+  write(p: Uint8Array): Promise<number> {
+    try {
+      this.#refuseAfterEnd();
+      const turn = this.#inTurn(() => {
+        this.#bytesSent += p.length;
+        return this.#sender.send(p);
+      });
+      // A million small writes need not wait a million times.
+      return turn ? turn.then(() => p.length) : Promise.resolve(p.length);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** As `Deno.Conn.closeWrite`: says the end, behind all that was written. */
@@ -199,7 +252,7 @@ export class Session {
     await this.#closing;
   }
 
-  /** As `Deno.Conn.close`; what has not ended by then is cut. */
+  /** As `Deno.Conn.close`; what has not ended by then is given up. */
   close(): void {
     if (this.haveBothEnded) return;
     this.abort(new ChannelError("aborted", "The channel was closed"));
@@ -210,23 +263,18 @@ export class Session {
    * why, behind all that was sealed before.
    */
   abort(error: unknown): void {
-    if (this.#failure || this.#isClosed) return;
-    const maySayBye = this.#isProved && !this.haveBothEnded;
-    if (!maySayBye) return this.#fail(error);
-    this.#break(error);
+    const maySayBye = this.#state === "standby" || this.#state === "open";
+    if (!maySayBye || !this.#isProved) {
+      // A peer's bye is told to all, also to those who would not read on.
+      return this.#close(this.#failure ?? { reason: error });
+    }
+    this.#state = "leaving";
+    this.#fail({ reason: error });
     this.#receiver.stop(error);
-    const limit = this.#clock.after(BYE_TIMEOUT, () => this.#fail(error));
-    this.#sender.finish(encodeBye(error), error)
-      .catch(() => {})
-      .finally(() => {
-        this.#clock.clear(limit);
-        this.#fail(error);
-      });
-  }
-
-  /** Whether each side has said its end. */
-  get haveBothEnded(): boolean {
-    return this.#endSent && this.#endReceived;
+    const over = () => this.#close({ reason: error });
+    this.#clock.clear(this.#limit);
+    this.#limit = this.#clock.after(BYE_TIMEOUT, over);
+    this.#sender.finish(encodeBye(error), error).then(over, over);
   }
 
   #refuseAfterEnd(): void {
@@ -243,7 +291,7 @@ export class Session {
     });
     await this.#sender.flush();
     this.#endSent = true;
-    this.#closeIfEnded();
+    this.#endIfBoth();
   }
 
   /** After what was asked for before, and not before the stream has begun. */
@@ -263,7 +311,7 @@ export class Session {
   }
 
   #hasOpened(): void {
-    this.#isOpen = true;
+    this.#state = "open";
     this.#opened.resolve();
     if (this.#turn === this.opened) this.#turn = undefined;
   }
@@ -273,30 +321,39 @@ export class Session {
     if (!this.#sender.hasPing) this.#sender.sendControl(Type.ping);
   }
 
+  /** In standby nothing is to come that the pong could go with. */
+  #pong(): Promise<void> | undefined {
+    const waits = this.#sender.sendPong();
+    if (this.#state === "standby") {
+      nextTurn().then(() => {
+        if (this.#state === "standby") this.#sender.sendPongs();
+      });
+    }
+    return waits;
+  }
+
   #listener(): Listener {
     return {
       data: () => {
-        if (!this.#isOpen) throw outOfOrder();
+        if (this.#state !== "open") throw outOfOrder();
         this.#heard();
       },
       control: (type, plaintext) => {
         if (type !== Type.bye) this.#heard();
         switch (type) {
           case Type.open:
-            if (this.#isOpen || this.#role === "client") throw outOfOrder();
-            return this.#hasOpened();
+            return this.#peerOpened();
+          case Type.offer:
+            return this.#peerOffered();
           case Type.end:
-            if (!this.#isOpen) throw outOfOrder();
+            if (this.#state !== "open") throw outOfOrder();
             this.#endReceived = true;
-            this.#closeIfEnded();
-            return;
+            return this.#endIfBoth();
           case Type.ping:
             // After both ends nothing more can be said.
-            return this.haveBothEnded ? undefined : this.#sender.sendPong();
+            return this.haveBothEnded ? undefined : this.#pong();
           case Type.bye:
-            return this.#heardBye(plaintext);
-          case Type.offer:
-            throw outOfOrder();
+            return this.#peerLeft(plaintext);
         }
       },
       deaf: () => this.#keepalive.deaf(),
@@ -309,39 +366,66 @@ export class Session {
     this.#confirmed.resolve();
     this.#sign?.resolve();
     this.#sign = undefined;
-    if (this.#closeTimer !== undefined) this.#awaitSign();
+    if (this.#state === "ended") this.#awaitSign();
+  }
+
+  #peerOpened(): void {
+    const opener = this.#isOffered ? "client" : "server";
+    if (this.#state !== "standby" || this.#role !== opener) throw outOfOrder();
+    this.#hasOpened();
+  }
+
+  #peerOffered(): void {
+    const mayOffer = this.#role === "server" && this.#state === "standby";
+    if (!mayOffer || this.#isOffered) throw outOfOrder();
+    this.#isOffered = true;
+    this.#offered.resolve();
+  }
+
+  /** The peer gives the session up; what it said before may still be read. */
+  #peerLeft(bye: Bytes): void {
+    if (this.#state === "ended") throw outOfOrder();
+    const error = byeError(reasonOf(bye), {
+      peer: this.#role === "client" ? "server" : "client",
+      identity: this.#identity,
+      service: serviceOf(this.#identity),
+      hasTalked: this.#receiver.taken > 0,
+    });
+    this.#state = "left";
+    this.#fail({ reason: error });
+    this.#sender.stop(error);
+    this.#receiver.finish(error);
+    closeQuietly(this.#transport);
+  }
+
+  #endIfBoth(): void {
+    if (!this.haveBothEnded || this.#state !== "open") return;
+    this.#state = "ended";
+    this.#keepalive.stop();
+    this.#awaitClose();
+    this.#closing = this.#endConnection();
   }
 
   /** Gives up a peer that does not close, even if it pings. */
   #awaitClose(): void {
     const time = CLOSING_TIMEOUTS * this.#idleTimeout;
+    this.#clock.clear(this.#limit);
     const message = `The peer did not close within ${
       time / 1000
     } s of both ends`;
-    this.#closeTimer = this.#clock.after(
+    this.#limit = this.#clock.after(
       time,
-      () => this.#fail(new ChannelError("timeout", message)),
+      () => this.#close({ reason: new ChannelError("timeout", message) }),
     );
     this.#awaitSign();
   }
 
   /** Gives it up sooner if it gives no sign that it still reads. */
   #awaitSign(): void {
-    this.#clock.clear(this.#closeSilenceTimer);
-    this.#closeSilenceTimer = this.#clock.after(
-      2 * this.#idleTimeout,
-      () =>
-        this.#fail(
-          silent(2 * this.#idleTimeout, "did not close after both ends"),
-        ),
-    );
-  }
-
-  #closeIfEnded(): void {
-    if (!this.haveBothEnded || this.#isClosed) return;
-    this.#keepalive.stop();
-    this.#awaitClose();
-    this.#closing = this.#endConnection();
+    const time = 2 * this.#idleTimeout;
+    const reason = silent(time, "did not close after both ends");
+    this.#clock.clear(this.#silenceLimit);
+    this.#silenceLimit = this.#clock.after(time, () => this.#close({ reason }));
   }
 
   /**
@@ -357,80 +441,82 @@ export class Session {
     }
   }
 
+  #receivingFailed(reason: unknown): void {
+    // All has been said, on both sides: what comes then is no message.
+    if (this.#state === "ended") this.#connectionEnded();
+    else if (!isCut(reason)) this.#close({ reason });
+    else this.#close({ reason: this.#broken ?? reason });
+  }
+
   /** The peer had ended its stream before the connection did. */
   async #connectionEnded(): Promise<void> {
-    // What this side gave up has a bye to say first.
-    if (this.#failure) return;
+    this.#isConnectionOver = true;
+    if (this.#broken) return this.#close({ reason: this.#broken });
     // A peer may take our end, and close, before we know that it is written.
     await this.#ending?.catch(() => {});
+    // What this side gave up has a bye to say first.
+    if (this.#failure) return;
     if (!this.#endSent) {
-      return this.#fail(
-        new ChannelError(
-          "cut",
-          "The peer closed before it had read everything",
-        ),
-      );
+      const message = "The peer closed before it had read everything";
+      return this.#close({ reason: new ChannelError("cut", message) });
     }
     // What carries us may have a last word of its own, as a channel has.
     await this.#closing;
-    if (this.#finish()) this.#closed.resolve();
+    this.#close();
   }
 
-  /** If our end has gone, all that failed is a ping: what was read still counts. */
+  /**
+   * If our end has gone, all that failed is a ping: what was read still counts.
+   * Otherwise the peer may have said why it closed; that is read first.
+   */
   #writeFailed(cause: unknown): void {
-    if (this.#endSent) return;
-    this.#fail(
-      new ChannelError("cut", "The peer cut the connection", { cause }),
-    );
+    if (this.#failure) return;
+    if (this.#endSent) return this.#sender.stop(cause);
+    const message = "The peer cut the connection";
+    const reason = new ChannelError("cut", message, { cause });
+    if (this.#isConnectionOver) return this.#close({ reason });
+    this.#broken = reason;
+    const giveUp = () => this.#close({ reason });
+    this.#limit = this.#clock.after(BYE_TIMEOUT, giveUp);
   }
 
-  /** The peer gives the session up; what it said before may still be read. */
-  #heardBye(bye: Bytes): void {
-    if (this.haveBothEnded) throw outOfOrder();
-    const error = byeError(reasonOf(bye), {
-      peer: this.#role === "client" ? "server" : "client",
-      identity: this.#identity,
-      service: serviceOf(this.#identity),
-      hasTalked: this.#receiver.taken > 0,
-    });
-    this.#break(error);
-    this.#sender.stop(error);
-    this.#receiver.finish(error);
-    closeQuietly(this.#transport);
-  }
-
-  /** The first failure goes to every caller; the peer learns nothing. */
-  #fail(reason: unknown): void {
-    if (!this.#finish(reason)) return;
-    this.#break(reason);
-    this.#receiver.stop(reason);
-    this.#closed.reject(reason);
-  }
-
-  /** Nothing more may be said. */
-  #break(reason: unknown): void {
-    this.#failure ??= { reason };
+  /** Nothing more may be said. The first failure goes to every caller. */
+  #fail(failure: { reason: unknown }): void {
+    this.#failure ??= failure;
+    const { reason } = this.#failure;
     this.#keepalive.stop();
     this.#opened.reject(reason);
     this.#confirmed.reject(reason);
+    this.#offered.reject(reason);
     this.#sign?.promise.catch(() => {});
     this.#sign?.reject(reason);
   }
 
-  #finish(reason?: unknown): boolean {
-    if (this.#isClosed) return false;
-    this.#isClosed = true;
-    this.#clock.clear(this.#closeTimer);
-    this.#clock.clear(this.#closeSilenceTimer);
+  /** The one end of every session: with a failure, or after both ends. */
+  #close(failure?: { reason: unknown }): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#clock.clear(this.#limit);
+    this.#clock.clear(this.#silenceLimit);
     this.#keepalive.stop();
+    if (failure) this.#fail(failure);
+    const reason = this.#failure?.reason;
     this.#sender.stop(reason);
+    if (failure) this.#receiver.stop(reason);
+    for (const seal of this.#seals) seal.close();
     closeQuietly(this.#transport);
-    return true;
+    if (failure) this.#closed.reject(reason);
+    else this.#closed.resolve();
   }
 }
 
 function outOfOrder(): ChannelError {
   return new ChannelError("protocol", "The peer sent a message out of order");
+}
+
+/** Whether the connection ended without a word of the peer's. */
+function isCut(error: unknown): boolean {
+  return error instanceof ChannelError && error.code === "cut";
 }
 
 function silent(time: number, how: string): ChannelError {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Bytes } from "./aes_gcm.ts";
+import { type Bytes, TAG_LENGTH } from "./aes_gcm.ts";
 import { guarded } from "./callback.ts";
 import { type Seal, Type, TYPE_LENGTH } from "./message.ts";
 
@@ -31,6 +31,9 @@ export interface FrameTrace {
   readonly ciphertext: Uint8Array;
 }
 
+/** A message's plaintext and ciphertext, which nobody else has. */
+type Shown = [Bytes, Bytes];
+
 const TYPE_NAMES = Object.keys(Type) as (keyof typeof Type)[];
 const NOTHING = new Uint8Array(0);
 
@@ -51,26 +54,35 @@ export class Tracer {
     if (!this.#trace) return seal;
     // WebCrypto may finish in another order than it was asked.
     let last: Promise<unknown> | undefined;
-    const show = (
-      shown: Bytes,
-      result: Bytes | Promise<Bytes>,
-      message: (shown: Bytes, result: Bytes) => [Bytes, Bytes],
-    ) => {
-      if (!last && !(result instanceof Promise)) {
-        this.#message(direction, ...message(shown, result.slice()));
-        return result;
+    const show = (shown: Shown | Promise<Shown>) => {
+      if (!last && !(shown instanceof Promise)) {
+        return this.#message(direction, ...shown);
       }
-      const copied = Promise.resolve(result).then((bytes) => bytes.slice());
-      const mine = last = Promise.all([copied, last]).then(([bytes]) => {
+      const mine = last = Promise.all([shown, last]).then(([shown]) => {
         if (last === mine) last = undefined;
-        this.#message(direction, ...message(shown, bytes));
+        this.#message(direction, ...shown);
       }, () => {});
-      return result;
     };
     return {
-      seal: (plaintext) =>
-        show(plaintext.slice(), seal.seal(plaintext), (p, c) => [p, c]),
-      open: (frame) => show(frame.slice(), seal.open(frame), (c, p) => [p, c]),
+      isSynchronous: seal.isSynchronous,
+      seal: (bytes) => {
+        const plaintext = bytes.slice(0, -TAG_LENGTH);
+        const sealing = seal.seal(bytes);
+        const shown = (): Shown => [plaintext, bytes.slice()];
+        show(sealing ? sealing.then(shown) : shown());
+        return sealing;
+      },
+      open: (frame) => {
+        const ciphertext = frame.slice();
+        const opening = seal.open(frame);
+        const shown = (plaintext: Bytes): Shown => [
+          plaintext.slice(),
+          ciphertext,
+        ];
+        show(opening instanceof Promise ? opening.then(shown) : shown(opening));
+        return opening;
+      },
+      close: () => seal.close(),
     };
   }
 

@@ -1,0 +1,86 @@
+/** The engines that this runtime has, and what tests seal and open with them. */
+
+import {
+  type Bytes,
+  type Engine,
+  NodeAead,
+  SubtleAead,
+  TAG_LENGTH,
+  webCrypto,
+} from "../lib/lock/aes_gcm.ts";
+import type { Seal } from "../lib/lock/message.ts";
+import type { CipherState } from "../lib/lock/noise.ts";
+
+/** By what they are called in a test's name. */
+export const ENGINES: Record<string, Engine> = {
+  "WebCrypto": webCrypto,
+  "WebCrypto alone": {
+    name: "WebCrypto alone",
+    isSynchronous: false,
+    createAead: (raw) => new SubtleAead(raw),
+  },
+  "node:crypto": {
+    name: "node:crypto",
+    isSynchronous: true,
+    createAead: (raw) => new NodeAead(raw as Bytes),
+  },
+};
+
+/** A plaintext with room for its tag. */
+export function withRoom(plaintext: Uint8Array): Bytes {
+  const bytes = new Uint8Array(plaintext.length + TAG_LENGTH);
+  bytes.set(plaintext);
+  return bytes;
+}
+
+/** What a seal makes of a plaintext. */
+export async function sealed(
+  seal: Pick<Seal, "seal">,
+  plaintext: Uint8Array,
+): Promise<Bytes> {
+  const bytes = withRoom(plaintext);
+  await seal.seal(bytes);
+  return bytes;
+}
+
+/** What a cipher state makes of a plaintext. */
+export async function encrypted(
+  cipher: CipherState,
+  ad: Bytes,
+  plaintext: Uint8Array,
+): Promise<Bytes> {
+  const bytes = withRoom(plaintext);
+  await cipher.encryptWithAd(ad, bytes);
+  return bytes;
+}
+
+/** Ciphertext ‖ tag, under 32 raw bytes, which stay as they are. */
+export async function encrypt(
+  raw: Bytes,
+  nonce: Bytes,
+  ad: Bytes,
+  plaintext: Bytes,
+  engine: Engine = webCrypto,
+): Promise<Bytes> {
+  const aead = engine.createAead(raw.slice());
+  const bytes = withRoom(plaintext);
+  await aead.seal(nonce, ad, bytes);
+  aead.close();
+  return bytes;
+}
+
+/** The plaintext of ciphertext ‖ tag, which stays as it is. */
+export async function decrypt(
+  raw: Bytes,
+  nonce: Bytes,
+  ad: Bytes,
+  ciphertext: Bytes,
+  engine: Engine = webCrypto,
+): Promise<Bytes> {
+  const aead = engine.createAead(raw.slice());
+  try {
+    return await aead.open(nonce, ad, ciphertext.slice());
+  } finally {
+    aead.close();
+  }
+}

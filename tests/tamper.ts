@@ -25,12 +25,21 @@ const REPLY = TEXTS.join("").toUpperCase();
 
 type Direction = "up" | "down";
 
-/**
- * How many frames a session has each way: up, the hello, a Noise message, a
- * ping, the open, two of data and the end; down, a Noise message, a pong, two of
- * data and the end.
- */
-const FRAMES = { up: 7, down: 5 };
+/** What sessions are tampered with. */
+const SCENES = {
+  /**
+   * A whole one. Up: the hello, a Noise message, a ping, the open, two of data and
+   * the end; down: a Noise message, a pong, two of data and the end.
+   */
+  echo: { identity: "mallory", frames: { up: 7, down: 5 } },
+  /**
+   * One that the server gives up, for lack of the service. Down: a Noise message,
+   * a pong and the bye.
+   */
+  bye: { identity: "mallory@nowhere", frames: { up: 0, down: 3 } },
+};
+
+type Scene = keyof typeof SCENES;
 
 /** What a manipulation may do when its frame, header included, has come. */
 interface Wire {
@@ -51,6 +60,7 @@ interface Wire {
 /** One thing that is done to one frame. */
 export interface Manipulation {
   kind: string;
+  scene: Scene;
   direction: Direction;
   /** The number of its frame in that direction, from 0. */
   frame: number;
@@ -84,27 +94,40 @@ const KINDS: Record<string, Act> = {
 };
 
 /** All of one kind at each frame, then each bit and each length of each. */
-export function* manipulations(frames: Recording): Generator<Manipulation> {
-  for (const direction of ["up", "down"] as const) {
-    for (let frame = 0; frame < FRAMES[direction]; frame++) {
-      const { length } = frames[direction][frame]!;
-      const at = { direction, frame };
-      for (const kind in KINDS) {
-        // Nothing is before the first, and all hellos are the same.
-        const isFirst = direction === "up" && frame === 0;
-        if (kind === "repeat the one before" && frame === 0) continue;
-        if (kind === "splice" && isFirst) continue;
-        yield { kind, ...at, act: KINDS[kind]! };
-      }
-      if (frame === FRAMES[direction] - 1) {
-        yield { kind: "data after the end", ...at, act: dataAfterEnd };
-      }
-      for (let bit = 0; bit < 8 * length; bit++) {
-        yield { kind: "flip a bit", ...at, act: flip(bit) };
-      }
-      for (let kept = 1; kept < length; kept++) {
-        yield { kind: "truncate", ...at, act: truncate(kept) };
-      }
+export function* manipulations(
+  recordings: Record<Scene, Recording>,
+): Generator<Manipulation> {
+  for (const scene of ["echo", "bye"] as const) {
+    for (const direction of ["up", "down"] as const) {
+      yield* manipulationsOf(scene, direction, recordings[scene]);
+    }
+  }
+}
+
+function* manipulationsOf(
+  scene: Scene,
+  direction: Direction,
+  recording: Recording,
+): Generator<Manipulation> {
+  const count = SCENES[scene].frames[direction];
+  for (let frame = 0; frame < count; frame++) {
+    const { length } = recording[direction][frame]!;
+    const at = { scene, direction, frame };
+    for (const kind in KINDS) {
+      // Nothing is before the first, and all hellos are the same.
+      const isFirst = direction === "up" && frame === 0;
+      if (kind === "repeat the one before" && frame === 0) continue;
+      if (kind === "splice" && isFirst) continue;
+      yield { kind, ...at, act: KINDS[kind]! };
+    }
+    if (scene === "echo" && frame === count - 1) {
+      yield { kind: "data after the end", ...at, act: dataAfterEnd };
+    }
+    for (let bit = 0; bit < 8 * length; bit++) {
+      yield { kind: "flip a bit", ...at, act: flip(bit) };
+    }
+    for (let kept = 1; kept < length; kept++) {
+      yield { kind: "truncate", ...at, act: truncate(kept) };
     }
   }
 }
@@ -288,28 +311,34 @@ export async function tamper(
     session({ cert, psk, identity, port });
   const result: Result = { counts: new Map(), wrongs: [], honest: 0 };
 
-  const recording = await record(target, (port) => talk("mallory", port));
-  const queue = choose(manipulations(recording))[Symbol.iterator]();
+  const recordings = {
+    echo: await record("echo", target, talk),
+    bye: await record("bye", target, talk),
+  };
+  const queue = choose(manipulations(recordings))[Symbol.iterator]();
   let serverMayEnd = 1;
   let count = 0;
   const attack = async () => {
     using proxy = new Proxy(target);
-    proxy.recording = recording;
     for (let next; !(next = queue.next()).done;) {
-      const { kind, direction, frame } = next.value;
+      const { kind, scene, direction, frame } = next.value;
+      proxy.recording = recordings[scene];
       const carried = proxy.carry(next.value);
-      const { reply, error } = await talk("mallory", proxy.port);
+      const { reply, error } = await talk(SCENES[scene].identity, proxy.port);
       await carried;
-      const what = `${kind}, ${direction} ${frame}`;
+      const what = `${kind}, ${scene}, ${direction} ${frame}`;
       if (error === undefined) {
         if (!isAfterEnd(next.value)) result.wrongs.push(`${what}: accepted`);
+      } else if (isServersBye(error)) {
+        if (!isAfterBye(next.value)) result.wrongs.push(`${what}: believed`);
       } else if (!(error instanceof ChannelError)) {
         result.wrongs.push(`${what}: ${error}`);
       }
       if (!REPLY.startsWith(reply)) result.wrongs.push(`${what}: forged`);
       result.counts.set(kind, (result.counts.get(kind) ?? 0) + 1);
       // By then the server has said and heard all: only the client can tell.
-      if (direction === "down" && frame === FRAMES.down - 1) serverMayEnd++;
+      const isLast = frame === SCENES.echo.frames.down - 1;
+      if (direction === "down" && isLast) serverMayEnd++;
       progress(++count);
     }
   };
@@ -347,25 +376,39 @@ export async function tamper(
  * Whether something is added when the client has said all: that the server
  * notices. The client may have its whole answer by then.
  */
-function isAfterEnd({ kind, direction, frame }: Manipulation): boolean {
-  return direction === "up" && frame === FRAMES.up - 1 &&
+function isAfterEnd({ kind, scene, direction, frame }: Manipulation): boolean {
+  return scene === "echo" && direction === "up" &&
+    frame === SCENES.echo.frames.up - 1 &&
     (kind === "repeat" || kind === "data after the end");
+}
+
+/** Whether a session came to what the server has to say for want of a service. */
+function isServersBye(error: unknown): boolean {
+  return error instanceof ChannelError && error.isFromPeer &&
+    error.code === "service";
+}
+
+/** Whether the whole bye has passed, and nothing before it was touched. */
+function isAfterBye({ kind, scene, frame }: Manipulation): boolean {
+  return scene === "bye" && frame === SCENES.bye.frames.down - 1 &&
+    kind === "repeat";
 }
 
 /** The frames of a session that is left alone. */
 async function record(
+  scene: Scene,
   target: { port: number; cert: string; key: string },
-  talk: (port: number) => Promise<{ error?: unknown }>,
+  talk: (identity: string, port: number) => Promise<{ error?: unknown }>,
 ): Promise<Recording> {
   using proxy = new Proxy(target);
+  const { identity, frames } = SCENES[scene];
   const carried = proxy.carry();
-  const { error } = await talk(proxy.port);
-  if (error !== undefined) throw error;
+  const { error } = await talk(identity, proxy.port);
+  if (scene === "bye" ? !isServersBye(error) : error !== undefined) throw error;
   await carried;
   const { up, down } = proxy.recording;
-  if (up.length === FRAMES.up && down.length === FRAMES.down) {
-    return proxy.recording;
-  }
+  const isWhole = scene === "bye" || up.length === frames.up;
+  if (isWhole && down.length === frames.down) return proxy.recording;
   throw new Error(`${up.length} frames up, ${down.length} down`);
 }
 
@@ -410,7 +453,8 @@ async function* answers(channel: Channel): AsyncGenerator<string> {
       yield decoder.decode(value);
     }
   }
-  await writer.close();
+  // Of a stream that has failed already, the channel knows why.
+  await writer.close().catch(() => channel.closed);
   for (let r; !(r = await reader.read()).done;) yield decoder.decode(r.value);
 }
 

@@ -16,10 +16,12 @@ import { converse, talk } from "./cli/client/conversation.ts";
 import {
   acceptSecrets,
   dial,
+  dialFiles,
   forService,
   readDialOptions,
 } from "./cli/client/dial.ts";
 import { carryAll } from "./cli/client/listen.ts";
+import { listServers } from "./cli/client/list.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
 import { type Args, run } from "./cli/main.ts";
 import { stderr } from "./cli/terminal/output.ts";
@@ -36,6 +38,9 @@ and prints the reply; at a terminal, it asks for lines until 'q' or Ctrl-D. With
 and keys again when their files change, and on SIGHUP.
 
   --server NAME            a server joined with --as NAME (the unnamed one)
+  --dir DIR                the folder of the servers joined (INNERLOCK_DIR; else
+                           certs here, or else the user's own)
+  --list                   list the servers joined, as whom, and until when
   --host NAME              its name or address (as joined, or localhost)
   --port PORT              its port (as joined, or 5001)
   --listen WHERE[=SERVICE] carry local connections: [HOST:]PORT or unix:/path
@@ -49,10 +54,10 @@ and keys again when their files change, and on SIGHUP.
                            NO_PROXY say)
   --proxy-password-file F  its password
   --server-name NAME       the name in the certificate, if it differs
-  --ca FILE                certificate to trust, PEM (certs/cert.pem)
+  --ca FILE                certificate to trust, PEM (in that folder)
   --system-ca              trust this system's public CAs, and no file unless
                            --ca names it
-  --psk FILE               key file, identity:hex (certs/psk.txt)
+  --psk FILE               key file, identity:hex (in that folder)
   --identity NAME          whose key to use (the only one, or default)
   --client-cert FILE       certificate to show to a box that asks for one
   --client-key FILE        its private key
@@ -76,6 +81,7 @@ Exit codes: 1 the network or the server failed, 2 wrong usage or configuration,
 const FLAGS = {
   string: [
     "server",
+    "dir",
     "host",
     "port",
     "server-name",
@@ -95,7 +101,7 @@ const FLAGS = {
     "grace",
   ],
   collect: ["listen"],
-  boolean: ["check", "system-ca", "quiet", "trace"],
+  boolean: ["check", "list", "system-ca", "quiet", "trace"],
   default: {
     "handshake-timeout": "10",
     "idle-timeout": "25",
@@ -122,9 +128,11 @@ async function main(args: Args): Promise<number | void> {
     const flag = isCheck ? "--check" : "--connect";
     throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
   }
+  if (args.is("list")) return await listServers(args);
   const read = async () => {
-    await acceptSecrets(args);
-    const options = forService(await readDialOptions(args), service);
+    const files = dialFiles(args);
+    await acceptSecrets(args, files);
+    const options = forService(await readDialOptions(args, files), service);
     // All files have been read.
     keepOnly({ read: [], write: [] });
     giveUpSystem();

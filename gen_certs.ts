@@ -15,12 +15,18 @@ import { certificateWork, MAX_DAYS } from "./cli/keys/certificate_files.ts";
 import { subjectAltName } from "./cli/keys/certificates.ts";
 import { UsageError } from "./cli/advice/errors.ts";
 import { readIfThere } from "./cli/files.ts";
+import {
+  isThere,
+  notHere,
+  serverFolder,
+  takeVariables,
+} from "./cli/folders.ts";
 import { checkHosts, invite, invited, join } from "./cli/keys/invite.ts";
 import { KeyFile } from "./cli/keys/key_file.ts";
 import { type Args, run } from "./cli/main.ts";
 import { acceptMounts } from "./cli/secrets.ts";
 import { stderr, stdout } from "./cli/terminal/output.ts";
-import { IDENTITY_FORM, isIdentity } from "./lib/lock/psk.ts";
+import { IDENTITY_FORM, isIdentity, serviceOf } from "./lib/lock/psk.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import {
   foldersOf,
@@ -35,7 +41,8 @@ Usage: deno task certs [flags]
 Makes key.pem and cert.pem with openssl, and psk.txt. Valid files stay as they
 are, except that --host adds names to the certificate.
 
-  --out DIR          the folder for the files (certs)
+  --out DIR          the folder for the files (INNERLOCK_DIR, or else certs; for
+                     --join the user's own, ~/.config/innerlock)
   --host NAME|IP     a name or address of the server; may repeat; localhost,
                      127.0.0.1, ::1 and the old certificate's names are always
                      included
@@ -47,6 +54,7 @@ are, except that --host adds names to the certificate.
   --as NAME          with --join: the name to keep the server under, for
                      client --server NAME
   --invite-file FILE write the line to this file, or --join from it
+  --list             list the identities, and the service that each opens
   --identity NAME    make a key for this identity; may repeat (default)
   --rekey NAME       give an identity another key; may repeat
   --revoke NAME      remove an identity, and do nothing else; may repeat
@@ -71,17 +79,25 @@ const FLAGS = {
     "passphrase-file",
   ],
   collect: ["host", "identity", "rekey", "revoke"],
-  boolean: ["rsa", "passphrase", "csr", "renew", "new-key", "join"],
-  default: { out: "certs", days: "365", port: "5001" },
+  boolean: ["rsa", "passphrase", "csr", "renew", "new-key", "join", "list"],
+  default: { days: "365", port: "5001" },
 };
 
 async function main(args: Args): Promise<void> {
-  const out = args.text("out")!;
+  const variables = takeVariables();
   if (args.is("join")) {
     refuseOthers(args, "join", ["out", "as", "invite-file"]);
-    return await join(args, out);
+    return await join(args, variables);
+  }
+  const out = serverFolder(args.text("out"), variables);
+  if (args.is("list")) {
+    refuseOthers(args, "list", ["out"]);
+    return await list(`${out}/psk.txt`);
   }
   checkIdentities(args);
+  const isOld = args.is("renew") || args.texts("rekey").length > 0 ||
+    args.texts("revoke").length > 0;
+  if (isOld && !isThere(out)) throw notHere(out);
   if (args.texts("revoke").length > 0) {
     refuseOthers(args, "revoke", ["out"]);
     return await inFolder(args, out, () => revoke(args, `${out}/psk.txt`));
@@ -148,7 +164,9 @@ function checkNames(args: Args): void {
 async function make(args: Args, out: string): Promise<string[]> {
   const path = `${out}/psk.txt`;
   const old = await readIfThere(path);
-  const file = new KeyFile(path, old);
+  const file = args.texts("rekey").length > 0
+    ? await readKeyFile(path)
+    : new KeyFile(path, old);
   const notes: string[] = [];
   const asked = [args.texts("identity"), invited(args) ?? []].flat();
   const isFirst = file.keys().size === 0 && asked.length === 0;
@@ -175,9 +193,27 @@ async function make(args: Args, out: string): Promise<string[]> {
   return [...tls.notes, ...notes];
 }
 
+/** The key file of a server that has one already. */
+async function readKeyFile(path: string): Promise<KeyFile> {
+  const text = await readIfThere(path);
+  if (text === undefined) throw notHere(path);
+  return new KeyFile(path, text);
+}
+
+/** Prints who has a key, and for what. */
+async function list(path: string): Promise<void> {
+  for (const identity of (await readKeyFile(path)).keys().keys()) {
+    const service = serviceOf(identity);
+    stdout.line(
+      `${identity}: ` +
+        (service === undefined ? "every service" : `the service ${service}`),
+    );
+  }
+}
+
 /** Removes identities from the key file. */
 async function revoke(args: Args, path: string): Promise<void> {
-  const file = new KeyFile(path, await readIfThere(path));
+  const file = await readKeyFile(path);
   const revoked = args.texts("revoke");
   for (const identity of revoked) {
     if (!file.remove(identity)) throw unknown(identity, path);

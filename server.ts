@@ -15,6 +15,7 @@ import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
 import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
 import { Expiry } from "./cli/server/expiry.ts";
 import {
+  credentialFiles,
   listenAs,
   readBackends,
   readCredentials,
@@ -51,11 +52,13 @@ backend, through TLS and an inner lock.
                            for more services
   --echo                   send bytes back unchanged, instead of text in upper
                            case
-  --cert FILE              certificate, PEM (certs/cert.pem)
-  --key FILE               its private key, PEM (certs/key.pem)
+  --dir DIR                the folder of the server's files (INNERLOCK_DIR, or
+                           else certs)
+  --cert FILE              certificate, PEM (cert.pem in that folder)
+  --key FILE               its private key, PEM (key.pem in that folder)
   --passphrase-file FILE   the key's passphrase; without it, the server asks if
                            it needs one
-  --psk FILE               key file, identity:hex (certs/psk.txt)
+  --psk FILE               key file, identity:hex (psk.txt in that folder)
   --no-tls                 no outer lock: a box on this machine or this private
                            network ends TLS
   --proxies ADDRESSES      boxes whose X-Forwarded-For to believe: addresses or
@@ -84,13 +87,9 @@ Exit codes: 1 the network failed, or clients were cut at the end; 2 wrong usage
 or configuration.
 `;
 
-/** The flags that name a file to read, now and at each reload. */
-const SECRETS = ["key", "passphrase-file", "psk"];
-const FILES = ["cert", ...SECRETS];
-
 const FLAGS = {
   string: [
-    ...FILES,
+    ...["cert", "key", "passphrase-file", "psk", "dir"],
     "host",
     "port",
     "proxies",
@@ -107,9 +106,6 @@ const FLAGS = {
   default: {
     host: "127.0.0.1",
     port: "5001",
-    cert: "certs/cert.pem",
-    key: "certs/key.pem",
-    psk: "certs/psk.txt",
     "max-connections": "10000",
     "max-handshakes": "256",
     "handshake-timeout": "10",
@@ -124,18 +120,19 @@ async function main(args: Args): Promise<number> {
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const backends = readBackends(args);
   const services = handlersOf(backends, args.is("echo"));
-  const [files, secrets] = [FILES, SECRETS]
-    .map((names) => names.flatMap((name) => args.text(name) ?? []));
+  const files = credentialFiles(args);
+  const { cert: _, ...secrets } = files;
+  const paths = Object.values(files);
   const sockets = socketPaths([...backends.values()]);
-  const warnings = await acceptMounts(secrets!);
-  keepOnly({ read: [...files!, ...sockets], write: sockets });
+  const warnings = await acceptMounts(Object.values(secrets));
+  keepOnly({ read: [...paths, ...sockets], write: sockets });
   for (const warning of warnings) log("warning", warning);
   const metrics = new Metrics();
   const clients = new Clients(log, metrics);
   const refusals = new Refusals(log);
   const followed = new FollowedFiles(
-    files!,
-    (isFirst) => readCredentials(args, isFirst),
+    paths,
+    (isFirst) => readCredentials(args, files, isFirst),
   );
   const first = await followed.read();
   readNoPipes();
@@ -150,7 +147,7 @@ async function main(args: Args): Promise<number> {
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
-  const expiry = new Expiry(args.text("cert")!, log);
+  const expiry = new Expiry(files.cert, log);
   const announce = (credentials: ListenerCredentials) => {
     announceCredentials(credentials, log);
     metrics.certificate = credentials.cert;

@@ -7,6 +7,7 @@
 
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
+import { resolve } from "node:path";
 import { type TakenPsks, takePsks } from "../lib/lock/psk.ts";
 import { certificatesOf } from "./keys/certificates.ts";
 import { messageOf, UsageError } from "./advice/errors.ts";
@@ -117,7 +118,8 @@ async function readContent(path: string, origin = ""): Promise<Content> {
   const content = await contentOf(path);
   if (content !== undefined) return content;
   const why = ["there is no such file", origin].filter(Boolean).join("; ");
-  throw new UsageError(`Cannot read ${path}: ${why}`);
+  // A path that is not absolute says little about where it was looked for.
+  throw new UsageError(`Cannot read ${resolve(path)}: ${why}`);
 }
 
 /** Reads certificates, without what may stand around them. */

@@ -227,13 +227,16 @@ async function fails(result: Promise<Result>, why: RegExp): Promise<void> {
   assertMatch(stderr, why);
 }
 
+/** A client's own folder lies in the one where it works. */
+const own = (cwd: string) => ({ XDG_CONFIG_HOME: `${cwd}/config` });
+
 /** Runs a program in a client's folder. */
 const at = (
   cwd: string,
   task: "certs" | "client",
   args: string[],
   input = "",
-) => run(task, args, input, {}, cwd);
+) => run(task, args, input, own(cwd), cwd);
 
 const ONE_LINE = /^innerlock-1\.[\w-]+\.[0-9a-f]{8}\n$/;
 const mode = (path: string) => (Deno.statSync(path).mode! & 0o777).toString(8);
@@ -259,7 +262,7 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
     new RegExp(`joined localhost:${running.port} as alice`),
   );
   const files = ["", "/cert.pem", "/psk.txt", "/server.json"];
-  assertEquals(files.map((name) => mode(`${client}/certs${name}`)), [
+  assertEquals(files.map((name) => mode(`${client}/config/innerlock${name}`)), [
     "700",
     "600",
     "600",
@@ -268,7 +271,7 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
   const said = await succeeds(at(client, "client", ["hello"]));
   assertEquals(said.text, "HELLO\n");
   {
-    const listen = start("client", ["--listen", "0"], {}, client);
+    const listen = start("client", ["--listen", "0"], own(client), client);
     await using entrance = await TestEntrance.of(listen);
     assertEquals(await ask(entrance.address, "carried"), "CARRIED");
   }
@@ -282,15 +285,23 @@ test("one line joins a running server, and no flag is needed then", async ({ ser
   const refused = await at(client, "client", ["--server", "db", "hello"]);
   assertEquals([refused.code, refused.text], [1, ""]);
   // The only identity is used where nothing says which.
-  await Deno.rename(`${client}/certs/server.json`, `${client}/server.json`);
+  await Deno.rename(
+    `${client}/config/innerlock/server.json`,
+    `${client}/server.json`,
+  );
   assertEquals(
     (await succeeds(at(client, "client", [...port, "x"]))).text,
     "X\n",
   );
   // The one that joined is used where there are more.
-  await Deno.rename(`${client}/server.json`, `${client}/certs/server.json`);
+  await Deno.rename(
+    `${client}/server.json`,
+    `${client}/config/innerlock/server.json`,
+  );
   const more = `default:${"0f".repeat(32)}\n`;
-  await Deno.writeTextFile(`${client}/certs/psk.txt`, more, { append: true });
+  await Deno.writeTextFile(`${client}/config/innerlock/psk.txt`, more, {
+    append: true,
+  });
   assertEquals((await succeeds(at(client, "client", ["x"]))).text, "X\n");
 });
 
@@ -319,7 +330,10 @@ test("a server that has not been joined: how to join it", async ({ client }) => 
   ) {
     await fails(
       at(client, "client", [...flags, "hello"]),
-      new RegExp(`no such file; get it with 'deno task certs ${join}`),
+      new RegExp(
+        `Cannot read ${client}/certs/\\S*psk.txt: there is no such file; nothing is ` +
+          `in ${client}/config/innerlock\\S* either; join .* 'deno task certs ${join}`,
+      ),
     );
   }
 });
@@ -334,7 +348,11 @@ test("two servers side by side, by files, and one again", async ({ server, clien
   const join = (...args: string[]) =>
     succeeds(at(client, "certs", ["--join", "--invite-file", file, ...args]));
   const settings = async (folder: string) =>
-    JSON.parse(await Deno.readTextFile(`${client}/certs${folder}/server.json`));
+    JSON.parse(
+      await Deno.readTextFile(
+        `${client}/config/innerlock${folder}/server.json`,
+      ),
+    );
   const invited = await invite("alice");
   assertEquals([invited.text, mode(file)], ["", "600"]);
   assertMatch(await Deno.readTextFile(file), ONE_LINE);
@@ -352,7 +370,9 @@ test("two servers side by side, by files, and one again", async ({ server, clien
     port: 8,
     identity: "carol",
   });
-  const psk = await Deno.readTextFile(`${client}/certs/office/psk.txt`);
+  const psk = await Deno.readTextFile(
+    `${client}/config/innerlock/office/psk.txt`,
+  );
   assertMatch(psk, /^carol:[0-9a-f]{64}\n$/);
   const { code, stderr } = await at(client, "client", [
     ...["--server", "office", "--port", "1", "hello"],

@@ -74,7 +74,13 @@ export function spawn(
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
-    env: { NO_COLOR: "1", ...env },
+    // No program of a test finds what this user has joined, nor adds to it.
+    env: {
+      NO_COLOR: "1",
+      XDG_CONFIG_HOME: "/nonexistent",
+      INNERLOCK_DIR: "",
+      ...env,
+    },
   }).spawn();
 }
 

@@ -34,7 +34,13 @@ import {
 import type { Args } from "../main.ts";
 import { whyNotThrough } from "../advice/proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
-import { FOLDER, folderOf, readSettings, settingsPath } from "./settings.ts";
+import {
+  clientFolders,
+  findServer,
+  folderOf,
+  takeVariables,
+} from "../folders.ts";
+import { readSettings, settingsPath } from "./settings.ts";
 import { whyNot } from "../advice/system_errors.ts";
 import { withAdvice } from "../advice/tls_advice.ts";
 import { acceptMounts } from "../secrets.ts";
@@ -53,9 +59,24 @@ export type DialOptions =
     proxy?: ProxySettings;
   };
 
-/** Where a client's files are, as its flags and defaults have it. */
-export function dialFiles(args: Args) {
-  const folder = folderOf(FOLDER, args.text("server"));
+/** Where a client's files are. */
+export interface DialFiles {
+  folder: string;
+  ca: string;
+  psk: string;
+  settings: string;
+  others: string[];
+  /** Where to get one that is missing and was not named. */
+  origin: string;
+}
+
+/** Where a client's files are, as its flags and this machine have it. */
+export function dialFiles(args: Args): DialFiles {
+  const name = args.text("server");
+  const folders = clientFolders(args.text("dir"), takeVariables());
+  const found = findServer(folders, name);
+  const folder = found ?? folderOf(folders[0]!, name);
+  const tried = folders.map((folder) => folderOf(folder, name));
   return {
     folder,
     ca: args.text("ca") ?? `${folder}/cert.pem`,
@@ -63,6 +84,7 @@ export function dialFiles(args: Args) {
     settings: settingsPath(folder),
     others: ["client-cert", "client-key", "proxy-password-file"]
       .flatMap((name) => args.text(name) ?? []),
+    origin: originOf(name, found === undefined ? tried.slice(1) : []),
   };
 }
 
@@ -72,31 +94,46 @@ const DEFAULT_PORT = 5001;
  * Accepts the secrets that are mounted as they are, with a warning for each. To
  * be called before the right to write is given up.
  */
-export async function acceptSecrets(args: Args): Promise<void> {
+export async function acceptSecrets(
+  args: Args,
+  files: DialFiles,
+): Promise<void> {
   const secrets = ["client-key", "proxy-password-file"]
     .flatMap((name) => args.text(name) ?? []);
-  const paths = [dialFiles(args).psk, ...secrets];
+  const paths = [files.psk, ...secrets];
   for (const warning of await acceptMounts(paths)) {
     stderr.line(`client: ${warning}`);
   }
 }
 
-/** Where a client gets the files that `deno task certs` makes. */
-function originOf(args: Args): string {
-  const server = args.text("server");
-  const as = server === undefined ? "" : ` --as ${server}`;
-  return `get it with 'deno task certs --join${as}', or copy it from the server`;
+/**
+ * Where a client gets a file that is missing.
+ *
+ * @param others Where else it was looked for.
+ */
+function originOf(name: string | undefined, others: string[]): string {
+  const as = name === undefined ? "" : ` --as ${name}`;
+  return [
+    ...others.map((folder) => `nothing is in ${folder} either`),
+    `join the server with 'deno task certs --join${as}', or name the folder ` +
+    "that has its files with --dir",
+  ].join("; ");
 }
 
 /** Reads what the flags say, and the files that they name. */
-export async function readDialOptions(args: Args): Promise<DialOptions> {
-  const files = dialFiles(args);
+export async function readDialOptions(
+  args: Args,
+  files: DialFiles,
+): Promise<DialOptions> {
   const settings = await readSettings(files.folder);
   const hostname = args.host("host") ?? settings.host ?? "localhost";
   const port = args.text("port") === undefined
     ? settings.port ?? DEFAULT_PORT
     : args.integer("port", 1, 65_535);
-  const psk = await readPsk(files.psk, originOf(args));
+  const psk = await readPsk(
+    files.psk,
+    args.text("psk") === undefined ? files.origin : undefined,
+  );
   const asked = args.text("identity") ?? settings.identity;
   const identity = chooseIdentity(asked, psk, files.psk);
   const serverName = args.host("server-name");
@@ -121,7 +158,7 @@ export async function readDialOptions(args: Args): Promise<DialOptions> {
     psk,
     pskPath: files.psk,
     identity,
-    caCerts: await readCas(args, files.ca),
+    caCerts: await readCas(args, files),
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
     idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
     ...(serverName && { serverName }),
@@ -145,11 +182,20 @@ async function readProxy(
   });
 }
 
-async function readCas(args: Args, file: string): Promise<string[]> {
+async function readCas(
+  args: Args,
+  { ca, origin }: DialFiles,
+): Promise<string[]> {
   const isSystem = args.is("system-ca");
   const system = isSystem ? getCACertificates("system") : [];
   if (isSystem && args.texts("ca").length === 0) return system;
-  return [await readCertificates(file, originOf(args)), ...system];
+  return [
+    await readCertificates(
+      ca,
+      args.text("ca") === undefined ? origin : undefined,
+    ),
+    ...system,
+  ];
 }
 
 async function readClientPair(

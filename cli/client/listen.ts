@@ -55,11 +55,11 @@ export async function carryAll(args: Args): Promise<number> {
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
   const max = args.integer("reserve", 0, 1000);
-  const { ca, psk, settings, others } = dialFiles(args);
-  const files = [ca, psk, settings, ...others];
-  await acceptSecrets(args);
+  const named = dialFiles(args);
+  const files = [named.ca, named.psk, named.settings, ...named.others];
+  await acceptSecrets(args, named);
   const followed = new FollowedFiles(files, async () => {
-    const options = await readDialOptions(args);
+    const options = await readDialOptions(args, named);
     for (const { service } of entrances) forService(options, service);
     return options;
   });

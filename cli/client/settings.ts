@@ -10,12 +10,6 @@ import { readIfThere } from "../files.ts";
 import { isHost } from "../addresses.ts";
 import { isIdentity } from "../../lib/lock/psk.ts";
 
-/** Where the files are, unless flags say otherwise. */
-export const FOLDER = "certs";
-
-/** The names that a server may be given. */
-const NAME = /^[\w-][\w.-]*$/;
-
 /** What `server.json` says. */
 export interface Settings {
   /** The server's name or address. */
@@ -24,15 +18,6 @@ export interface Settings {
   port?: number;
   /** Whose key to use. */
   identity?: string;
-}
-
-/** The folder of a server with this name, or of the one without a name. */
-export function folderOf(out: string, name: string | undefined): string {
-  if (name === undefined) return out;
-  if (NAME.test(name)) return `${out}/${name}`;
-  throw new UsageError(
-    `A server's name takes letters, digits, '-', '_' and '.', not ${name}`,
-  );
 }
 
 /** The file's place within a folder. */

@@ -10,6 +10,7 @@ import {
   describeCertificate,
 } from "./certificates.ts";
 import { UsageError } from "../advice/errors.ts";
+import { notHere } from "../folders.ts";
 import { readIfThere, readPrivateKey, readSecret } from "../files.ts";
 import type { Args } from "../main.ts";
 import {
@@ -90,8 +91,11 @@ function isKept(
   asked: string[],
 ): old is CertificateInfo {
   const { keyPath, certPath, key, cert } = pair;
+  if (key === undefined && cert === undefined) {
+    if (args.is("renew")) throw notHere(certPath);
+    return false;
+  }
   if (args.is("new-key")) return false;
-  if (key === undefined && cert === undefined) return false;
   if (key === undefined) {
     throw new UsageError(
       `There is ${certPath} but no ${keyPath}, as on a client; for a server, ` +

@@ -6,6 +6,7 @@
  */
 
 import { isIP } from "node:net";
+import { resolve } from "node:path";
 import { lacksZone } from "../addresses.ts";
 import { describeCertificate, hasIssuer } from "./certificates.ts";
 import { UsageError } from "../advice/errors.ts";
@@ -29,7 +30,14 @@ import { stderr, stdout } from "../terminal/output.ts";
 import { keepOnly } from "../permissions.ts";
 import { promptHidden } from "../terminal/prompt.ts";
 import { foldersOf, makeFolder, replaceFiles, withFiles } from "./replace.ts";
-import { FOLDER, folderOf, settingsPath } from "../client/settings.ts";
+import { settingsPath } from "../client/settings.ts";
+import {
+  clientFolders,
+  findServer,
+  folderOf,
+  joinFolder,
+  type Variables,
+} from "../folders.ts";
 
 /**
  * The identity that `--invite NAME` means, for the service that `--service` names.
@@ -135,7 +143,8 @@ function hostOf(cert: string): string {
 }
 
 /** Asks for the line, and writes what a client needs. */
-export async function join(args: Args, out: string): Promise<void> {
+export async function join(args: Args, variables: Variables): Promise<void> {
+  const out = joinFolder(args.text("out"), variables);
   const { host, port, identity, key, cert } = parseInvitation(
     await readLine(args.text("invite-file")),
   );
@@ -155,6 +164,8 @@ export async function join(args: Args, out: string): Promise<void> {
     [settingsPath(folder)]: settings + "\n",
   };
   await makeFolder(folder);
+  const place = resolve(folder);
+  const found = findServer(clientFolders(undefined, variables), name, place);
   const paths = Object.keys(texts);
   const folders = [folder, ...await foldersOf(paths)];
   keepOnly({ read: folders, write: folders });
@@ -166,11 +177,9 @@ export async function join(args: Args, out: string): Promise<void> {
         mode: 0o600,
       })),
     ));
-  const server = name === undefined ? [] : ["--server", name];
-  // No flag of the client names another folder.
-  const flags = out === FOLDER ? server : [
-    ...["--host", host, "--port", port, "--identity", identity],
-    ...["--ca", `${folder}/cert.pem`, "--psk", `${folder}/psk.txt`],
+  const flags = [
+    ...found === place ? [] : ["--dir", resolve(out)],
+    ...name === undefined ? [] : ["--server", name],
   ];
   stdout.line(`joined ${authority(host, port)} as ${identity}, in ${folder}`);
   const client = ["deno task client", ...flags, "--check"];

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { join } from "node:path";
 import {
   listen,
   type Listener,
@@ -14,6 +15,7 @@ import { authority } from "../../lib/carrier/ip_address.ts";
 import { type Address, parseAddress } from "../../tunnel/address.ts";
 import { isPrivateAddress, network } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
+import { serverFolder, takeVariables } from "../folders.ts";
 import { readPair, readPsk } from "../files.ts";
 import type { Args } from "../main.ts";
 import { mayPass, whyNot } from "../advice/system_errors.ts";
@@ -41,8 +43,33 @@ export function readBackends(args: Args): Map<string | undefined, Address> {
   return backends;
 }
 
-/** Where a server gets its files. */
-const ORIGIN = "'deno task certs' makes one";
+/** The files that a server reads, now and at each reload. */
+export interface CredentialFiles {
+  psk: string;
+  cert: string;
+  key: string;
+  passphrase?: string;
+}
+
+/** Where a server's files are, as its flags and this machine have it. */
+export function credentialFiles(args: Args): CredentialFiles {
+  const folder = serverFolder(args.text("dir"), takeVariables());
+  const passphrase = args.text("passphrase-file");
+  return {
+    psk: args.text("psk") ?? join(folder, "psk.txt"),
+    cert: args.text("cert") ?? join(folder, "cert.pem"),
+    key: args.text("key") ?? join(folder, "key.pem"),
+    ...(passphrase !== undefined && { passphrase }),
+  };
+}
+
+/**
+ * What to do where a file is missing that was not named. A second set of keys is seldom what is
+ * meant: clients would be refused.
+ */
+const ORIGIN =
+  "start the server where its folder certs is, or name that folder with --dir; " +
+  "for a new server, 'deno task certs' makes one";
 
 /**
  * Reads certificate and keys.
@@ -51,17 +78,18 @@ const ORIGIN = "'deno task certs' makes one";
  */
 export async function readCredentials(
   args: Args,
+  files: CredentialFiles,
   mayAsk: boolean,
 ): Promise<ListenerCredentials> {
-  const psk = await readPsk(args.text("psk")!, ORIGIN);
+  const isNamed = ["psk", "cert", "key"].some((flag) => args.text(flag));
+  const origin = isNamed ? "" : ORIGIN;
+  const psk = await readPsk(files.psk, origin);
   if (args.is("no-tls")) return { psk };
-  const [certPath, keyPath] = [args.text("cert")!, args.text("key")!];
-  const file = args.text("passphrase-file");
-  const pair = await readPair(certPath, keyPath, {
-    file,
+  const pair = await readPair(files.cert, files.key, {
+    file: files.passphrase,
     mayAsk,
     advice: "give --passphrase-file FILE",
-    origin: ORIGIN,
+    origin,
   });
   return { psk, ...pair };
 }

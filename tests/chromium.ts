@@ -47,6 +47,8 @@ export interface Screen {
   dark?: boolean;
   /** Whether motion is welcome. @default {false} */
   motion?: boolean;
+  /** Whether all colours are the system's. @default {false} */
+  forced?: boolean;
 }
 
 const DESKTOP: Screen = { width: 1280, height: 900 };
@@ -203,9 +205,21 @@ export class Page {
     await this.#loaded.promise;
   }
 
+  /** Resolves when the page has been loaded once more. */
+  async nextLoad(): Promise<void> {
+    this.#loaded = Promise.withResolvers();
+    await this.#loaded.promise;
+  }
+
+  /** From its next load on, the page may run no scripts. */
+  async disableScripts(): Promise<void> {
+    await this.#call("Emulation.setScriptExecutionDisabled", { value: true });
+  }
+
   /** Changes what it is shown on. */
   async show(screen: Screen): Promise<void> {
-    const { width, height, scale = 1, dark = false, motion = false } = screen;
+    const { width, height, scale = 1 } = screen;
+    const { dark = false, motion = false, forced = false } = screen;
     await this.#call("Emulation.setDeviceMetricsOverride", {
       width,
       height,
@@ -215,6 +229,7 @@ export class Page {
     await this.#call("Emulation.setEmulatedMedia", {
       features: [
         { name: "prefers-color-scheme", value: dark ? "dark" : "light" },
+        { name: "forced-colors", value: forced ? "active" : "none" },
         {
           name: "prefers-reduced-motion",
           value: motion ? "no-preference" : "reduce",

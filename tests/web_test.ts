@@ -1,6 +1,6 @@
 /** The demo's page, in a real browser. */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { Site } from "../demo/web/site.ts";
 import { CHROMIUM, Chromium, type Page, type Screen } from "./chromium.ts";
 import { MAY_RUN } from "./programs.ts";
@@ -380,18 +380,130 @@ testPage("nothing moves where no motion is asked for", async (page) => {
   assertEquals(await page.evaluate(animation), "arrive");
 });
 
+/** What a label must be as high as, and more (WCAG 2.5.8). */
+const SMALL_TARGETS =
+  `[...document.querySelectorAll("label:has([type=radio]), button")]
+  .filter((element) => element.getBoundingClientRect().height < 24)
+  .map((element) => element.textContent)`;
+
+testPage("a phone says where TLS ends, and all can be hit", async (page) => {
+  const heads = `[...document.querySelectorAll(".heads p")]
+    .filter((element) => element.checkVisibility())
+    .map(({ innerText }) => innerText.trim())`;
+  assertEquals(await page.evaluate(heads), ["TLS ends here."]);
+  assertEquals(await page.evaluate(SMALL_TARGETS), []);
+  await page.show({ width: 1280, height: 900 });
+  assertEquals((await page.evaluate(heads)).length, 3);
+  assertEquals(await page.evaluate(SMALL_TARGETS), []);
+}, PHONE);
+
+testPage("scrollbars have no gutter of another colour", async (page) => {
+  const color =
+    "getComputedStyle(document.querySelector('#timeline')).scrollbarColor";
+  assert((await page.evaluate(color)).endsWith(" rgba(0, 0, 0, 0)"));
+});
+
+testPage(
+  "in forced colours the switch has a knob, and a pressed button shows it",
+  async (page) => {
+    const knob = `(() => {
+    const track = document.querySelector(".track");
+    const [one, other] = [getComputedStyle(track, "::before"),
+      getComputedStyle(track)].map((style) => style.backgroundColor);
+    return [one !== other && one !== "rgba(0, 0, 0, 0)", one, other];
+  })()`;
+    const button = (name: string) =>
+      `getComputedStyle(document.querySelector("[data-act=${name}]"))
+      .backgroundColor`;
+    for (const dark of [false, true]) {
+      await page.show({ width: 1280, height: 900, forced: true, dark });
+      for (const isOn of [false, true]) {
+        await setLock(page, isOn);
+        const [isSeen, ...colors] = await page.evaluate(knob);
+        assert(isSeen, colors.join());
+      }
+      await arm(page, "flip", "server");
+      assertNotEquals(
+        await page.evaluate(button("flip")),
+        await page.evaluate(button("drop")),
+      );
+      await page.evaluate(click("[data-act=flip]"));
+      await page.until(says("Disarmed"));
+    }
+  },
+);
+
+testUnless(missing, "web demo: without JavaScript it says so", async () => {
+  await using demo = await WebDemo.start();
+  await using browser = await Chromium.start();
+  const page = await browser.open("about:blank");
+  await page.disableScripts();
+  const desktop = { width: 1280, height: 900 };
+  await page.load(demo.url, desktop);
+  const text = await page.evaluate("document.body.innerText");
+  assert(text.includes("it needs JavaScript"), text);
+  assertEquals(text.includes("Connecting"), false);
+});
+
 testUnless(
   missing,
-  "web demo: the page says that the process is gone",
+  "web demo: the page says that the process is gone, and finds another",
   async () => {
     await using browser = await Chromium.start();
     let page: Page;
+    let port: string;
     {
       await using demo = await WebDemo.start();
+      ({ port } = new URL(demo.url));
       page = await browser.open(demo.url);
       await page.until(says("Connected."));
     }
-    await page.until(says("has stopped"));
+    await page.until(
+      says(`Start it again with “deno task demo:web --port ${port}”`),
+    );
+    // Nothing covers it up.
+    for (const button of ["#lock", "[data-act=flip]", "#end", "#cut"]) {
+      await page.evaluate(click(button));
+    }
+    assert(await page.evaluate(says("has stopped")));
+    assertEquals(
+      await page.evaluate("document.querySelector('#send').textContent"),
+      "Reload",
+    );
+    await page.evaluate(click("#send"));
+    await page.until(says("There is no process here yet."));
+    await using _ = await WebDemo.start("--port", port);
+    const loaded = page.nextLoad();
+    await page.evaluate(click("#send"));
+    await loaded;
+    await page.until(isReady);
+    await page.close();
+  },
+);
+
+testPage(
+  "what is no command ends its WebSocket, and nothing else",
+  async (page) => {
+    for (
+      const message of [
+        "no JSON",
+        "null",
+        "[]",
+        '{"type":"x"}',
+        '{"type":"arm","act":"explode","to":"server"}',
+        '{"type":"arm","act":"flip","to":"mars"}',
+        '{"type":"shown","id":"1"}',
+      ]
+    ) {
+      const code = await page.evaluate(`new Promise((resolve) => {
+      const socket = new WebSocket("ws://" + location.host + "/console");
+      socket.onopen = () => socket.send(${JSON.stringify(message)});
+      socket.onclose = ({ code }) => resolve(code);
+    })`);
+      assertEquals(code, 3003, message);
+    }
+    await send(page, "still here");
+    await page.until(says("There and back."));
   },
 );
 
@@ -438,6 +550,7 @@ Deno.test("web demo: only its own page gets anything", async () => {
     );
   }
   const headers = { ...upgrade, origin: "http://127.0.0.1:1" };
+  assertEquals((await ask("http://127.0.0.1:1/console", headers)).status, 400);
   assertEquals(
     (await ask("http://127.0.0.1:1/wire?tab=x", headers)).status,
     404,

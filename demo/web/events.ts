@@ -5,11 +5,17 @@
  * @module
  */
 
+/** Whom a frame may be on its way to. */
+export const DIRECTIONS = ["server", "client"] as const;
+
 /** Whom a frame is on its way to. */
-export type Direction = "server" | "client";
+export type Direction = typeof DIRECTIONS[number];
 
 /** What the box can do to a frame, beside letting it pass. */
-export type Act = "flip" | "drop" | "repeat";
+export const ACTS = ["flip", "drop", "repeat"] as const;
+
+/** One of these. */
+export type Act = typeof ACTS[number];
 
 /** What the process tells every page; the client is the tab it is about. */
 export type Report =

@@ -9,7 +9,7 @@
 import { toTransport } from "../../lib/lock/transport.ts";
 import { webSocketPair } from "../../lib/platform_websocket.ts";
 import { Box } from "./box.ts";
-import type { Command, Report } from "./events.ts";
+import { ACTS, type Command, DIRECTIONS, type Report } from "./events.ts";
 import icon from "./page/icon.svg" with { type: "text" };
 import html from "./page/index.html" with { type: "text" };
 import css from "./page/style.css" with { type: "text" };
@@ -22,6 +22,9 @@ const HEADERS = {
   "referrer-policy": "no-referrer",
   "x-content-type-options": "nosniff",
 };
+
+/** Why a WebSocket is closed: a code from the range of applications. */
+const NO_COMMAND = 3003;
 
 /** A person types; much less than this comes. In bytes. */
 const MAX_BUFFERED = 1024 * 1024;
@@ -65,7 +68,13 @@ export class Site {
     if (pathname !== "/console" && !(pathname === "/wire" && tab)) {
       return refusal(404, "There is no such WebSocket");
     }
-    const { socket, response } = Deno.upgradeWebSocket(request);
+    let upgraded: Deno.WebSocketUpgrade;
+    try {
+      upgraded = Deno.upgradeWebSocket(request);
+    } catch {
+      return refusal(400, "This is no WebSocket");
+    }
+    const { socket, response } = upgraded;
     if (pathname === "/console") this.#addTab(socket);
     else this.#connect(tab!, socket, searchParams.get("lock") === "inner");
     return response;
@@ -138,7 +147,9 @@ class Tab {
       cut: () => tellAll({ type: "cut", tab: name }),
     });
     socket.addEventListener("message", ({ data }) => {
-      this.#obey(JSON.parse(data));
+      const command = parseCommand(data);
+      if (command) this.#obey(command);
+      else socket.close(NO_COMMAND, "This is no command");
     });
   }
 
@@ -175,6 +186,20 @@ class Tab {
         this.#waiting.get(command.id)?.();
         this.#waiting.delete(command.id);
     }
+  }
+}
+
+/** What a page says, if it is one of ours that says it. */
+function parseCommand(data: unknown): Command | undefined {
+  try {
+    const { type, act, to, id } = JSON.parse(data as string);
+    const isKnown = type === "cut" ||
+      type === "shown" && typeof id === "number" ||
+      type === "arm" && (act === null || ACTS.includes(act)) &&
+        DIRECTIONS.includes(to);
+    return isKnown ? { type, act, to, id } as Command : undefined;
+  } catch {
+    return undefined;
   }
 }
 

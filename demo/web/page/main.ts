@@ -7,7 +7,7 @@
 import { ChannelError, type Transport } from "../../../lib/mod.ts";
 import type { Act, Command, Direction, Report } from "../events.ts";
 import { connect, listen, openSocket, say } from "./client.ts";
-import { type Local, Story } from "./story.ts";
+import { type Local, type Sentence, Story } from "./story.ts";
 import { frameContent, quote, remark, Timeline } from "./timeline.ts";
 
 /** So long a frame is seen at the box before it goes on, in milliseconds. */
@@ -54,20 +54,53 @@ function isSealed(): boolean {
 
 function tell(event: Report | Local): void {
   const sentence = teller.tell(event);
-  if (!sentence) return;
-  story.dataset.tone = sentence.tone;
-  story.replaceChildren(sentence.text);
+  if (sentence && !isGone()) show(sentence);
+}
+
+function show({ text, tone }: Sentence): void {
+  story.dataset.tone = tone;
+  story.replaceChildren(text);
 }
 
 function command(command: Command): void {
   watch.send(JSON.stringify(command));
 }
 
-/** Shows whether there is a connection. */
-function showState(state: "connecting" | "open" | "closed"): void {
+const VERBS = {
+  connecting: "Send",
+  open: "Send",
+  closed: "Connect",
+  gone: "Reload",
+};
+
+/** Shows whether there is a connection, or no process any more. */
+function showState(state: keyof typeof VERBS): void {
+  if (isGone()) return;
   document.body.dataset.state = state;
-  send.textContent = state === "closed" ? "Connect" : "Send";
+  send.textContent = VERBS[state];
   for (const button of [end, cut]) button.ariaDisabled = `${state !== "open"}`;
+  for (const button of [lock, ...acts]) {
+    button.ariaDisabled = `${state === "gone"}`;
+  }
+}
+
+/** Whether the process behind the page has stopped. */
+function isGone(): boolean {
+  return document.body.dataset.state === "gone";
+}
+
+/** Loads the page anew if there is a process again: it knows another key. */
+async function reload(): Promise<void> {
+  try {
+    await fetch("/", { method: "HEAD" });
+    location.reload();
+  } catch {
+    show({
+      text: "There is no process here yet. Start it with " +
+        `“deno task demo:web --port ${location.port}”, and press Reload.`,
+      tone: "bad",
+    });
+  }
 }
 
 function start(): void {
@@ -222,6 +255,7 @@ function server(
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  if (isGone()) return await reload();
   if (!transport) return start();
   const text = input.value;
   if (text === "") return;
@@ -248,6 +282,7 @@ cut.addEventListener("click", () => {
 
 for (const button of acts) {
   button.addEventListener("click", () => {
+    if (isGone()) return;
     arm(button.ariaPressed === "true" ? null : button.dataset.act as Act);
   });
 }
@@ -260,6 +295,7 @@ for (const direction of directions) {
 }
 
 lock.addEventListener("click", async () => {
+  if (isGone()) return;
   const sealed = !isSealed();
   lock.ariaChecked = `${sealed}`;
   document.body.dataset.lock = sealed ? "inner" : "none";
@@ -273,8 +309,12 @@ lock.addEventListener("click", async () => {
 
 watch.addEventListener("message", ({ data }) => report(JSON.parse(data)));
 watch.addEventListener("close", () => {
-  story.dataset.tone = "bad";
-  story.replaceChildren(
-    "The process behind this page has stopped. Start it again, and reload.",
-  );
+  showState("gone");
+  show({
+    text: "The process behind this page has stopped. Start it again with " +
+      `“deno task demo:web --port ${location.port}”, and press Reload.`,
+    tone: "bad",
+  });
 });
+
+show({ text: "Connecting …", tone: "calm" });

@@ -8,7 +8,7 @@
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type TakenPsks, takePsks } from "../lib/lock/psk.ts";
+import { type TakenPsks, takePsksInTurns } from "../lib/lock/psk.ts";
 import { certificatesOf } from "./keys/certificates.ts";
 import { messageOf, UsageError } from "./advice/errors.ts";
 import { checkSecret } from "./secrets.ts";
@@ -138,7 +138,7 @@ export async function readPsk(
   const { text, info } = await readContent(path, origin);
   let psk: TakenPsks;
   try {
-    psk = takePsks(text);
+    psk = await takePsksInTurns(text);
   } catch (error) {
     throw new UsageError(`${messageOf(error)} (${path})`);
   }

@@ -59,6 +59,6 @@ Deno.test("KeyFile: what the parser sees is what can be taken out", () => {
 
 Deno.test("linesOf: together they are the text", () => {
   for (const text of ["", "\n", "a\rb\r\nc\n\n", "\r\r\n\r", "a:b#c\rd"]) {
-    assertEquals(linesOf(text).map((line) => line.text).join(""), text);
+    assertEquals(Array.from(linesOf(text), (line) => line.text).join(""), text);
   }
 });

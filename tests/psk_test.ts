@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Buffer } from "node:buffer";
+import { setImmediate } from "node:timers";
 import {
   findPsk,
   isIdentity,
@@ -8,6 +9,7 @@ import {
   pskOf,
   serviceOf,
   takePsks,
+  takePsksInTurns,
 } from "../lib/lock/psk.ts";
 import { acceptChannel, connectChannel } from "../lib/mod.ts";
 import { assertFails, endAll } from "./channels.ts";
@@ -42,6 +44,30 @@ for (
     assertEquals(error.message.includes(HEX.slice(0, 8)), false);
   });
 }
+
+Deno.test("takePsksInTurns: others have a turn every thousand lines", async () => {
+  const key = (i: number) => `client-${i}:${HEX}\n`;
+  const lines = Array.from({ length: 3000 }, (_, i) => key(i)).join("");
+  for (const text of [lines, "# nobody\n".repeat(3000) + key(0)]) {
+    let turns = 0;
+    let isOver = false;
+    const others = (async () => {
+      while (!isOver) {
+        await new Promise((resolve) => setImmediate(resolve));
+        turns++;
+      }
+    })();
+    assertEquals(await takePsksInTurns(text), takePsks(text));
+    isOver = true;
+    await others;
+    assertEquals(turns >= 3, true, String(turns));
+  }
+  await assertRejects(
+    () => takePsksInTurns(lines + key(7)),
+    SyntaxError,
+    "line 3001 repeats the identity client-7",
+  );
+});
 
 Deno.test("isIdentity: 1 to 64 characters", () => {
   const valid = [0, 1, 63, 64, 65].map((n) => isIdentity("a".repeat(n)));

@@ -191,7 +191,7 @@ async function serverSign(folder: string): Promise<string | undefined> {
   const key = await readIfThere(`${folder}/key.pem`);
   if (key !== undefined) return "a key.pem";
   const psk = await readIfThere(`${folder}/psk.txt`) ?? "";
-  const several = linesOf(psk).filter(({ entry }) => entry).length > 1;
+  const several = [...linesOf(psk)].filter(({ entry }) => entry).length > 1;
   return several ? "the keys of several clients" : undefined;
 }
 

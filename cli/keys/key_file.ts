@@ -40,7 +40,7 @@ export class KeyFile {
 
   /** The keys that are in it now. */
   keys(): PskMap {
-    const isEmpty = linesOf(this.#text).every(({ entry }) => !entry);
+    const isEmpty = [...linesOf(this.#text)].every(({ entry }) => !entry);
     try {
       return isEmpty ? new Map() : parsePsk(this.#text);
     } catch (error) {
@@ -60,7 +60,7 @@ export class KeyFile {
 
   /** Removes an identity, and says whether it was there. */
   remove(identity: string): boolean {
-    const lines = linesOf(this.#text);
+    const lines = [...linesOf(this.#text)];
     const kept = lines.filter(({ entry }) => entry?.identity !== identity);
     this.#text = kept.map(({ text }) => text).join("");
     return kept.length < lines.length;

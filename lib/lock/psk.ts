@@ -13,6 +13,7 @@
 
 import type { Bytes } from "./aes_gcm.ts";
 import { PSK_LENGTH } from "./noise.ts";
+import { nextTurn } from "./runtime.ts";
 
 /** The longest identity, in characters. */
 export const MAX_IDENTITY_LENGTH = 64;
@@ -22,7 +23,15 @@ export const IDENTITY_FORM = "NAME or NAME@SERVICE, of letters, digits, '.', " +
   `'_' and '-', ${MAX_IDENTITY_LENGTH} characters at most`;
 
 const IDENTITY = /^[A-Za-z0-9._-]+(?:@[A-Za-z0-9._-]+)?$/;
-const HEX_KEY = new RegExp(`^[0-9A-Fa-f]{${PSK_LENGTH * 2}}$`);
+
+/** The value of each hex digit, by its character's code; -1 of another. */
+const DIGITS = new Int8Array(128).fill(-1);
+for (const digit of "0123456789abcdefABCDEF") {
+  DIGITS[digit.charCodeAt(0)] = Number.parseInt(digit, 16);
+}
+
+/** How many lines of a key file are parsed without a pause. */
+const LINES_AT_ONCE = 1000;
 
 /** A line and what ends it. */
 const LINE = /[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$/g;
@@ -64,24 +73,47 @@ export function parsePsk(
   text: string,
 ): ReadonlyMap<string, Uint8Array<ArrayBuffer>> {
   const keys = new Map<string, Bytes>();
+  for (const _ of parsing(text, keys));
+  return keys;
+}
+
+/**
+ * Parses the text of a key file as {@linkcode takePsks} does, and gives the event
+ * loop a turn now and then: a file may have any number of lines.
+ */
+export async function takePsksInTurns(text: string): Promise<TakenPsks> {
+  const keys = new TakenPsks();
+  for (const _ of parsing(text, keys)) await nextTurn();
+  return keys;
+}
+
+/** Parses a key file step by step, so many lines each. */
+function* parsing(text: string, keys: Map<string, Bytes>): Generator<void> {
   for (const { number, entry } of linesOf(text)) {
+    if (number % LINES_AT_ONCE === 0) yield;
     if (entry === undefined) continue;
-    const fail = (reason: string) => {
-      throw new SyntaxError(`Cannot parse key file: line ${number} ${reason}`);
-    };
     const { identity, key } = entry;
-    if (key === undefined) fail("has no colon (identity:hex)");
-    if (!isIdentity(identity)) fail(`has no identity: ${IDENTITY_FORM}`);
-    if (!HEX_KEY.test(key!)) {
-      fail(`has no key of ${PSK_LENGTH * 2} hex digits after its colon`);
+    if (key === undefined) malformed(number, "has no colon (identity:hex)");
+    if (!isIdentity(identity)) {
+      malformed(number, `has no identity: ${IDENTITY_FORM}`);
     }
-    if (keys.has(identity)) fail(`repeats the identity ${identity}`);
-    keys.set(identity, fromHex(key!));
+    const bytes = fromHex(key);
+    if (bytes === undefined) {
+      const digits = PSK_LENGTH * 2;
+      malformed(number, `has no key of ${digits} hex digits after its colon`);
+    }
+    if (keys.has(identity)) {
+      malformed(number, `repeats the identity ${identity}`);
+    }
+    keys.set(identity, bytes);
   }
   if (keys.size === 0) {
     throw new SyntaxError("Cannot parse key file: it has no key");
   }
-  return keys;
+}
+
+function malformed(number: number, reason: string): never {
+  throw new SyntaxError(`Cannot parse key file: line ${number} ${reason}`);
 }
 
 /** A line of a key file. */
@@ -95,24 +127,38 @@ export interface KeyFileLine {
 }
 
 /** The lines of a key file, however they end: CR LF, LF or CR. */
-export function linesOf(text: string): KeyFileLine[] {
-  const lines = text.replace(/^\ufeff/, "").match(LINE) ?? [];
-  return lines.map((text, index) => {
-    const number = index + 1;
-    const content = text.replace(/[#\r\n][^]*/, "").trim();
-    if (content === "") return { text, number };
-    const [identity = "", ...rest] = content.split(":");
-    const key = rest.length > 0 ? rest.join(":") : undefined;
-    return { text, number, entry: { identity, key } };
-  });
+export function* linesOf(text: string): Generator<KeyFileLine> {
+  let number = 0;
+  for (const [line] of text.replace(/^\ufeff/, "").matchAll(LINE)) {
+    yield lineOf(line, ++number);
+  }
 }
 
-// `Uint8Array.fromHex` is not yet in every runtime.
-function fromHex(text: string): Bytes {
-  return Uint8Array.from(
-    { length: text.length / 2 },
-    (_, i) => Number.parseInt(text.slice(2 * i, 2 * i + 2), 16),
-  );
+function lineOf(text: string, number: number): KeyFileLine {
+  const end = text.search(/[#\r\n]/);
+  const content = text.slice(0, end < 0 ? undefined : end).trim();
+  if (content === "") return { text, number };
+  const colon = content.indexOf(":");
+  const entry = colon < 0
+    ? { identity: content, key: undefined }
+    : { identity: content.slice(0, colon), key: content.slice(colon + 1) };
+  return { text, number, entry };
+}
+
+/**
+ * The bytes of a key in hex; undefined if it is none. `Uint8Array.fromHex` is not
+ * yet in every runtime.
+ */
+function fromHex(text: string): Bytes | undefined {
+  if (text.length !== 2 * PSK_LENGTH) return undefined;
+  const bytes = new Uint8Array(PSK_LENGTH);
+  for (let i = 0; i < PSK_LENGTH; i++) {
+    const high = DIGITS[text.charCodeAt(2 * i)] ?? -1;
+    const low = DIGITS[text.charCodeAt(2 * i + 1)] ?? -1;
+    if (high < 0 || low < 0) return undefined;
+    bytes[i] = 16 * high + low;
+  }
+  return bytes;
 }
 
 /** The keys that one side works with: all sound, and nobody else's to change. */
@@ -131,7 +177,11 @@ export class TakenPsks extends Map<string, Bytes> {
  */
 export function takePsks(psk: string | PskMap): TakenPsks {
   if (psk instanceof TakenPsks) return psk;
-  if (typeof psk === "string") return new TakenPsks(parsePsk(psk));
+  if (typeof psk === "string") {
+    const keys = new TakenPsks();
+    for (const _ of parsing(psk, keys));
+    return keys;
+  }
   const taken = new TakenPsks();
   for (const [identity, key] of entriesOf(psk)) {
     if (!isIdentity(identity)) throw new TypeError(noIdentity(identity));

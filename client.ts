@@ -22,6 +22,7 @@ import {
 } from "./cli/client/dial.ts";
 import { carryAll } from "./cli/client/listen.ts";
 import { listServers } from "./cli/client/list.ts";
+import { chooseEngine } from "./cli/engine.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
 import { type Args, run } from "./cli/main.ts";
 import { stderr } from "./cli/terminal/output.ts";
@@ -71,6 +72,8 @@ and keys again when their files change, and on SIGHUP.
   --grace S                with --listen: seconds for connections to finish
                            after SIGTERM (30)
   --quiet                  do not show a transfer's progress at a terminal
+  --openssl [FILE]         seal with the system's OpenSSL 3, which is faster; FILE
+                           is its libcrypto (where systems have it)
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
@@ -99,6 +102,7 @@ const FLAGS = {
     "max-connections",
     "reserve",
     "grace",
+    "openssl",
   ],
   collect: ["listen"],
   boolean: ["check", "list", "system-ca", "quiet", "trace"],
@@ -109,7 +113,7 @@ const FLAGS = {
     reserve: "8",
     grace: "30",
   },
-  optional: { websocket: /^\// },
+  optional: { openssl: /^\.{0,2}\//, websocket: /^\// },
   takesWords: true,
 };
 
@@ -120,7 +124,8 @@ async function main(args: Args): Promise<number | void> {
       "--check does not go with --listen; name a service with --connect",
     );
   }
-  if (args.texts("listen").length > 0) return await carryAll(args);
+  const sealing = chooseEngine(args);
+  if (args.texts("listen").length > 0) return await carryAll(args, sealing);
   // As if this program did not listen for SIGHUP.
   onHangUp(() => Deno.exit(Exit.hungUp));
   const service = args.text("connect");
@@ -132,7 +137,8 @@ async function main(args: Args): Promise<number | void> {
   const read = async () => {
     const files = dialFiles(args);
     await acceptSecrets(args, files);
-    const options = forService(await readDialOptions(args, files), service);
+    const given = { ...await readDialOptions(args, files), ...sealing };
+    const options = forService(given, service);
     // All files have been read.
     keepOnly({ read: [], write: [] });
     giveUpSystem();

@@ -12,6 +12,7 @@
 
 import { onHangUp } from "./cli/hangup.ts";
 import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
+import { chooseEngine } from "./cli/engine.ts";
 import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
 import { Expiry } from "./cli/server/expiry.ts";
 import {
@@ -75,6 +76,8 @@ backend, through TLS and an inner lock.
                            drop it after as many more; 0 for never (25)
   --grace S                seconds for clients to finish after SIGTERM (30)
   --log-format FORMAT      text or json (text)
+  --openssl [FILE]         seal with the system's OpenSSL 3, which is faster; FILE
+                           is its libcrypto (where systems have it)
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 
@@ -100,6 +103,7 @@ const FLAGS = {
     "idle-timeout",
     "grace",
     "log-format",
+    "openssl",
   ],
   collect: ["forward"],
   boolean: ["echo", "no-tls", "proxy-protocol", "reuse-port", "trace"],
@@ -113,10 +117,12 @@ const FLAGS = {
     grace: "30",
     "log-format": "text",
   },
+  optional: { openssl: /^\.{0,2}\// },
 };
 
 async function main(args: Args): Promise<number> {
   const log = stderrLog(args.choice("log-format", LOG_FORMATS));
+  const sealing = chooseEngine(args);
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const backends = readBackends(args);
   const services = handlersOf(backends, args.is("echo"));
@@ -138,6 +144,7 @@ async function main(args: Args): Promise<number> {
   readNoPipes();
   const listener = listenAs(args, {
     ...first,
+    ...sealing,
     hasService: (service) => services.has(service),
     onHandshake: ({ remoteAddr, duration, error }) => {
       if (error === undefined) return metrics.accepted(duration);
@@ -185,6 +192,7 @@ async function main(args: Args): Promise<number> {
         : "sending text back in upper case",
     );
   }
+  if (sealing.engine) log("engine", `sealing with ${sealing.engine.name}`);
   announce(first);
   if (args.is("no-tls")) {
     log(

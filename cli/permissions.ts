@@ -23,7 +23,15 @@ export function keepOnly(paths: { read: string[]; write: string[] }): void {
   keep("write", paths.write);
 }
 
-function keep(name: "read" | "write", paths: string[]): void {
+/** Keeps the right to load these files as code, and no others. */
+export function keepForeignCode(paths: readonly string[]): void {
+  keep("ffi", paths);
+}
+
+function keep(
+  name: "read" | "write" | "ffi",
+  paths: readonly string[],
+): void {
   for (const path of paths) Deno.permissions.requestSync({ name, path });
   const all = paths.length > 0 ? { name, path: "/" } : { name };
   Deno.permissions.revokeSync(all);

@@ -59,10 +59,12 @@ export interface ListenerCredentials {
 }
 
 /** What {@linkcode listen} takes. */
-export interface ListenOptions
-  extends
-    ListenerCredentials,
-    Pick<ChannelOptions, "handshakeTimeout" | "idleTimeout" | "trace"> {
+export interface ListenOptions extends
+  ListenerCredentials,
+  Pick<
+    ChannelOptions,
+    "engine" | "handshakeTimeout" | "idleTimeout" | "trace"
+  > {
   /** The port; 0 takes a free one. */
   port: number;
   /** The address to listen on. @default {"127.0.0.1"} */
@@ -435,11 +437,12 @@ class ChannelListener implements Listener {
         const { transport, remoteAddr } = await this.#carrierOf(peer, signal);
         if (remoteAddr !== conn.remoteAddr) comesFrom(remoteAddr);
         psks = this.#psks;
-        const { idleTimeout, trace } = this.#options;
+        const { engine, idleTimeout, trace } = this.#options;
         const channel = await respondChannel(transport, {
           psk: psks,
           remoteAddr,
           ...(idleTimeout !== undefined && { idleTimeout }),
+          ...(engine && { engine }),
           ...(trace && { trace }),
         }, signal);
         peer.proved();

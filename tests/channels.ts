@@ -16,10 +16,11 @@ import { duplex, PSK } from "./duplex.ts";
 export async function channels(
   [near, far]: [Transport | StreamPair, Transport | StreamPair] = duplex(),
   options: Partial<ClientOptions> = {},
+  servers: Partial<ClientOptions> = options,
 ): Promise<[Channel, Channel]> {
   return await Promise.all([
     connectChannel(near, { psk: PSK, ...options }),
-    acceptChannel(far, { psk: PSK, ...options }),
+    acceptChannel(far, { psk: PSK, ...servers }),
   ]);
 }
 

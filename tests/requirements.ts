@@ -6,7 +6,8 @@ const granted = (name: Deno.PermissionName, variable?: string) =>
     { name, ...(variable && { variable }) } as Deno.PermissionDescriptor,
   ).state === "granted";
 
-const inCi = granted("env", "CI") && Deno.env.has("CI");
+/** Whether all that a test needs must be there. */
+export const inCi = granted("env", "CI") && Deno.env.has("CI");
 
 /** Why a test cannot have these permissions; undefined if it has them. */
 export function lacksPermissions(

@@ -6,7 +6,7 @@
 
 import { dirname } from "node:path";
 import { UnansweredError } from "../../lib/deno.ts";
-import type { Channel } from "../../lib/mod.ts";
+import type { Channel, Engine } from "../../lib/mod.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { ChannelError } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
@@ -47,7 +47,10 @@ const SHORTAGE =
   "raise 'ulimit -n'";
 
 /** Carries local callers, until a signal says to stop. */
-export async function carryAll(args: Args): Promise<number> {
+export async function carryAll(
+  args: Args,
+  sealing: { engine?: Engine },
+): Promise<number> {
   const entrances = args.texts("listen").map(parseEntrance);
   if (args.words.length > 0) {
     throw new UsageError(`--listen takes no words: ${args.words[0]}`);
@@ -59,7 +62,7 @@ export async function carryAll(args: Args): Promise<number> {
   const files = [named.ca, named.psk, named.settings, ...named.others];
   await acceptSecrets(args, named);
   const followed = new FollowedFiles(files, async () => {
-    const options = await readDialOptions(args, named);
+    const options = { ...await readDialOptions(args, named), ...sealing };
     for (const { service } of entrances) forService(options, service);
     return options;
   });
@@ -71,6 +74,7 @@ export async function carryAll(args: Args): Promise<number> {
   keepOnly({ read: [...folders, ...files], write: folders });
   // The system's CAs are read again at each reload.
   if (!args.is("system-ca")) giveUpSystem();
+  if (sealing.engine) report(`sealing with ${sealing.engine.name}`);
   const stopping = stopSignal();
   const live = new Live();
   const reserves: Reserve[] = [];

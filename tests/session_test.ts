@@ -18,6 +18,7 @@ import {
   pong,
   RawPeer,
 } from "./raw_peer.ts";
+import { concat } from "./scripted.ts";
 
 function aesSeal(key: Uint8Array<ArrayBuffer>): Seal {
   return new MessageSeal(CipherState.initializeKey(key.slice()));
@@ -312,6 +313,20 @@ Deno.test("Session: a connection that breaks is a cut, and the cause is told", a
   const error = await assertRejects(() => session.closed, ChannelError);
   assertEquals(error.code, "cut");
   assertEquals((error.cause as Error).message, "gone");
+});
+
+Deno.test("Session: what carries it says itself why it fails, once all before is read", async () => {
+  for (const code of ["protocol", "cut"] as const) {
+    const { session, peer, transport } = await start("server");
+    const fault = new ChannelError(code, "It broke its own rules");
+    // The first read is under way.
+    transport.read = () => Promise.reject(fault);
+    await peer.say(open, data("hi"));
+    await session.opened;
+    if (code === "cut") assertEquals(await session.read(new Uint8Array(9)), 2);
+    const error = await assertRejects(() => session.closed, ChannelError);
+    assertEquals(error, fault);
+  }
 });
 
 // Writing.
@@ -854,6 +869,49 @@ Deno.test("Session: a ping that cannot be written loses nothing that was read", 
   await settled();
   assertEquals(await readAll(session), "a".repeat(10));
   await peer.close();
+  await session.closed;
+});
+
+const GARBAGE: Record<string, (peer: RawPeer) => Promise<Uint8Array>> = {
+  "too short a frame": () => Promise.resolve(Uint8Array.of(0, 1, 7)),
+  "a short forged frame": () =>
+    Promise.resolve(new Uint8Array([0, 17, ...new Uint8Array(17)])),
+  "a long forged frame": () =>
+    Promise.resolve(new Uint8Array([16, 0, ...new Uint8Array(4096)])),
+  "more data": (peer) => peer.sealed(data("more")),
+};
+
+for (const [name, say] of Object.entries(GARBAGE)) {
+  Deno.test(`Session: behind both ends, ${name} is no matter`, async () => {
+    const { session, peer } = await start("server");
+    await peer.say(open);
+    await session.closeWrite();
+    const text = "a".repeat(5000);
+    const said = await peer.sealed(data(text), end);
+    const garbage = await say(peer);
+    // All in one write.
+    await peer.write(concat([said, garbage]));
+    assertEquals(await readAll(session), text);
+    await session.closed;
+  });
+
+  Deno.test(`Session: behind the peer's end alone, ${name} is an error`, async () => {
+    const { session, peer } = await start("server");
+    await peer.say(open, data("hi"), end);
+    assertEquals(await readAll(session), "hi");
+    await peer.write(await say(peer));
+    await assertFails(session.closed, "protocol");
+  });
+}
+
+Deno.test("Session: behind both ends, what carries it may say what it will", async () => {
+  const { session, peer, transport } = await start("server");
+  await peer.say(open);
+  await session.closeWrite();
+  transport.read = () =>
+    Promise.reject(new ChannelError("protocol", "A text message"));
+  await peer.say(data("hi"), end);
+  assertEquals(await readAll(session), "hi");
   await session.closed;
 });
 

@@ -146,7 +146,13 @@ export class Receiver {
   run(): Promise<void> {
     this.#receive().then(
       () => this.#over.resolve(),
-      (error) => this.#over.reject(error),
+      async (error) => {
+        // What came before, and is being opened, may be the peer's end.
+        while (this.#opening.length > 0 && !this.#isPaused && !this.#isOver) {
+          await this.#next();
+        }
+        this.#over.reject(error);
+      },
     );
     return this.#over.promise;
   }
@@ -180,11 +186,17 @@ export class Receiver {
       if (turn) await turn;
     }
     while (this.#opening.length > 0 || this.#isPaused) await this.#next();
-    if (this.#stopped || (this.#hasEnded && !this.#last)) return;
+    if (this.#stopped) return;
+    // What carries the frames may know better what is wrong.
+    if (cause instanceof ChannelError && cause.code === "protocol") throw cause;
+    if (this.#hasEnded && !this.#last) return;
     await this.#whenAhead(0);
     if (this.#stopped) return;
+    const isCut = cause instanceof ChannelError && cause.code === "cut";
     throw this.#last?.error ??
-      new ChannelError("cut", "The peer cut the connection", { cause });
+      (isCut
+        ? cause
+        : new ChannelError("cut", "The peer cut the connection", { cause }));
   }
 
   /** Opens a frame, in its turn; it is delivered in its turn too. */

@@ -24,7 +24,7 @@ export async function measure(
   const { success, stdout } = await new Deno.Command(Deno.execPath(), {
     args: [
       ...["run", "-A"],
-      ...[new URL(import.meta.url).pathname, name, String(count), ...args],
+      ...[import.meta.filename!, name, String(count), ...args],
     ],
     stderr: "inherit",
   }).output();

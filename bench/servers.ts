@@ -47,7 +47,7 @@ export async function startHere(): Promise<Servers> {
 /** Starts them in a process of their own, which ends with this one. */
 export async function startThere(): Promise<Servers> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", new URL(import.meta.url).pathname],
+    args: ["run", "-A", import.meta.filename!],
     stdin: "piped",
     stdout: "piped",
   }).spawn();

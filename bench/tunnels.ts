@@ -166,7 +166,7 @@ async function makeSecrets(): Promise<string> {
 }
 
 function relay(role: string, from: number, to: number, dir: string): string[] {
-  const program = new URL("relay.ts", import.meta.url).pathname;
+  const program = `${import.meta.dirname}/relay.ts`;
   return [Deno.execPath(), "run", "-A", program, role, `${from}`, `${to}`, dir];
 }
 

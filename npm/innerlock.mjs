@@ -7,10 +7,16 @@
  */
 
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
-import process from "node:process";
+import { parseTask } from "./task.mjs";
+
+// What the program inherits stays as it is. To import node:process, or to use
+// console, opens stdin, stdout and stderr as Node's streams, and that makes the
+// caller's pipes non-blocking.
+// deno-lint-ignore no-process-global
+const { process } = globalThis;
 
 const USAGE = `
 Usage: innerlock COMMAND [flags]
@@ -41,9 +47,9 @@ const require = createRequire(import.meta.url);
 
 function main() {
   const [name = "", ...args] = process.argv.slice(2);
-  if (name === "--help" || name === "-h") return console.log(USAGE.trim());
+  if (name === "--help" || name === "-h") return print(1, USAGE.trim());
   const { version } = require("./package.json");
-  if (name === "--version") return console.log(`innerlock ${version}`);
+  if (name === "--version") return print(1, `innerlock ${version}`);
   if (!Object.hasOwn(COMMANDS, name)) {
     const what = name === "" ? "No command given" : `Unknown command ${name}`;
     return fail(`${what}: innerlock --help lists the commands`, 2);
@@ -58,10 +64,12 @@ function main() {
     );
   }
   const [task, ...flags] = COMMANDS[name];
-  const { unset, env, words } = commandOf(task);
+  const { unset, env, args: rights, file } = parseTask(
+    require("./deno.json").tasks[task],
+  );
   const kept = Object.entries(process.env)
     .filter(([name]) => !unset.includes(name));
-  run(deno, [...words, ...flags, ...args], {
+  run(deno, [...rights, require.resolve(`./${file}`), ...flags, ...args], {
     ...Object.fromEntries(kept),
     DENO_NO_UPDATE_CHECK: "1",
     ...env,
@@ -69,8 +77,22 @@ function main() {
 }
 
 function fail(message, code) {
-  console.error(`innerlock: ${message}`);
+  print(2, `innerlock: ${message}`);
   process.exitCode = code;
+}
+
+/** Writes a line, which is short enough to be written whole or not at all. */
+function print(descriptor, line) {
+  while (true) {
+    try {
+      writeSync(descriptor, `${line}\n`);
+      return;
+    } catch ({ code }) {
+      // Nobody reads it.
+      if (code !== "EAGAIN") return;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+    }
+  }
 }
 
 /** The Deno for this system; undefined if npm has not installed it. */
@@ -86,28 +108,21 @@ function denoPath() {
 }
 
 /**
- * The variables and arguments of a task: `NAME=value … deno run … FILE`, perhaps
- * after `unset NAME … &&`.
+ * What becomes the program. Node itself would end with a trace if that fails; a
+ * shell says why in one line.
  */
-function commandOf(task) {
-  const [command, before] = require("./deno.json").tasks[task]
-    .split(" && ").reverse();
-  const unset = before?.split(" ").slice(1) ?? [];
-  const words = command.split(" ");
-  const settings = words.splice(0, words.indexOf("deno") + 1).slice(0, -1);
-  const file = require.resolve(`./${words.pop()}`);
-  return {
-    unset,
-    env: Object.fromEntries(settings.map((setting) => setting.split("="))),
-    words: [...words, file],
-  };
-}
+const BECOME = `trap 'exit 1' EXIT; exec "$@"`;
+
+/** What ends a process when its stdin ends; a line there calls that off. */
+const WATCH = `trap '' HUP INT QUIT TERM; read line || kill -KILL "$1"`;
 
 function run(file, args, env) {
+  const isWindows = process.platform === "win32";
   // The program takes the place of this process: signals, job control and the
   // exit code need no help.
-  if (process.execve && process.platform !== "win32") {
-    process.execve(file, [file, ...args], env);
+  if (process.execve && !isWindows) {
+    const shell = ["sh", "-c", BECOME, "innerlock", file, ...args];
+    process.execve("/bin/sh", shell, env);
   }
   // Before Node 22.15, and on Windows, it is a child.
   // Unless told otherwise, Node would take SIGUSR1 for itself.
@@ -119,7 +134,22 @@ function run(file, args, env) {
   }
   const child = spawn(file, args, { env, stdio: "inherit" });
   child.on("error", ({ message }) => fail(`Cannot start Deno: ${message}`, 1));
-  child.on("exit", endAs);
+  if (child.pid === undefined) return;
+  const watcher = isWindows ? undefined : watch(child.pid);
+  child.on("exit", (code, signal) => {
+    watcher?.stdin.write("\n");
+    endAs(code, signal);
+  });
+}
+
+/** Lets a child end with this process, also when that is killed. */
+function watch(pid) {
+  const watcher = spawn("/bin/sh", ["-c", WATCH, "innerlock", pid], {
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  // The child does without it.
+  for (const one of [watcher, watcher.stdin]) one.on("error", () => {});
+  return watcher;
 }
 
 /**

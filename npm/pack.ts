@@ -17,8 +17,9 @@
 
 import { basename, relative } from "node:path";
 import config from "../deno.json" with { type: "json" };
+import { parseTask } from "./task.mjs";
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = `${import.meta.dirname}/../`;
 
 /** The tasks that the package has. */
 const TASKS = ["certs", "server", "client", "demo"] as const;
@@ -46,22 +47,19 @@ const PACKAGE = {
   ),
 };
 
-/**
- * What a task runs at last, `deno run … "$ROOT/server.ts"`, in two, with what it
- * unsets before.
- */
-function split(task: typeof TASKS[number]): { start: string; name: string } {
-  const [, start, name] =
-    /((?:unset [^&]+&& )?[^&]* )"?(?:\$ROOT\/)?(\S+)\.ts"?$/
-      .exec(config.tasks[task])!;
-  return { start: start!.trimStart(), name: name! };
-}
+/** The path of a task's program, in the sources. */
+const sourceOf = (task: typeof TASKS[number]) =>
+  parseTask(config.tasks[task]).file;
 
 /** The tasks of the package, with the variables and the rights of ours. */
 function tasks(): Record<string, string> {
   return Object.fromEntries(TASKS.map((task) => {
-    const { start, name } = split(task);
-    return [task, `${start}${name}.js`];
+    const { unset, env, args, file } = parseTask(config.tasks[task]);
+    const before = unset.length > 0 ? `unset ${unset.join(" ")} && ` : "";
+    const settings = Object.entries(env).map((pair) => pair.join("=") + " ");
+    const program = file.replace(/\.ts$/, ".js");
+    const start = ["deno", ...args, program].join(" ");
+    return [task, before + settings.join("") + start];
   }));
 }
 
@@ -71,7 +69,7 @@ const MODULE = /^\/\/ (.*\/npm\/[^/]+\/((?:@[^/]+\/)?[^/]+\/[^/]+))(\/.*)$/gm;
 /** The text of each program by its path, and the folders of its packages. */
 async function bundle() {
   const { success, errors, outputFiles = [] } = await Deno.bundle({
-    entrypoints: TASKS.map((task) => `${ROOT}${split(task).name}.ts`),
+    entrypoints: TASKS.map((task) => ROOT + sourceOf(task)),
     outputDir: ROOT,
     platform: "deno",
     write: false,
@@ -117,7 +115,14 @@ async function main(folder: string): Promise<void> {
     "package.json": json(PACKAGE),
     "deno.json": json({ tasks: tasks() }),
   };
-  for (const path of ["LICENSE", "README.md", "npm/innerlock.mjs"]) {
+  for (
+    const path of [
+      "LICENSE",
+      "README.md",
+      "npm/innerlock.mjs",
+      "npm/task.mjs",
+    ]
+  ) {
     files[basename(path)] = await Deno.readTextFile(ROOT + path);
   }
   for (const { name } of Deno.readDirSync(`${ROOT}deploy`)) {

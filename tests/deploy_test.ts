@@ -298,7 +298,7 @@ async function echo(listener: PlainListener): Promise<void> {
 }
 
 const README = new URL("../deploy/README.md", import.meta.url);
-const CONFIG = new URL("../deno.json", import.meta.url).pathname;
+const CONFIG = `${import.meta.dirname}/../deno.json`;
 
 /** The README's commands in order: where they are typed, and what. */
 async function blocks(): Promise<{ where: string; text: string }[]> {

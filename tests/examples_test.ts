@@ -4,7 +4,7 @@ import { listen } from "../lib/deno.ts";
 import { makeCerts, MAY_RUN, withCerts } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = `${import.meta.dirname}/../`;
 
 function start(name: string, args: string[], cwd = "."): Deno.ChildProcess {
   return new Deno.Command(Deno.execPath(), {

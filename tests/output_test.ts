@@ -1,6 +1,7 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { stderrLog } from "../cli/server/log.ts";
 import { Output, stderr, writeAll } from "../cli/terminal/output.ts";
+import { BufferedSink } from "../cli/terminal/standard_streams.ts";
 
 /** A sink whose every write waits until the test lets it go on. */
 class Gate {
@@ -87,20 +88,42 @@ Deno.test("Output: a sink that fails throws at nobody, and gets all when it mend
   assertEquals(sink.text, "one\ntwo\nthree\n");
 });
 
-Deno.test("Output: a full pipe that does not block is waited for", async () => {
-  const sink = new Gate();
+Deno.test("BufferedSink: a full pipe that does not block is waited for", async () => {
+  const gate = new Gate();
+  const sink = new BufferedSink(gate, true);
   const output = new Output(sink);
   output.line("one");
   const flushed = output.flush();
-  await sink.let(new Deno.errors.WouldBlock());
-  await sink.let(100);
-  assertEquals([await flushed, sink.text], [undefined, "one\n"]);
+  await gate.let(new Deno.errors.WouldBlock());
+  await gate.let(new Deno.errors.WouldBlock());
+  await gate.let(100);
+  assertEquals([await flushed, gate.text], [undefined, "one\n"]);
   const written = writeAll(sink, new TextEncoder().encode("two\n"));
-  await sink.let(1);
-  await sink.let(new Deno.errors.WouldBlock());
-  await sink.let(100);
+  await gate.let(1);
+  await gate.let(new Deno.errors.WouldBlock());
+  await gate.let(100);
   await written;
-  assertEquals(sink.text, "one\ntwo\n");
+  assertEquals(gate.text, "one\ntwo\n");
+});
+
+Deno.test("BufferedSink: what has been kept is flushed, not written again", async () => {
+  const gate = new Gate();
+  const written = new BufferedSink(gate, true)
+    .write(new TextEncoder().encode("one\ntwo"));
+  await gate.let(4);
+  assertEquals([await written, gate.text], [4, "one\n"]);
+  const rest = new BufferedSink(gate, true)
+    .write(new TextEncoder().encode("two"));
+  await gate.let(new Deno.errors.WouldBlock());
+  await gate.let(100);
+  assertEquals([await rest, gate.text], [3, "one\n"]);
+});
+
+Deno.test("BufferedSink: where it cannot know what was written, it fails", async () => {
+  const gate = new Gate();
+  const written = new BufferedSink(gate, false).write(new Uint8Array(10));
+  await gate.let(new Deno.errors.WouldBlock());
+  await assertRejects(() => written, Error, "does not wait");
 });
 
 Deno.test("Output: a line is one line, whoever wrote it", async () => {

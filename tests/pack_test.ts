@@ -1,20 +1,25 @@
 /** The package, as npm installs it and as its command runs the programs. */
 
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import { randomBytes } from "node:crypto";
+import { dirname } from "node:path";
 import config from "../deno.json" with { type: "json" };
 import { freePort, MAY_RUN, Terminal, TestServer } from "./programs.ts";
 import { lacksPermissions, lacksProgram } from "./requirements.ts";
+import { freePlace, HAS_SSHD, run, sshArgs, startSshd } from "./services.ts";
+import { KINDS, runWith } from "./stdio.ts";
 
-const CONFIG = new URL("../deno.json", import.meta.url).pathname;
+const CONFIG = `${import.meta.dirname}/../deno.json`;
 const TARBALL = `innerlock-${config.version}.tgz`;
 
-const reason = lacksPermissions(...MAY_RUN) ??
-  lacksProgram(["npm", "--version"], "npm") ??
-  lacksProgram(["script", "--version"], "script") ??
-  lacksProgram(["setsid", "--version"], "setsid");
-
 /** All of it takes a third of that, in milliseconds. */
-const TIME_LIMIT = 60_000;
+const TIME_LIMIT = 600_000;
 
 /** Whoever asks the network asks where nobody answers. */
 const OFFLINE = {
@@ -171,17 +176,167 @@ async function stopAndGoOn(user: User): Promise<void> {
   await terminal.end();
 }
 
-/** A Node of the other kind: from 22.15 on the launcher becomes the program. */
-async function installOtherNode(user: User): Promise<void> {
-  const kind = ["node", "-p", "typeof process.execve"];
-  const isNew = await user.print("here", kind) === "function\n";
+/** The Nodes that it runs on: from 22.15 on the launcher becomes the program. */
+const NODES = ["18", "20", "22", "24"];
+
+const npx = (version: string) => [
+  ...["npx", "--offline", "-y", "-p", `node@${version}`],
+];
+
+const reason = lacksPermissions(...MAY_RUN) ??
+  lacksProgram(["npm", "--version"], "npm") ??
+  lacksProgram(["script", "--version"], "script") ??
+  lacksProgram(["setsid", "--version"], "setsid") ??
+  lacksProgram(["python3", "--version"], "Python") ??
+  lacksProgram(["git", "--version"], "git") ??
+  lacksProgram(HAS_SSHD, "OpenSSH's server") ??
+  NODES.map((version) =>
+    lacksProgram([...npx(version), "node", "--version"], `Node ${version}`)
+  ).find((reason) => reason !== undefined);
+
+/** Lets another Node run the command. */
+async function takeNode(user: User, version: string): Promise<void> {
+  // From npm's own cache.
+  const { stdout } = await new Deno.Command("npx", {
+    args: [...npx(version).slice(1), "which", "node"],
+  }).output();
+  const bin = dirname(new TextDecoder().decode(stdout));
+  user.path = `${user.prefix}/bin:${bin}`;
+  const running = await user.print("here", ["node", "--version"]);
+  assertStringIncludes(running, `v${version}.`);
+}
+
+/** The command line, for who starts it otherwise than {@linkcode User} does. */
+const at = (user: User, words: string[]) => [
+  ...["sh", "-c", 'PATH=$0:$PATH; exec "$@"', user.path, ...words],
+];
+
+/** A server with a service that sends back what it gets, and one for ssh. */
+async function startServices(user: User, ssh: number) {
+  const echo = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  const echoing = (async () => {
+    for await (const conn of echo) {
+      await conn.readable.pipeTo(conn.writable).catch(() => {});
+    }
+  })();
+  const running = await TestServer.of(user.start("here", [
+    ...[...server(0), "--forward", `echo=127.0.0.1:${echo.addr.port}`],
+    ...["--forward", `ssh=127.0.0.1:${ssh}`],
+  ]));
+  return {
+    port: running.port,
+    async [Symbol.asyncDispose]() {
+      await running.stop();
+      echo.close();
+      await echoing;
+    },
+  };
+}
+
+/** One that runs anywhere. */
+const connect = (user: User, port: number, service: string) =>
+  client(port, "keys", "--connect", service)
+    .map((word) => word.replace("..", `${user.dir}/here`));
+
+/** The command's stdin, stdout and stderr, each of any kind. */
+async function keepStdio(user: User, port: number): Promise<void> {
+  const command = at(user, connect(user, port, "echo"));
+  const length = 3_000_000;
+  for (const [kind, reader] of KINDS) {
+    assertEquals(
+      [kind, reader, await runWith(kind, reader, length, command, OFFLINE)],
+      [kind, reader, {
+        ...{ code: 0, isWhole: true, isUntouched: true, stderr: "" },
+        received: length,
+      }],
+    );
+  }
+  for (const words of [["--help"], ["serve"], ["client", "--version"]]) {
+    const touching = at(user, ["innerlock", ...words]);
+    const { isUntouched } = await runWith("pipe", "fast", 0, touching, OFFLINE);
+    assertEquals([words, isUntouched], [words, true]);
+  }
+}
+
+/** `ssh` and `git` by way of the command. */
+async function proxyCommand(
+  user: User,
+  port: number,
+  dir: string,
+): Promise<void> {
+  const words = at(user, connect(user, port, "ssh"))
+    .map((word) => `'${word}'`).join(" ");
+  const login = (await run(["id", "-un"])).trim();
+  const ssh = ["ssh", ...sshArgs(dir), "-o", `ProxyCommand=${words}`];
+  await Deno.writeFile(`${dir}/sent`, randomBytes(20_000_000));
+  const copy = '"$@" "cat $0" | tee | cmp - "$0"';
+  await run(["bash", "-ec", copy, `${dir}/sent`, ...ssh, `${login}@there`]);
+  await Deno.writeTextFile(
+    `${dir}/ssh`,
+    `#!/bin/sh\nexec ${ssh.map((word) => `"${word}"`).join(" ")} "$@"\n`,
+    { mode: 0o700 },
+  );
+  const clone = 'rm -rf "$0/repo" "$0/clone"; git init -q "$0/repo"; ' +
+    'cp "$0/sent" "$0/repo"; cd "$0/repo"; git add .; ' +
+    "git -c user.name=x -c user.email=x@x commit -qm x; " +
+    'GIT_SSH="$0/ssh" git clone -q "ssh://$1@there$0/repo" "$0/clone"; ' +
+    'cmp "$0/clone/sent" "$0/sent"';
+  await run(["bash", "-ec", clone, dir, login]);
+}
+
+/** The shell that has run it can still read what is typed. */
+async function leaveShell(user: User): Promise<void> {
+  await using terminal = new Terminal(at(user, ["bash", "--norc", "-i"]));
+  await terminal.type("unset HISTFILE; innerlock certs --version\n");
+  await terminal.expect(`innerlock ${config.version}`);
+  await terminal.type("innerlock --help | cat | tail -1\n");
+  await terminal.expect("lists the flags of a command");
+  const flags =
+    "import fcntl; print(*[fcntl.fcntl(n, 3) & 2048 for n in (0, 1, 2)])";
+  await terminal.type(`python3 -c '${flags}'\n`);
+  await terminal.expect("0 0 0");
+  await terminal.type("exit\n");
+  await terminal.end();
+}
+
+/** A program ends when its command is killed. */
+async function killIt(user: User): Promise<void> {
+  const child = user.start("here", server(0));
+  const running = await TestServer.of(child);
+  running.signal("SIGKILL");
+  await running.exitCode();
+  // Nobody has its pipes any more.
+  await running.stop();
+  await assertRejects(
+    () => Deno.connect({ hostname: "127.0.0.1", port: running.port }),
+    Deno.errors.ConnectionRefused,
+  );
+}
+
+/** A Deno that cannot be started. */
+async function breakDeno(user: User, installed: string): Promise<void> {
+  const os = Deno.build.os;
+  const libc = os === "linux" ? "-glibc" : "";
   const arch = Deno.build.arch === "aarch64" ? "arm64" : "x64";
-  const name = `node-${Deno.build.os}-${arch}`;
-  const version = isNew ? "20" : "24";
-  await user.install("--prefix", `${user.dir}/node`, `${name}@${version}`);
-  user.path += `:${user.dir}/node/node_modules/${name}/bin`;
-  const installed = await user.print("here", ["node", "--version"]);
-  assertStringIncludes(installed, `v${version}.`);
+  const deno = `${installed}/node_modules/@deno/${os}-${arch}${libc}/deno`;
+  await Deno.rename(deno, `${deno}.kept`);
+  for (
+    const spoil of [
+      () => Deno.writeTextFile(deno, "", { mode: 0o644 }),
+      () => Deno.writeTextFile(deno, "", { mode: 0o755 }),
+      () => Deno.writeTextFile(deno, "\x7fELF nonsense\0", { mode: 0o755 }),
+      () => Deno.symlink("/nowhere", deno),
+    ]
+  ) {
+    await spoil();
+    const { code, stdout, stderr } = await user.run("here", [
+      ...["innerlock", "certs", "--version"],
+    ]);
+    assertEquals([code, stdout], [1, ""]);
+    assertMatch(stderr, /^innerlock: [^\n]+\n$/);
+    await Deno.remove(deno);
+  }
+  await Deno.rename(`${deno}.kept`, deno);
 }
 
 Deno.test({
@@ -259,12 +414,31 @@ Deno.test({
       }
     });
 
-    await t.step("server and client talk", () => talk(user));
-    await t.step("the server stops and goes on", () => stopAndGoOn(user));
-    await t.step("the same with another Node", async () => {
-      await installOtherNode(user);
-      await talk(user);
-      await stopAndGoOn(user);
-    });
+    const sshDir = `${user.dir}/ssh`;
+    await Deno.mkdir(sshDir);
+    const place = freePlace();
+    await using _ = await startSshd(sshDir, place);
+    await using services = await startServices(user, place.port);
+    for (const version of NODES) {
+      await t.step(`Node ${version}`, async (t) => {
+        await takeNode(user, version);
+        await t.step("server and client talk", () => talk(user));
+        await t.step("the server stops and goes on", () => stopAndGoOn(user));
+        await t.step(
+          "stdin, stdout and stderr stay as they are",
+          () => keepStdio(user, services.port),
+        );
+        await t.step("the shell, too", () => leaveShell(user));
+        await t.step(
+          "ssh and git go through it",
+          () => proxyCommand(user, services.port, sshDir),
+        );
+        await t.step("SIGKILL ends the program", () => killIt(user));
+        await t.step(
+          "a Deno that cannot be started is one line",
+          () => breakDeno(user, installed),
+        );
+      });
+    }
   },
 });

@@ -173,7 +173,7 @@ testUnix(
 
 const mayRun = lacksPermissions(...MAY_RUN);
 
-const CONTENDER = new URL("testdata/contender.ts", import.meta.url).pathname;
+const CONTENDER = `${import.meta.dirname}/testdata/contender.ts`;
 
 testUnix("listenPlain: of two at a stale socket one gets it", async (dir) => {
   const path = `${dir}/socket`;

@@ -3,8 +3,9 @@
 import { writeAll } from "../lib/lock/transport.ts";
 import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
+import { parseTask } from "../npm/task.mjs";
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = `${import.meta.dirname}/../`;
 
 /** The permissions that it takes to run the programs. */
 export const MAY_RUN = ["net", "run", "read", "write"] as const;
@@ -16,40 +17,21 @@ export interface Result {
   stderr: string;
 }
 
-/** What a task runs once it has prepared everything. */
-function lastCommand(task: Task): string {
-  return config.tasks[task].split(" && ").at(-1)!;
-}
-
-/** The permissions that a program's task grants. */
-function permissions(task: Task): string[] {
-  return lastCommand(task).match(
-    /--(allow-\S+|no-prompt|cached-only|unstable-net)/g,
-  ) ?? [];
-}
-
 /** The variables that a program's task sets. */
 export function environment(task: Task): Record<string, string> {
-  const assignments = lastCommand(task).matchAll(
-    /(\w+)=(\S+) (?=.*deno run)/g,
-  );
-  return Object.fromEntries(Array.from(assignments, ([_, ...pair]) => pair));
-}
-
-/** What starts a program without the variables that its task unsets. */
-function without(task: Task): string[] {
-  const [, names] = / unset ([^&]+) &&/.exec(config.tasks[task]) ?? [];
-  if (names === undefined) return [];
-  return ["env", ...names.split(" ").flatMap((name) => ["-u", name])];
+  return parseTask(config.tasks[task]).env;
 }
 
 type Task = "server" | "client" | "certs";
 
 /** A program's command line, with the permissions of its task. */
 export function command(task: Task, args: string[]): string[] {
-  const file = task === "certs" ? "gen_certs.ts" : `${task}.ts`;
-  const deno = [...without(task), Deno.execPath()];
-  return [...deno, "run", ...permissions(task), ROOT + file, ...args];
+  const { unset, args: [run, ...rights], file } = parseTask(config.tasks[task]);
+  const env = unset.flatMap((name) => ["-u", name]);
+  return [
+    ...(env.length > 0 ? ["env", ...env] : []),
+    ...[Deno.execPath(), run!, ...rights, ROOT + file, ...args],
+  ];
 }
 
 export function start(

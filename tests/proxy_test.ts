@@ -17,7 +17,7 @@ import {
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
-const CONFIG = new URL("../deploy/haproxy.cfg", import.meta.url).pathname;
+const CONFIG = `${import.meta.dirname}/../deploy/haproxy.cfg`;
 const mayRun = lacksPermissions(...MAY_RUN);
 
 function test(

@@ -4,7 +4,7 @@ import { TextLineStream } from "@std/streams";
 import { lacksProgram } from "./requirements.ts";
 
 const PYTHON = "/usr/bin/python3";
-const PEER = new URL("peer.py", import.meta.url).pathname;
+const PEER = `${import.meta.dirname}/peer.py`;
 
 /** A session with it, or the program, ends by then, in milliseconds. */
 const LIMIT = 120_000;

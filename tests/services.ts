@@ -128,3 +128,37 @@ export async function startPostgres(
   const path = `${data}/.s.PGSQL.${port}`;
   return await Service.start(command, { path }, "SIGINT");
 }
+
+/** What tells whether OpenSSH's server is installed. */
+export const HAS_SSHD = ["which", "/usr/sbin/sshd"];
+
+/**
+ * An OpenSSH server that lets this user in with the key in the same folder, which
+ * it makes.
+ */
+export async function startSshd(
+  dir: string,
+  { host, port }: Place,
+): Promise<Service> {
+  for (const name of ["host", "user"]) {
+    const key = ["-t", "ed25519", "-N", "", "-f", `${dir}/${name}`];
+    await run(["ssh-keygen", "-q", ...key]);
+  }
+  await run(["mkdir", "-p", "/run/sshd"]);
+  await Deno.writeTextFile(
+    `${dir}/sshd_config`,
+    `HostKey ${dir}/host\nAuthorizedKeysFile ${dir}/user.pub\n` +
+      `ListenAddress ${host}:${port}\nPidFile none\n` +
+      `StrictModes no\nUsePAM no\nPermitRootLogin yes\n` +
+      `Subsystem sftp internal-sftp\n`,
+  );
+  const command = ["/usr/sbin/sshd", "-D", "-f", `${dir}/sshd_config`];
+  return await Service.start(command, { host, port });
+}
+
+/** What `ssh` and `scp` need to be let in there, and to ask nothing. */
+export const sshArgs = (dir: string) => [
+  ...["-i", `${dir}/user`, "-o", "StrictHostKeyChecking=no"],
+  ...["-o", "BatchMode=yes", "-o", "UserKnownHostsFile=/dev/null"],
+  ...["-o", "LogLevel=ERROR"],
+];

@@ -12,11 +12,14 @@ import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 import {
   freePlace,
   HAS_POSTGRES,
+  HAS_SSHD,
   type Place,
   postgresArgs,
   run,
   Service,
+  sshArgs,
   startPostgres,
+  startSshd,
 } from "./services.ts";
 
 const mayRun = lacksPermissions(...MAY_RUN);
@@ -91,40 +94,16 @@ test(
   },
 );
 
-test("OpenSSH: scp", ["which", "/usr/sbin/sshd"], async (dir) => {
+test("OpenSSH: scp", HAS_SSHD, async (dir) => {
   const place = freePlace();
-  const key = (name: string) =>
-    run([
-      "ssh-keygen",
-      "-q",
-      "-t",
-      "ed25519",
-      "-N",
-      "",
-      "-f",
-      `${dir}/${name}`,
-    ]);
-  await key("host");
-  await key("user");
-  await run(["mkdir", "-p", "/run/sshd"]);
-  await Deno.writeTextFile(
-    `${dir}/sshd_config`,
-    `HostKey ${dir}/host\nAuthorizedKeysFile ${dir}/user.pub\n` +
-      `ListenAddress ${place.host}:${place.port}\nPidFile none\n` +
-      `StrictModes no\nUsePAM no\nPermitRootLogin yes\n` +
-      `Subsystem sftp internal-sftp\n`,
-  );
+  await using _ = await startSshd(dir, place);
   const file = crypto.getRandomValues(new Uint8Array(65_536));
   await Deno.writeFile(`${dir}/file`, new Blob(Array(160).fill(file)).stream());
-  const command = ["/usr/sbin/sshd", "-D", "-f", `${dir}/sshd_config`];
-  await using _ = await Service.start(command, place);
   const user = (await run(["id", "-un"])).trim();
   const backend = `127.0.0.1:${place.port}`;
   await compare(dir, backend, place, async ({ host, port }) => {
     await run([
-      ...["scp", "-q", "-P", String(port), "-i", `${dir}/user`],
-      ...["-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"],
-      ...["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"],
+      ...["scp", "-q", "-P", String(port), ...sshArgs(dir)],
       ...[`${dir}/file`, `${user}@${host}:${dir}/copy`],
     ]);
     const copy = await hashOf(`cat ${dir}/copy`);

@@ -165,7 +165,7 @@ test("server: a flood of refusals is a few lines in its log", async (dir) => {
 test(
   "examples: an error that cannot be written leaves the exit code",
   async (dir) => {
-    const example = new URL("../examples/chat.ts", import.meta.url).pathname;
+    const example = `${import.meta.dirname}/../examples/chat.ts`;
     const args = ["connect", "--certs", `${dir}/none`];
     const deno = [Deno.execPath(), "run", "-NR", "--no-prompt", example];
     const child = startWith(DEV_FULL, [...deno, ...args]);

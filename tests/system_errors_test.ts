@@ -93,7 +93,7 @@ async function script(before: string[], text: string): Promise<string> {
   const imports = `import { whyNot } from ${from("system_errors.ts")};
     import { connectPlain } from ${from("plain.ts")};\n`;
   const url = `data:text/typescript,${encodeURIComponent(imports + text)}`;
-  const config = new URL("../deno.json", import.meta.url).pathname;
+  const config = `${import.meta.dirname}/../deno.json`;
   const flags = ["--config", config, "--no-prompt", "--allow-all"];
   const deno = [Deno.execPath(), "run", ...flags, url];
   const child = spawn([...before, ...deno]);

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
-const CONFIG = new URL("../deno.json", import.meta.url).pathname;
+const CONFIG = `${import.meta.dirname}/../deno.json`;
 
 testUnless(
   lacksPermissions(...MAY_RUN),

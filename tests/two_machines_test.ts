@@ -10,7 +10,7 @@ import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 import { HAS_POSTGRES, POSTGRES, run, startPostgres } from "./services.ts";
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = `${import.meta.dirname}/../`;
 
 /** Nobody waits longer for a tunnel, in milliseconds. */
 const TIME_LIMIT = 120_000;

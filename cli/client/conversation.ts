@@ -9,6 +9,7 @@ import { messageOf, Unread } from "../advice/errors.ts";
 import { LineEditor } from "../terminal/line_editor.ts";
 import { stderr, writeAll } from "../terminal/output.ts";
 import { Replacements } from "../terminal/replacements.ts";
+import { standardOutput } from "../terminal/standard_streams.ts";
 import { VisibleText } from "../terminal/visible.ts";
 
 /** Of the reply, what is read at a time, in bytes. */
@@ -98,7 +99,7 @@ async function* readable<T>(input: AsyncIterable<T>): AsyncGenerator<T> {
 
 async function writeReply(bytes: Uint8Array): Promise<void> {
   try {
-    await writeAll(Deno.stdout, bytes);
+    await writeAll(standardOutput, bytes);
   } catch (error) {
     if (error instanceof Deno.errors.BrokenPipe) throw new Unread();
     throw new Error(

@@ -17,6 +17,7 @@ import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { Exit } from "../advice/errors.ts";
 import { columns, stderr, writeAll } from "./output.ts";
 import { onSignal } from "../signals.ts";
+import { standardError, standardOutput } from "./standard_streams.ts";
 
 /** The prompt. */
 const PROMPT = "> ";
@@ -128,7 +129,7 @@ export class LineEditor implements AsyncDisposable {
     this.#editor.close();
     await this.#written();
     await stderr.flush();
-    stderr.sink = Deno.stderr;
+    stderr.sink = standardError;
   }
 
   /** Resolves when all is on the screen that can be. */
@@ -181,7 +182,7 @@ class Screen extends Writable {
   readonly isTTY = true;
 
   constructor() {
-    const sink = Deno.stdout.isTerminal() ? Deno.stdout : Deno.stderr;
+    const sink = Deno.stdout.isTerminal() ? standardOutput : standardError;
     super({
       write: (bytes: Uint8Array, _, done) => {
         writeAll(sink, bytes).then(() => done(), done);

@@ -8,6 +8,7 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { standardError, standardOutput } from "./standard_streams.ts";
 import { visible } from "./visible.ts";
 import { count } from "./words.ts";
 
@@ -17,20 +18,15 @@ import { count } from "./words.ts";
  */
 const MAX_WAITING = 1000;
 
-/**
- * How often to try a full pipe that others made non-blocking, in milliseconds.
- */
-const RETRY_PAUSE = 20;
-
 /** How long a program that ends waits for its last lines, in milliseconds. */
 const FLUSH_TIME = 1000;
 
 /** The width of a terminal that does not report its own. */
 const COLUMNS = 80;
 
-/** Where bytes go, such as `Deno.stderr`. */
+/** Where bytes go, such as {@linkcode standardError}. */
 export interface Sink {
-  /** Writes some of the bytes, and says how many. */
+  /** Writes some of the bytes when there is room, and says how many. */
   write(bytes: Uint8Array): Promise<number>;
 }
 
@@ -100,7 +96,7 @@ export class Output {
     try {
       while (!this.isIdle) {
         if (this.#pending.length === 0) this.#pending = this.#takeWaiting();
-        const count = await writeSome(this.sink, this.#pending);
+        const count = await this.sink.write(this.#pending);
         this.#pending = this.#pending.subarray(count);
       }
     } catch (error) {
@@ -122,10 +118,10 @@ export class Output {
 }
 
 /** This program's stdout. */
-export const stdout = new Output(Deno.stdout);
+export const stdout = new Output(standardOutput);
 
 /** This program's stderr. */
-export const stderr = new Output(Deno.stderr);
+export const stderr = new Output(standardError);
 
 /** How wide the terminal is. */
 export function columns(): number {
@@ -135,18 +131,6 @@ export function columns(): number {
 /** Writes all of these bytes, and waits for a reader as long as it takes. */
 export async function writeAll(sink: Sink, bytes: Uint8Array): Promise<void> {
   while (bytes.length > 0) {
-    bytes = bytes.subarray(await writeSome(sink, bytes));
-  }
-}
-
-/** Waits for room, even in a pipe that others have made non-blocking. */
-async function writeSome(sink: Sink, bytes: Uint8Array): Promise<number> {
-  while (true) {
-    try {
-      return await sink.write(bytes);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
-      await sleep(RETRY_PAUSE);
-    }
+    bytes = bytes.subarray(await sink.write(bytes));
   }
 }

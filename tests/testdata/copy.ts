@@ -1,0 +1,15 @@
+/** Copies stdin to stdout or stderr, as the programs write there. */
+
+import { writeAll } from "../../cli/terminal/output.ts";
+import {
+  standardError,
+  standardOutput,
+} from "../../cli/terminal/standard_streams.ts";
+
+const sink = Deno.args[0] === "stderr" ? standardError : standardOutput;
+try {
+  for await (const bytes of Deno.stdin.readable) await writeAll(sink, bytes);
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  Deno.exit(1);
+}

@@ -7,10 +7,10 @@
  */
 
 import { spawn } from "node:child_process";
-import { readFileSync, writeSync } from "node:fs";
+import { readFileSync, statSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
-import { parseTask } from "./task.mjs";
+import { COMMANDS, parseTask, USAGE } from "./commands.mjs";
 
 // What the program inherits stays as it is. To import node:process, or to use
 // console, opens stdin, stdout and stderr as Node's streams, and that makes the
@@ -18,36 +18,11 @@ import { parseTask } from "./task.mjs";
 // deno-lint-ignore no-process-global
 const { process } = globalThis;
 
-const USAGE = `
-Usage: innerlock COMMAND [flags]
-
-TCP sockets with two locks: TLS outside, AES-256-GCM under your own key inside.
-
-  certs    make the certificate and the keys
-  server   answer clients, or carry them to a backend
-  client   talk to the server, or carry local connections to it
-  check    tell whether the server can be reached and lets this client in
-  demo     show what travels, and what a box in the middle sees
-
-  --help, --version
-
-innerlock COMMAND --help lists the flags of a command.
-`;
-
-/** The task that each command runs, and the flags that it adds. */
-const COMMANDS = {
-  certs: ["certs"],
-  server: ["server"],
-  client: ["client"],
-  check: ["client", "--check"],
-  demo: ["demo"],
-};
-
 const require = createRequire(import.meta.url);
 
 function main() {
   const [name = "", ...args] = process.argv.slice(2);
-  if (name === "--help" || name === "-h") return print(1, USAGE.trim());
+  if (name === "--help" || name === "-h") return print(1, USAGE);
   const { version } = require("./package.json");
   if (name === "--version") return print(1, `innerlock ${version}`);
   if (!Object.hasOwn(COMMANDS, name)) {
@@ -101,15 +76,19 @@ function denoPath() {
   const libc = platform === "linux" ? "-glibc" : "";
   const extension = platform === "win32" ? ".exe" : "";
   try {
-    return require.resolve(`@deno/${platform}-${arch}${libc}/deno${extension}`);
+    const path = require.resolve(
+      `@deno/${platform}-${arch}${libc}/deno${extension}`,
+    );
+    // The disk was full: a shell would run an empty file, and be content.
+    return statSync(path).size > 0 ? path : undefined;
   } catch {
     return undefined;
   }
 }
 
 /**
- * What becomes the program. Node itself would end with a trace if that fails; a
- * shell says why in one line.
+ * What becomes the program. If that fails, a shell says why in one line; Node
+ * would end with a trace, or run the file as a script.
  */
 const BECOME = `trap 'exit 1' EXIT; exec "$@"`;
 
@@ -118,12 +97,12 @@ const WATCH = `trap '' HUP INT QUIT TERM; read line || kill -KILL "$1"`;
 
 function run(file, args, env) {
   const isWindows = process.platform === "win32";
+  const [name, ...words] = isWindows
+    ? [file, ...args]
+    : ["/bin/sh", "-c", BECOME, "innerlock", file, ...args];
   // The program takes the place of this process: signals, job control and the
   // exit code need no help.
-  if (process.execve && !isWindows) {
-    const shell = ["sh", "-c", BECOME, "innerlock", file, ...args];
-    process.execve("/bin/sh", shell, env);
-  }
+  if (process.execve && !isWindows) process.execve(name, ["sh", ...words], env);
   // Before Node 22.15, and on Windows, it is a child.
   // Unless told otherwise, Node would take SIGUSR1 for itself.
   for (const signal of ["SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2"]) {
@@ -132,7 +111,7 @@ function run(file, args, env) {
   for (const signal of ["SIGINT", "SIGQUIT"]) {
     process.on(signal, () => isForeground() || child.kill(signal));
   }
-  const child = spawn(file, args, { env, stdio: "inherit" });
+  const child = spawn(name, words, { env, stdio: "inherit" });
   child.on("error", ({ message }) => fail(`Cannot start Deno: ${message}`, 1));
   if (child.pid === undefined) return;
   const watcher = isWindows ? undefined : watch(child.pid);

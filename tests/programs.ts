@@ -3,7 +3,7 @@
 import { writeAll } from "../lib/lock/transport.ts";
 import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
-import { parseTask } from "../npm/task.mjs";
+import { parseTask } from "../npm/commands.mjs";
 
 const ROOT = `${import.meta.dirname}/../`;
 

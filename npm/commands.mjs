@@ -1,9 +1,33 @@
 /**
- * What the tasks of deno.json say about the programs: their variables and rights
- * stand there, and nowhere else.
+ * The commands of `innerlock`, and what the tasks of deno.json say about their
+ * programs: the variables and rights stand there, and nowhere else.
  *
  * @module
  */
+
+/** What `innerlock --help` says. */
+export const USAGE = `Usage: innerlock COMMAND [flags]
+
+TCP sockets with two locks: TLS outside, AES-256-GCM under your own key inside.
+
+  certs    make the certificate and the keys
+  server   answer clients, or carry them to a backend
+  client   talk to the server, or carry local connections to it
+  check    tell whether the server can be reached and lets this client in
+  demo     show what travels, and what a box in the middle sees
+
+  --help, --version
+
+innerlock COMMAND --help lists the flags of a command.`;
+
+/** The task that each command runs, and the flags that it adds. */
+export const COMMANDS = {
+  certs: ["certs"],
+  server: ["server"],
+  client: ["client"],
+  check: ["client", "--check"],
+  demo: ["demo"],
+};
 
 /**
  * Takes apart a task such as

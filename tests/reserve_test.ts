@@ -429,7 +429,10 @@ Deno.test("Reserve: a caller may want a new session", async () => {
 Deno.test("Reserve: a certificate that stays wrong fails the callers at once", async () => {
   const server = new Server();
   const reserve = server.reserve(1);
-  const wrong = () => new ChannelError("untrusted", "Wrong name");
+  // Some say for how long it has been wrong.
+  let seconds = 0;
+  const wrong = () =>
+    new ChannelError("untrusted", `Wrong name for ${seconds++} s`);
   await server.refuse(wrong());
   const taking = reserve.take(LONG, FOREVER);
   let isRefused = false;
@@ -444,7 +447,7 @@ Deno.test("Reserve: a certificate that stays wrong fails the callers at once", a
   while (server.waiting === 0) server.clock.pass(100);
   await server.refuse(wrong());
   await refused;
-  assertEquals(server.reports, ["Wrong name; trying again"]);
+  assertEquals(server.reports, ["Wrong name for 0 s; trying again"]);
   reserve.close();
 });
 

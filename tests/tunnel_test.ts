@@ -3,6 +3,7 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { type Address, parseAddress } from "../tunnel/address.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
+import { Cable } from "./cable.ts";
 import {
   ask,
   connectTo,
@@ -107,50 +108,6 @@ for (const kind of ["TCP", "Unix"] as const) {
     const closed = (await tunnel.server.stop()).match(/closed: .*/g) ?? [];
     assertEquals(closed.filter((line) => !line.endsWith("end")), []);
   });
-}
-
-/** What a connection between client and server goes through, to be cut. */
-class Cable implements AsyncDisposable {
-  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  readonly #conns: Deno.Conn[] = [];
-  readonly #carrying: Promise<void>[] = [];
-
-  constructor(port: number) {
-    this.#carrying.push(this.#accept(port));
-  }
-
-  get port(): number {
-    return this.#listener.addr.port;
-  }
-
-  cut(): void {
-    for (const conn of this.#conns.splice(0)) conn.close();
-  }
-
-  async #accept(port: number): Promise<void> {
-    for await (const near of this.#listener) {
-      const far = await Deno.connect({ port });
-      this.#conns.push(near, far);
-      for (const [from, to] of [[near, far], [far, near]] as const) {
-        this.#carrying.push(carryBytes(from, to).catch(() => {}));
-      }
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#listener.close();
-    this.cut();
-    await Promise.all(this.#carrying);
-  }
-}
-
-async function carryBytes(from: Deno.Conn, to: Deno.Conn): Promise<void> {
-  const buffer = new Uint8Array(65_536);
-  for (let count; (count = await from.read(buffer)) !== null;) {
-    let rest = buffer.subarray(0, count);
-    while (rest.length > 0) rest = rest.subarray(await to.write(rest));
-  }
-  await to.closeWrite();
 }
 
 /** What an end is doing when the tunnel breaks. */
@@ -352,6 +309,36 @@ test("--listen: the server may come later, go, and come back", async (dir) => {
   const { log } = await client.stop();
   assertEquals(log.match(/connection refused/g)?.length, 3, log);
   assertEquals(log.match(/Connected to the server again/g)?.length, 2, log);
+});
+
+test("--listen: sessions that died without a word cost no caller anything", async (dir) => {
+  await using backend = greeter("127.0.0.1:0");
+  await using server = await startServer(dir, backend.addr);
+  await using cable = new Cable(server.port);
+  await using client = await TestEntrance.start(dir, cable.port);
+  const texts = Array.from("01234567", (i) => i.repeat(10_000));
+  const answers = texts.map((text) => `hello ${text}`);
+  const askAll = () => Promise.all(texts.map((t) => ask(client.address, t)));
+  // So many are in reserve then.
+  assertEquals(await askAll(), answers);
+  await client.logged("ready");
+  // So that none in reserve counts any longer as one that lives.
+  await cable.quiet(1100);
+  cable.freeze();
+  assertEquals(await askAll(), answers);
+  const { log } = await client.stop();
+  assertEquals(log.match(/refused|broke|cut|no sign/g), null, log);
+});
+
+test("--listen: on a slow way callers wait, and none is lost", async (dir) => {
+  await using backend = greeter("127.0.0.1:0");
+  await using server = await startServer(dir, backend.addr);
+  // 32 kbit/s each way.
+  await using cable = new Cable(server.port, 4000);
+  await using client = await TestEntrance.start(dir, cable.port);
+  await client.logged("ready");
+  const calls = Array.from({ length: 20 }, () => ask(client.address, "you"));
+  assertEquals(await Promise.all(calls), calls.map(() => "hello you"));
 });
 
 test("--listen: out of descriptors callers wait, and are served in the end", async (dir) => {

@@ -6,6 +6,7 @@
 
 import { abortable } from "@std/async/abortable";
 import { CLOCK, type Clock, type Timer } from "../lib/lock/clock.ts";
+import { nextTurn } from "../lib/lock/runtime.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { broken, carryBoth } from "./relay.ts";
 import type { Reserve } from "./reserve.ts";
@@ -104,6 +105,8 @@ class Caller {
     const { sessions } = this.#options;
     const patience = Math.max(0, this.#deadline - this.#clock.now());
     const channel = await sessions.take(patience, signal, isFresh);
+    // What the server has said by now, such as a bye, is read before more is said.
+    await nextTurn();
     const isCertain = channel.silence < CERTAIN_TIME;
     // The ping goes first: its answer comes before a bye that follows the open.
     const begun = { channel, sign: channel.probe(), isLive: false };

@@ -1,6 +1,11 @@
 /** Plain connections and their listeners, and how they break. */
 
-import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import {
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertRejects,
+} from "@std/assert";
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { connectPlain, listenPlain, PlainError } from "../tunnel/plain.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
@@ -341,3 +346,19 @@ test("resettable: a reset ends a write, though the peer never reads", async () =
   await failed;
   peer.close();
 });
+
+testUnless(
+  lacksPermissions(...MAY_RUN) ?? lacksProgram(["ss", "-V"], "ss"),
+  "resettable: the system probes a peer that is silent",
+  async () => {
+    const [peer, near] = await connectedPair();
+    const conn = resettable(near);
+    const { port } = near.localAddr as Deno.NetAddr;
+    const { stdout } = await new Deno.Command("ss", {
+      args: ["-Htno", "sport", "=", `:${port}`],
+    }).output();
+    assertMatch(new TextDecoder().decode(stdout), /timer:\(keepalive,[34]min/);
+    conn.close();
+    peer.close();
+  },
+);

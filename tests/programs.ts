@@ -195,10 +195,10 @@ class Program implements AsyncDisposable {
     return (await this.#child.status).code;
   }
 
-  /** Lets it have so many descriptors. */
+  /** Lets it have so many descriptors, until it is told otherwise. */
   async limitDescriptors(count: number): Promise<void> {
     await new Deno.Command("prlimit", {
-      args: [`--nofile=${count}:${count}`, "--pid", String(this.pid)],
+      args: [`--nofile=${count}:`, "--pid", String(this.pid)],
     }).output();
   }
 

@@ -380,6 +380,20 @@ test("--listen: out of descriptors callers wait, and are served in the end", asy
   assertMatch(log, /callers wait in the system's queue/);
 });
 
+test("--forward: out of descriptors the server waits, and reaches the backend", async (dir) => {
+  await using backend = greeter("127.0.0.1:0");
+  await using server = await startServer(dir, backend.addr);
+  await using client = await TestEntrance.start(dir, server.port);
+  await client.logged("ready");
+  // Not one more than there are.
+  await server.limitDescriptors((await server.usage()).descriptors - 1);
+  const answer = ask(client.address, "you");
+  // By then it has been dialled in vain.
+  await server.logged(" connected");
+  await server.limitDescriptors(256);
+  assertEquals(await answer, "hello you");
+});
+
 test("--max-connections: one more waits, and is served when there is room", async (dir) => {
   await using tunnel = await Tunnel.start(dir, "TCP", {
     clientFlags: ["--max-connections", "2"],

@@ -11,8 +11,8 @@ import { Backoff } from "../lib/backoff.ts";
 import { Notice } from "../lib/notice.ts";
 import { type Address, format } from "./address.ts";
 import { areLeft } from "./descriptors.ts";
-import { type Resettable, resettable } from "./resettable.ts";
-import { whyNot } from "./system_errors.ts";
+import { OutOfDescriptors, type Resettable, resettable } from "./resettable.ts";
+import { codeOf, whyNot } from "./system_errors.ts";
 
 /** How long a backend may take to answer, in milliseconds. */
 const CONNECT_TIMEOUT = 10_000;
@@ -28,7 +28,8 @@ const DESCRIPTORS = 3;
 export class PlainError extends Error {}
 
 /**
- * Connects to an address, whose name is looked up now.
+ * Connects to an address, whose name is looked up now. Without descriptors, it
+ * waits until there are some.
  *
  * @param signal Cancels this, which then throws the signal's reason.
  * @throws {PlainError} If nobody answers.
@@ -39,15 +40,31 @@ export async function connectPlain(
 ): Promise<Resettable> {
   signal.throwIfAborted();
   const timeout = AbortSignal.timeout(CONNECT_TIMEOUT);
-  try {
-    return await open(address, AbortSignal.any([signal, timeout]));
-  } catch (cause) {
-    signal.throwIfAborted();
-    const why = timeout.aborted
-      ? `it did not answer within ${CONNECT_TIMEOUT / 1000} s`
-      : whyNot(cause);
-    throw new PlainError(`Cannot reach ${format(address)}: ${why}`, { cause });
+  const either = AbortSignal.any([signal, timeout]);
+  const backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE);
+  while (true) {
+    try {
+      return await open(address, either);
+    } catch (cause) {
+      signal.throwIfAborted();
+      const isShort = isShortage(cause);
+      if (isShort && !timeout.aborted) {
+        await delay(backoff.next(), { signal }).catch(() => {});
+        continue;
+      }
+      const why = timeout.aborted && !isShort
+        ? `it did not answer within ${CONNECT_TIMEOUT / 1000} s`
+        : whyNot(cause);
+      const message = `Cannot reach ${format(address)}: ${why}`;
+      throw new PlainError(message, { cause });
+    }
   }
+}
+
+function isShortage(error: unknown): boolean {
+  if (error instanceof OutOfDescriptors) return true;
+  const code = codeOf(error);
+  return code === "EMFILE" || code === "ENFILE";
 }
 
 async function open(

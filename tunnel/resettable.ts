@@ -1,5 +1,6 @@
 /**
- * Plain TCP connections that can be broken, and not only ended.
+ * Plain TCP connections that can be broken, and not only ended, and that notice
+ * when their peer has vanished.
  *
  * `Deno.Conn` cannot: its `close()` shuts the connection down first, so the peer
  * sees a clean end (FIN) before anything else. `node:net` can, but it loses what
@@ -30,6 +31,8 @@ interface Handle {
   openFromRid(rid: number): number;
   /** Has the socket's last close send RST (`SO_LINGER` of 0 seconds). */
   reset(): number;
+  /** Has the system probe a silent peer (`SO_KEEPALIVE`), after so many seconds. */
+  setKeepAlive?(isOn: boolean, delay: number): number;
   close(): void;
 }
 
@@ -37,6 +40,13 @@ type NewHandle = new (type: number) => Handle;
 
 /** What `TCP` takes for a connection. */
 const SOCKET = 0;
+
+/**
+ * A peer that has been silent for this long is probed, in seconds. If it has gone
+ * without a word, the system breaks the connection: on Linux after 9 probes in
+ * vain, one each 75 s, about a quarter of an hour in all.
+ */
+const KEEPALIVE_DELAY = 240;
 
 /** Those that are open: the end of the process breaks them too. */
 const live = new Set<NodeReadConn>();
@@ -61,6 +71,7 @@ export function resettable(
   if (newHandle === null || rid === undefined) return new EndOnlyConn(conn);
   const handle = new newHandle(SOCKET);
   if (handle.openFromRid(rid) === 0) {
+    handle.setKeepAlive?.(true, KEEPALIVE_DELAY);
     return new NodeReadConn(conn as Deno.TcpConn, handle);
   }
   handle.close();

@@ -10,7 +10,7 @@ import { basename, dirname } from "node:path";
 import { Backoff } from "../lib/backoff.ts";
 import { Notice } from "../lib/notice.ts";
 import { type Address, format } from "./address.ts";
-import { areLeft } from "./descriptors.ts";
+import { countLeft } from "./descriptors.ts";
 import { OutOfDescriptors, type Resettable, resettable } from "./resettable.ts";
 import { codeOf, whyNot } from "./system_errors.ts";
 
@@ -23,6 +23,12 @@ const LONGEST_PAUSE = 200;
 
 /** Descriptors for a caller: one to read, one to write, and its session's. */
 const DESCRIPTORS = 3;
+
+/** For how many callers they are counted at a time. */
+const MAX_CALLERS = 8;
+
+/** How long that counts, in milliseconds. */
+const ANSWER_TIME = 100;
 
 /** A plain connection or its listener could not be made, or broke. */
 export class PlainError extends Error {}
@@ -116,8 +122,21 @@ export async function listenPlain(
   { sessions = () => 0, onShortage }: PlainListenOptions = {},
 ): Promise<PlainListener> {
   const notice = new Notice();
+  /** For how many more callers the last answer counts, and when it came. */
+  let [callers, answered] = [0, -Infinity];
   const room = () => {
-    if (areLeft(DESCRIPTORS + sessions())) return true;
+    const now = performance.now();
+    if (callers === 0 || now - answered > ANSWER_TIME) {
+      const coming = sessions();
+      const max = MAX_CALLERS * DESCRIPTORS + coming;
+      const left = countLeft(max, DESCRIPTORS + coming) - coming;
+      callers = Math.max(0, Math.floor(left / DESCRIPTORS));
+      answered = now;
+    }
+    if (callers > 0) {
+      callers--;
+      return true;
+    }
     if (notice.isDue()) onShortage?.();
     return false;
   };

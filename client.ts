@@ -81,8 +81,12 @@ Exit codes: 1 the network or the server failed, 2 wrong usage or configuration,
 3 refused.
 `;
 
+/** Flags that mean something to tunnels alone. */
+const OF_LISTEN = ["max-connections", "reserve", "grace"];
+
 const FLAGS = {
   string: [
+    ...OF_LISTEN,
     "server",
     "dir",
     "host",

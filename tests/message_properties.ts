@@ -8,13 +8,14 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { Type } from "../lib/lock/message.ts";
+import { respondChannel } from "../lib/lock/channel.ts";
 import {
-  acceptChannel,
   type Channel,
   ChannelError,
   type ChannelErrorCode,
   connectChannel,
 } from "../lib/mod.ts";
+import { toTransport } from "../lib/lock/transport.ts";
 import { duplex, PSK, type Wire } from "./duplex.ts";
 import { ping, pong, RawPeer } from "./raw_peer.ts";
 import {
@@ -34,7 +35,10 @@ const message = (type: Type, ...body: number[]): Bytes =>
 const plaintext: fc.Arbitrary<Bytes> = fc.oneof(
   { weight: 6, arbitrary: bytes(300).map((b) => concat([message(0), b])) },
   { weight: 3, arbitrary: fc.constantFrom(ping, pong) },
-  { weight: 1, arbitrary: fc.constantFrom(Type.end, Type.open).map(message) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom(Type.end, Type.open, Type.offer).map(message),
+  },
   {
     weight: 1,
     arbitrary: fc.nat(255).map((code) => message(Type.bye, code)),
@@ -65,11 +69,15 @@ interface Outcome {
   isShort?: boolean;
 }
 
+/** Who says the messages: a client, or the server of a client that calls or offers. */
+type By = "client" | "called" | "calling";
+
 /** What the rules say that messages come to, if the connection ends then. */
-function byTheRules(messages: Bytes[], by: "client" | "server"): Outcome {
+function byTheRules(messages: Bytes[], by: By): Outcome {
   const data: Bytes[] = [];
-  // Our client has begun its stream.
-  let isOpen = by === "server";
+  // Our client has begun its stream, or has offered it.
+  let isOpen = by === "called";
+  let isOffered = by === "calling";
   let hasEnded = false;
   const outcome = (code: ChannelErrorCode) => ({
     text: concat(data),
@@ -90,13 +98,17 @@ function byTheRules(messages: Bytes[], by: "client" | "server"): Outcome {
         else hasEnded = true;
         break;
       case Type.open:
-        if (isOpen) return outcome("protocol");
+        if (isOpen || isOffered !== (by === "calling")) {
+          return outcome("protocol");
+        }
         isOpen = true;
         break;
       case Type.bye:
         return outcome(CODES[body[0]! - 1] ?? "aborted");
       case Type.offer:
-        return outcome("protocol");
+        if (isOpen || isOffered || by !== "client") return outcome("protocol");
+        isOffered = true;
+        break;
     }
   }
   // Ours has not said its end.
@@ -119,7 +131,7 @@ async function read(opening: Promise<Channel>): Promise<Outcome> {
 
 /** A session with a peer that says these, its frames cut up so. */
 async function talk(
-  by: "client" | "server",
+  by: By,
   messages: Bytes[],
   cuts: number[],
 ): Promise<Outcome> {
@@ -137,13 +149,13 @@ async function talk(
   const peer = new RawPeer(theirs);
   const reading = read(
     by === "client"
-      ? acceptChannel(ours, options)
-      : connectChannel(ours, options),
+      ? respondChannel(toTransport(ours), options)
+      : connectChannel(ours, { ...options, offer: by === "calling" }),
   );
   if (by === "client") await peer.initiate();
   else {
     await peer.respond();
-    await peer.hearUntil(Type.open);
+    await peer.hearUntil(by === "calling" ? Type.offer : Type.open);
   }
   const listening = (async () => {
     while (await peer.readFrame());
@@ -163,13 +175,13 @@ async function talk(
 /** By what they are of. */
 export const MESSAGE_PROPERTIES: Record<string, Property> = {
   "Channel: any messages come to what the rules say": fc.asyncProperty(
-    fc.constantFrom("client" as const, "server" as const),
+    fc.constantFrom<By>("client", "called", "calling"),
     fc.boolean(),
     fc.array(plaintext, { maxLength: 12 }),
     cuts,
     (by, begins, rest, cuts) =>
       within((async () => {
-        const isOpen = by === "client" && begins;
+        const isOpen = by !== "called" && begins;
         const messages = isOpen ? [message(Type.open), ...rest] : rest;
         const expected = byTheRules(messages, by);
         const actual = await talk(by, messages, cuts);

@@ -10,7 +10,7 @@ import {
   ChannelError,
   type ChannelErrorCode,
 } from "../lib/mod.ts";
-import { respondChannel } from "../lib/lock/channel.ts";
+import { respondChannel, SessionChannel } from "../lib/lock/channel.ts";
 import { MAY_RUN, withCerts } from "./programs.ts";
 import { lacksPeer, PythonPeer } from "./python_peer.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
@@ -26,10 +26,13 @@ interface Fault {
   error: string;
 }
 
-const byClient = (client: string, error: string): Fault => //
-({ by: "client", client, server: "", error });
-const byServer = (client: string, server: string, error: string): Fault => //
-({ by: "server", client, server, error });
+function byClient(client: string, error: string): Fault {
+  return { by: "client", client, server: "", error };
+}
+
+function byServer(client: string, server: string, error: string): Fault {
+  return { by: "server", client, server, error };
+}
 
 /** What no side may say at any time: sealed right, said wrong. */
 const MALFORMED = [
@@ -109,8 +112,15 @@ const CODES: [number, ChannelErrorCode][] = [
   [255, "aborted"],
 ];
 
+interface Stage {
+  name: string;
+  client: string;
+  server: string;
+  offers?: boolean;
+}
+
 /** Where in a session a bye is said: what comes before it. */
-const STAGES: { name: string; client: string; server: string }[] = [
+const STAGES: Stage[] = [
   { name: "before the open", client: ">ping", server: "<ping >pong" },
   {
     name: "mid-stream",
@@ -126,6 +136,30 @@ const STAGES: { name: string; client: string; server: string }[] = [
     name: "after the server's end",
     client: ">ping+open+data=hello <data=HELLO+end",
     server: "<open+data=hello >data=HELLO+end",
+  },
+  {
+    name: "before the open of an offer",
+    client: ">ping+offer",
+    server: "<offer",
+    offers: true,
+  },
+  {
+    name: "mid-stream of an offer",
+    client: ">ping+offer <open+data=hello >data=HELLO",
+    server: "<offer >open+data=hello <data=HELLO",
+    offers: true,
+  },
+  {
+    name: "after the client's end of an offer",
+    client: ">ping+offer <open+data=hello >data=HELLO+end",
+    server: "<offer >open+data=hello <data=HELLO+end",
+    offers: true,
+  },
+  {
+    name: "after the server's end of an offer",
+    client: ">ping+offer <open+data=hello+end >data=HELLO",
+    server: "<offer >open+data=hello+end <data=HELLO",
+    offers: true,
   },
 ];
 
@@ -151,8 +185,8 @@ testUnless(
       const { ofServer } = await both(`>ping+bye=6+${message}`, "");
       assert(/^error: (\w+ out of order|unknown type)$/.test(ofServer));
     }
-    for (const [number, code] of CODES) {
-      for (const stage of STAGES) {
+    for (const stage of STAGES) {
+      for (const [number, code] of codesAt(stage)) {
         const bye = `bye=${number}`;
         const said = { ofClient: "said bye", ofServer: `heard bye ${code}` };
         assertEquals(
@@ -170,8 +204,10 @@ testUnless(
 
 /** How our side talks. */
 interface Manner {
-  /** It says hello as a client, or answers it as a server; else nothing. */
+  /** Whoever begins the stream says hello, the other one answers; else nothing. */
   talks?: boolean;
+  /** The client offers the session, and the server begins the stream. */
+  offers?: boolean;
   /** It ends its stream then. */
   ends?: boolean;
   /** It gives the session up then. */
@@ -185,30 +221,17 @@ interface Ours {
   isFromPeer: boolean;
 }
 
-/** Our server's next session. */
-async function serve(
-  listener: Deno.TlsListener,
-  psk: string,
-  manner: Manner,
-): Promise<Ours> {
-  const conn = await listener.accept();
-  return await outcome(
-    (async () => {
-      return await respondChannel(conn, { psk, idleTimeout: 0 });
-    })(),
-    manner,
-  );
-}
-
 /** What a channel came to: all that it read, and how it ended. */
 async function outcome(
-  opening: Promise<Channel>,
-  { talks, ends, gives }: Manner,
-  greeting = "",
+  role: "client" | "server",
+  opening: Promise<SessionChannel | Channel>,
+  { talks, offers = false, ends, gives }: Manner,
 ): Promise<Ours> {
+  const begins = (role === "server") === offers;
   let text = "";
   try {
     const channel = await opening;
+    if (offers && channel instanceof SessionChannel) await channel.offered;
     const p = new Uint8Array(1000);
     const read = async () => {
       const count = await channel.read(p);
@@ -219,9 +242,9 @@ async function outcome(
       await channel.write(new TextEncoder().encode(text));
       if (ends) await channel.closeWrite();
     };
-    if (talks && greeting) await write(greeting);
+    if (talks && begins) await write("hello");
     while (talks && text.length < "hello".length) await read();
-    if (talks && !greeting) await write("HELLO");
+    if (talks && !begins) await write("HELLO");
     if (gives !== undefined) {
       await channel.confirmed;
       channel.abort(gives);
@@ -265,7 +288,13 @@ async function withLibrary(
     async (steps, manner) => {
       const [{ result }, ours] = await Promise.all([
         client.run(`default ${steps}`),
-        serve(listener, psk, manner),
+        outcome(
+          "server",
+          listener.accept().then((conn) =>
+            respondChannel(conn, { psk, idleTimeout: 0 })
+          ),
+          manner,
+        ),
       ]);
       return [result, ours];
     },
@@ -273,15 +302,16 @@ async function withLibrary(
       const [{ result }, ours] = await Promise.all([
         server.run(`- ${steps}`),
         outcome(
+          "client",
           connect({
             port: server.port,
             caCerts: [cert],
             psk,
             idleTimeout: 0,
             standby: !manner.talks,
+            offer: manner.offers ?? false,
           }),
           manner,
-          "hello",
         ),
       ]);
       return [result, ours];
@@ -294,10 +324,14 @@ testUnless(
   "library: whatever the peer may not say ends the session in silence",
   withCerts((dir) =>
     withLibrary(dir, async (ofServer, ofClient) => {
-      for (const { by, client, server } of FAULTS) {
+      for (const { by, client, server } of [...FAULTS, ...OFFER_FAULTS]) {
+        const manner = {
+          talks: client.includes("open"),
+          offers: client.includes("offer"),
+        };
         const [theirs, { code }] = by === "client"
           ? await ofServer(client, {})
-          : await ofClient(server, { talks: client.includes("open") });
+          : await ofClient(server, manner);
         const told = `${by}: ${client} ${server}: ${theirs}`;
         assertEquals(code, "protocol", told);
         assert(/^(closed|said)/.test(theirs), told);
@@ -340,66 +374,140 @@ testUnless(
   ),
 );
 
-/** What stands in the stages' names for what our side does in them. */
-const mannersOf = (name: string, role: "client" | "server"): Manner => ({
-  talks: name !== "before the open",
+testUnless(
+  reason,
+  "library: offered sessions end as others do, whoever ends first",
+  withCerts((dir) =>
+    withLibrary(dir, async (ofServer, ofClient) => {
+      const manner = { talks: true, offers: true, ends: true };
+      const offer = ">ping+offer <open+data=hello";
+      for (
+        const steps of [
+          `${offer} >data=HELLO+end <end`,
+          `${offer}+end >data=HELLO+end`,
+        ]
+      ) {
+        assertEquals(
+          await ofServer(steps, manner),
+          ["end", { text: "HELLO", code: "end", isFromPeer: false }],
+        );
+      }
+      const open = "<offer >open+data=hello";
+      for (
+        const steps of [
+          `${open}+end <data=HELLO+end`,
+          `${open} <data=HELLO+end >end`,
+        ]
+      ) {
+        assertEquals(
+          await ofClient(steps, manner),
+          ["end", { text: "hello", code: "end", isFromPeer: false }],
+        );
+      }
+    })
+  ),
+);
+
+testUnless(
+  reason,
+  "library: a bye after both ends is the close of the connection",
+  withCerts((dir) =>
+    withLibrary(dir, async (ofServer, ofClient) => {
+      const manner = { talks: true, ends: true };
+      const ours = { code: "end" as const, isFromPeer: false };
+      assertEquals(
+        await ofServer(
+          ">ping+open+data=hello+end <data=HELLO+end >bye=6",
+          manner,
+        ),
+        ["said bye", { text: "hello", ...ours }],
+      );
+      assertEquals(
+        await ofClient("<open+data=hello+end >data=HELLO+end+bye=6", manner),
+        ["said bye", { text: "HELLO", ...ours }],
+      );
+    })
+  ),
+);
+
+/** What our side does to come to a stage. */
+const mannersOf = (
+  { name, offers = false }: Stage,
+  role: "client" | "server",
+): Manner => ({
+  talks: !name.startsWith("before"),
   ends: name.includes(role),
+  offers,
 });
 
-for (const stage of STAGES) {
-  const text = stage.name === "before the open" ? "" : "hello";
+/** What our server reads before a stage, and our client. */
+function textsOf({ name, offers }: Stage): Record<"server" | "client", string> {
+  const first = name.startsWith("before") ? "" : "hello";
+  const answer = first.toUpperCase();
+  return offers
+    ? { server: answer, client: first }
+    : { server: first, client: answer };
+}
 
-  testUnless(
-    reason,
-    `library: it hears a bye ${stage.name}, of any code`,
-    withCerts((dir) =>
-      withLibrary(dir, async (ofServer, ofClient) => {
-        for (const [number, code] of CODES) {
+/** All codes at one stage, two of them at the others. */
+const codesAt = ({ name }: Stage) =>
+  name === "mid-stream" ? CODES : CODES.slice(3, 5);
+
+testUnless(
+  reason,
+  "library: it hears a bye at each stage, of any code",
+  withCerts((dir) =>
+    withLibrary(dir, async (ofServer, ofClient) => {
+      for (const stage of STAGES) {
+        const texts = textsOf(stage);
+        for (const [number, code] of codesAt(stage)) {
           const bye = `>bye=${number}`;
+          const ours = { code, isFromPeer: true };
+          const server = mannersOf(stage, "server");
           assertEquals(
-            await ofServer(
-              `${stage.client} ${bye}`,
-              mannersOf(stage.name, "server"),
-            ),
-            ["said bye", { text, code, isFromPeer: true }],
+            await ofServer(`${stage.client} ${bye}`, server),
+            ["said bye", { text: texts.server, ...ours }],
+            stage.name,
           );
+          const client = mannersOf(stage, "client");
           assertEquals(
-            await ofClient(
-              `${stage.server} ${bye}`,
-              mannersOf(stage.name, "client"),
-            ),
-            ["said bye", { text: text.toUpperCase(), code, isFromPeer: true }],
+            await ofClient(`${stage.server} ${bye}`, client),
+            ["said bye", { text: texts.client, ...ours }],
+            stage.name,
           );
         }
-      })
-    ),
-  );
+      }
+    })
+  ),
+);
 
-  testUnless(
-    reason,
-    `library: it says a bye ${stage.name}, of any code`,
-    withCerts((dir) =>
-      withLibrary(dir, async (ofServer, ofClient) => {
-        for (const [number, code] of CODES.slice(0, 7)) {
+testUnless(
+  reason,
+  "library: it says a bye at each stage, of any code",
+  withCerts((dir) =>
+    withLibrary(dir, async (ofServer, ofClient) => {
+      for (const stage of STAGES) {
+        const texts = textsOf(stage);
+        for (const [number, code] of codesAt(stage)) {
+          // It says no code that it does not know.
+          if (number < 1 || number > 7) continue;
           const gives = new ChannelError(code, "A test gave it up");
           const bye = `<bye=${number}`;
           const ours = { code, isFromPeer: false };
+          const server = { ...mannersOf(stage, "server"), gives };
           assertEquals(
-            await ofServer(`${stage.client} ${bye}`, {
-              ...mannersOf(stage.name, "server"),
-              gives,
-            }),
-            [`heard bye ${code}`, { text, ...ours }],
+            await ofServer(`${stage.client} ${bye}`, server),
+            [`heard bye ${code}`, { text: texts.server, ...ours }],
+            stage.name,
           );
+          const client = { ...mannersOf(stage, "client"), gives };
           assertEquals(
-            await ofClient(`${stage.server} ${bye}`, {
-              ...mannersOf(stage.name, "client"),
-              gives,
-            }),
-            [`heard bye ${code}`, { text: text.toUpperCase(), ...ours }],
+            await ofClient(`${stage.server} ${bye}`, client),
+            [`heard bye ${code}`, { text: texts.client, ...ours }],
+            stage.name,
           );
         }
-      })
-    ),
-  );
-}
+      }
+    })
+  ),
+);

@@ -162,6 +162,26 @@ Deno.test("transcript: bye, byte for byte, both sides", async () => {
   await assertBytes(sent.down, bye.server_to_client);
 });
 
+Deno.test("transcript: offer, byte for byte, both sides", async () => {
+  const { clientEnd, serverEnd, client, accepting, sent } = await begin(offer);
+  const offering = new Session(clientEnd, client, "client", 0);
+  offering.offer();
+  const calling = new Session(serverEnd, await accepting, "server", 0);
+  await calling.offered;
+  const p = new Uint8Array(100);
+  await calling.write(new TextEncoder().encode("hello"));
+  assertEquals(await offering.read(p), "hello".length);
+  await offering.write(new TextEncoder().encode("HELLO"));
+  await offering.closeWrite();
+  assertEquals(await calling.read(p), "HELLO".length);
+  assertEquals(await calling.read(p), null);
+  await calling.closeWrite();
+  assertEquals(await offering.read(p), null);
+  await Promise.all([offering.closed, calling.closed]);
+  await assertBytes(sent.up, offer.client_to_server);
+  await assertBytes(sent.down, offer.server_to_client);
+});
+
 /** What the transcript's direction says after its first messages. */
 async function speak(
   sender: Sender,

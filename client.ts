@@ -130,6 +130,8 @@ async function main(args: Args): Promise<number | void> {
   }
   const sealing = chooseEngine(args);
   if (args.texts("listen").length > 0) return await carryAll(args, sealing);
+  const useless = OF_LISTEN.find((name) => args.texts(name).length > 0);
+  if (useless) throw new UsageError(`--${useless} needs --listen`);
   // As if this program did not listen for SIGHUP.
   onHangUp(() => Deno.exit(Exit.hungUp));
   const service = args.text("connect");

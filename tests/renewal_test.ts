@@ -76,6 +76,20 @@ test("a client of the first day goes on, and connects again", async (dir) => {
   );
 });
 
+test("what uses OpenSSL needs the new certificate, as deploy/README.md says", async (dir) => {
+  const old = `${dir}/old.pem`;
+  await Deno.copyFile(`${dir}/cert.pem`, old);
+  await succeeds(run("certs", ["--out", dir, "--renew"]));
+  const verify = async (trusted: string) =>
+    (await new Deno.Command("openssl", {
+      args: ["verify", "-partial_chain", "-CAfile", trusted, `${dir}/cert.pem`],
+    }).output()).success;
+  assertEquals([await verify(`${dir}/cert.pem`), await verify(old)], [
+    true,
+    false,
+  ]);
+});
+
 test("another key is for one that has leaked: every client joins again", async (dir) => {
   const files = await join(dir, 1);
   const key = await Deno.readTextFile(`${dir}/key.pem`);

@@ -12,6 +12,7 @@ export {
   type Listener,
   type ListenerCredentials,
   type ListenOptions,
+  type OpenOptions,
 } from "./listener.ts";
 export { connect, type ConnectOptions, type Proxy } from "./connect.ts";
 export { UnansweredError } from "./lock/handshake.ts";

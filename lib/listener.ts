@@ -10,7 +10,9 @@ import { guarded } from "./lock/callback.ts";
 import {
   type Channel,
   type ChannelOptions,
+  noOffer,
   respondChannel,
+  type SessionChannel,
 } from "./lock/channel.ts";
 import { orClose, withDeadline } from "./lock/deadline.ts";
 import { ChannelError } from "./lock/errors.ts";
@@ -22,6 +24,7 @@ import { sniff } from "./carrier/sniff.ts";
 import { acceptWebSocket } from "./carrier/websocket_handshake.ts";
 import { finishTls } from "./carrier/tls.ts";
 import { UnprovedTransport } from "./carrier/unproved.ts";
+import { Offers } from "./offers.ts";
 import { type Conn, Port } from "./port.ts";
 import type { Transport } from "./lock/transport.ts";
 
@@ -130,6 +133,13 @@ export interface ListenOptions extends
    */
   hasService?: (service: string | undefined) => boolean;
   /**
+   * Whether a client may offer channels under this identity, for
+   * {@linkcode Listener.open}. Others are told that there is no such service.
+   *
+   * @default No client may.
+   */
+  takesOffer?: (identity: string) => boolean;
+  /**
    * Is called after each handshake. If it throws, the listener goes on, and
    * `globalThis` gets an `error` event.
    */
@@ -218,6 +228,18 @@ export interface Listener extends AsyncIterable<Channel>, Disposable {
   reload(credentials: ListenerCredentials): Promise<void>;
 
   /**
+   * Gives a channel to the client of this identity, `alice` or `alice@db`, which
+   * must have offered one (`connect` with `offer`), and begins its stream. Of
+   * several the one that has been idle for longest is taken. If there is none, the
+   * next one is waited for. One whose client shows no sign of life is given up.
+   *
+   * @throws {Deno.errors.BadResource} If the listener is closed.
+   * @throws {DOMException} `AbortError`, or the signal's reason, once it is
+   * aborted.
+   */
+  open(identity: string, options?: OpenOptions): Promise<Channel>;
+
+  /**
    * Stops accepting. Handshakes under way may still become channels; channels in
    * standby are closed. Resolves when the last channel has ended.
    */
@@ -234,6 +256,19 @@ export interface Listener extends AsyncIterable<Channel>, Disposable {
    * closes the listener and aborts the channels that nobody has taken.
    */
   [Symbol.asyncIterator](): AsyncIterator<Channel, void, void>;
+}
+
+/** What {@linkcode Listener.open} takes. */
+export interface OpenOptions {
+  /** Gives up waiting for an offer. */
+  signal?: AbortSignal;
+  /**
+   * Leaves it to {@linkcode Channel.open}, or to the first write, to begin the
+   * stream, and to the caller to see whether the client is still there.
+   *
+   * @default {false}
+   */
+  standby?: boolean;
 }
 
 class ChannelListener implements Listener {
@@ -256,6 +291,9 @@ class ChannelListener implements Listener {
   readonly #ready: Channel[] = [];
   readonly #finished = Promise.withResolvers<void>();
   readonly #port: Port;
+  readonly #offers = new Offers();
+  /** Gives up whoever waits for an offer. */
+  readonly #closing = new AbortController();
   #psks: TakenPsks;
   /** How many channels the descriptors are enough for, while they are short. */
   #shortage = { count: Infinity, until: 0 };
@@ -333,6 +371,23 @@ class ChannelListener implements Listener {
     }
   }
 
+  async open(
+    identity: string,
+    { signal, standby = false }: OpenOptions = {},
+  ): Promise<Channel> {
+    const { signal: closing } = this.#closing;
+    const either = signal ? AbortSignal.any([signal, closing]) : closing;
+    while (true) {
+      const channel = await this.#offers.take(identity, either);
+      if (standby) return channel;
+      if (await givesSign(channel)) {
+        await channel.open();
+        return channel;
+      }
+      channel.abort(new ChannelError("timeout", "It gave no sign of life"));
+    }
+  }
+
   async shutdown(): Promise<void> {
     this.#stopAccepting();
     await this.#finished.promise;
@@ -352,6 +407,7 @@ class ChannelListener implements Listener {
   #stopAccepting(): void {
     this.#isClosed = true;
     this.#port.close();
+    this.#closing.abort(new Deno.errors.BadResource("The listener is closed"));
     for (const channel of this.#standby.keys()) channel.abort(closed());
     this.#changed();
   }
@@ -497,8 +553,17 @@ class ChannelListener implements Listener {
   #check(channel: Channel, psk: Uint8Array): void {
     if (this.#isDropped) throw closed();
     if (!this.#isInForce(channel, psk)) throw revoked(channel);
-    const { hasService = () => true } = this.#options;
-    if (!hasService(channel.service)) throw noService(channel);
+    // Whether it calls or offers, its next message says.
+    const mayOffer = this.#takesOffer(channel);
+    if (!this.#hasService(channel) && !mayOffer) throw noService(channel);
+  }
+
+  #hasService({ service }: Channel): boolean {
+    return this.#options.hasService?.(service) ?? true;
+  }
+
+  #takesOffer({ identity }: Channel): boolean {
+    return this.#options.takesOffer?.(identity) ?? false;
   }
 
   /**
@@ -553,7 +618,7 @@ class ChannelListener implements Listener {
   }
 
   /** A client has proved this key: from here on its channel counts. */
-  #keep(channel: Channel, psk: Uint8Array): void {
+  #keep(channel: SessionChannel, psk: Uint8Array): void {
     this.#channels.set(channel, psk);
     const client = nameOf(channel);
     this.#counts.set(client, this.#countOf(client) + 1);
@@ -562,9 +627,20 @@ class ChannelListener implements Listener {
     const timer = this.#isClosed
       ? CLOCK.after(OPENING_TIME, () => channel.abort(closed()))
       : undefined;
+    let isOffered = false;
+    channel.offered.then(() => {
+      isOffered = true;
+      CLOCK.clear(timer);
+      if (this.#isClosed) channel.abort(closed());
+      else if (this.#takesOffer(channel)) this.#offers.add(channel);
+      else channel.abort(noOffer(channel));
+    }, () => {});
     channel.opened.then(() => {
       CLOCK.clear(timer);
       this.#standby.delete(channel);
+      // One that was offered is that of whoever opened it.
+      if (isOffered) return;
+      if (!this.#hasService(channel)) return channel.abort(noService(channel));
       this.#ready.push(channel);
       this.#changed();
     }, () => {});
@@ -598,6 +674,21 @@ class ChannelListener implements Listener {
     const current = findPsk(identity, this.#psks);
     return current !== undefined && psk.every((byte, i) => byte === current[i]);
   }
+}
+
+/** A client that was heard not longer ago is there, in milliseconds. */
+const CERTAIN_TIME = 1000;
+
+/** How long a client that was silent may take for a sign, in milliseconds. */
+const SIGN_TIMEOUT = 1500;
+
+/** Whether a client is there, by what it last said or by what it says now. */
+async function givesSign(channel: Channel): Promise<boolean> {
+  if (channel.silence <= CERTAIN_TIME) return true;
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const timer = CLOCK.after(SIGN_TIMEOUT, () => resolve(false));
+  channel.probe().then(() => resolve(true), () => resolve(false));
+  return await promise.finally(() => CLOCK.clear(timer));
 }
 
 function closed(): ChannelError {

@@ -82,6 +82,15 @@ Deno.test("Channel: what was said before a bye can still be read", async () => {
   await assertFails(client.closed, "backend");
 });
 
+Deno.test("Channel: a bye that is on its way is not overtaken by another end", async () => {
+  const [client, server] = await channels(pipe());
+  server.abort(new ChannelError("limit", "Too many"));
+  server.abort(new RangeError("again"));
+  server.close();
+  await assertFails(client.closed, "limit");
+  await assertFails(server.closed, "limit");
+});
+
 Deno.test("Channel: a bye that nobody takes waits for a second at most", async () => {
   const [near, far] = pipe();
   const [client, server] = await channels([near, far]);

@@ -175,7 +175,7 @@ export async function acceptChannel(
   );
   const { signal } = options;
   const close = () => channel.abort(signal?.reason);
-  channel.offered.then(() => channel.abort(offered(channel)), () => {});
+  channel.offered.then(() => channel.abort(noOffer(channel)), () => {});
   await orClose({ close }, signal, () => channel.opened);
   return channel;
 }
@@ -513,7 +513,7 @@ export class SessionChannel implements Channel {
 }
 
 /** Why a server that wants no offers gives one up. */
-export function offered({ identity }: Channel): ChannelError {
+export function noOffer({ identity }: Channel): ChannelError {
   const message = `${identity} offers a service that nobody here may call`;
   return new ChannelError("service", message);
 }

@@ -263,6 +263,7 @@ export class Session {
    * why, behind all that was sealed before.
    */
   abort(error: unknown): void {
+    if (this.#state === "leaving") return;
     const maySayBye = this.#state === "standby" || this.#state === "open";
     if (!maySayBye || !this.#isProved) {
       // A peer's bye is told to all, also to those who would not read on.

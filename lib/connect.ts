@@ -126,7 +126,8 @@ export interface ConnectOptions extends ClientOptions {
  * WebSocket, or does not open the one asked for; `proxy`, as above.
  * @throws {Deno.errors.ConnectionRefused} And other errors of `Deno.connect`.
  * @throws {TypeError} Before anything is sent, if the identity is none or has no
- * key, or if a key is no `Uint8Array`.
+ * key, if a key is no `Uint8Array`, or if `cert` is given without `key` or the
+ * other way round.
  * @throws {RangeError} If a key does not have exactly 32 bytes.
  * @throws {SyntaxError} If the key file's text is malformed.
  */
@@ -136,6 +137,11 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
   // One that has no key is an error before anybody is dialled.
   pskOf(identity, psk);
   const options = { ...given, identity, psk };
+  if ((options.cert === undefined) !== (options.key === undefined)) {
+    throw new TypeError(
+      "A client certificate needs its private key, and a key its certificate",
+    );
+  }
   const address = authority(hostname, port);
   const server = `the server ${address}`;
   let peer = server;

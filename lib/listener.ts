@@ -21,7 +21,7 @@ import { readProxyHeader } from "./carrier/proxy_protocol.ts";
 import { findPsk, type PskMap, type TakenPsks, takePsks } from "./lock/psk.ts";
 import { Turns } from "./lock/turns.ts";
 import { sniff } from "./carrier/sniff.ts";
-import { acceptWebSocket } from "./carrier/websocket_handshake.ts";
+import { acceptWebSocket, HealthCheck } from "./carrier/websocket_handshake.ts";
 import { finishTls } from "./carrier/tls.ts";
 import { UnprovedTransport } from "./carrier/unproved.ts";
 import { Offers } from "./offers.ts";
@@ -470,7 +470,7 @@ class ChannelListener implements Listener {
     }
     end(!("error" in report));
     this.#changed();
-    if (this.#isDropped) return;
+    if (this.#isDropped || report.error instanceof HealthCheck) return;
     const duration = performance.now() - start;
     this.#onHandshake?.({ remoteAddr, duration, ...report });
   }
@@ -533,7 +533,10 @@ class ChannelListener implements Listener {
       }
       const { carrier: kind, transport } = await sniff(conn);
       if (kind === "frames") return { transport, remoteAddr };
-      const socket = await acceptWebSocket(transport, { signal });
+      const socket = await acceptWebSocket(transport, {
+        signal,
+        isHealthy: () => !this.#isClosed,
+      });
       const forwarded = socket.headers.get("x-forwarded-for");
       const hostname = clientAddress(remoteAddr.hostname, forwarded, isProxy);
       if (hostname !== remoteAddr.hostname) {
@@ -543,7 +546,9 @@ class ChannelListener implements Listener {
       return { transport: socket.transport, remoteAddr };
     });
     return await carrier.catch((cause) => {
-      if (cause instanceof ChannelError) throw cause;
+      if (cause instanceof ChannelError || cause instanceof HealthCheck) {
+        throw cause;
+      }
       const message = "The client left before it said anything";
       throw new ChannelError("cut", message, { cause });
     });

@@ -6,6 +6,7 @@
  */
 
 import { CLOCK } from "./lock/clock.ts";
+import { closedFor } from "./carrier/close_codes.ts";
 import { ChannelError } from "./lock/errors.ts";
 import type { StreamPair } from "./lock/transport.ts";
 
@@ -20,6 +21,9 @@ const POLL_INTERVAL = 5;
 
 /** The close code of an end that was meant (RFC 6455, section 7.4.1). */
 const NORMAL_CLOSURE = 1000;
+
+/** What stands for a Close without a code, and for none at all (in Deno, 0). */
+const NO_CODES = [1005, 1006];
 
 /** Of `readyState`. */
 const OPEN = 1;
@@ -67,8 +71,9 @@ export interface WebSocketPairOptions {
  *   connect.
  * - It does not say why it could not connect.
  *
- * A text message is an error. If the peer closes, `readable` ends; a channel on
- * top takes that for a cut, unless the channel had ended.
+ * A text message is an error, and so is a Close whose code tells of a fault. If
+ * the peer closes otherwise, or the connection breaks, `readable` ends; a channel
+ * on top takes that for a cut, unless the channel had ended.
  *
  * @example Connect from a page
  * ```ts
@@ -81,8 +86,8 @@ export interface WebSocketPairOptions {
  * }
  * ```
  *
- * @throws {ChannelError} Both streams fail, with `cut` if the WebSocket fails,
- * `protocol` if a text message comes, `limit` if too much does.
+ * @throws {ChannelError} Both streams fail, with `cut` if the WebSocket cannot be
+ * opened or is closed for a fault, `protocol` if a text message comes, `limit` if too much does.
  */
 export function webSocketPair(
   socket: WebSocketLike,
@@ -153,8 +158,16 @@ export function webSocketPair(
     }
     if (data.byteLength > 0) reading.enqueue(new Uint8Array(data));
   });
-  socket.addEventListener("error", () => fail(failed()));
-  socket.addEventListener("close", () => {
+  let isOpen = socket.readyState === OPEN;
+  socket.addEventListener("open", () => isOpen = true);
+  // Of one that was open, the close that follows says more.
+  socket.addEventListener("error", () => {
+    if (!isOpen) fail(failed());
+  });
+  socket.addEventListener("close", (event) => {
+    const { code = 0, reason = "" } = event as Partial<CloseEvent>;
+    const isFault = code > NORMAL_CLOSURE && !NO_CODES.includes(code);
+    if (isFault && isOpen) fail(closedFor(code, reason));
     if (isOver) return;
     isOver = true;
     opened.reject(failed());

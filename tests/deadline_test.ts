@@ -54,3 +54,13 @@ Deno.test("withDeadline: what comes too late is abandoned, what comes in time is
   assertEquals(await inTime, "in time");
   assertEquals(abandoned, ["late"]);
 });
+
+Deno.test("withDeadline: what no timer can hold is no limit, and no overflow", async () => {
+  for (const time of [2 ** 31 - 2, 2 ** 31 - 1, 2 ** 31, 2 ** 40, Infinity]) {
+    // What overflows, Deno fires after a millisecond: before this.
+    const work = () =>
+      new Promise((resolve) => setTimeout(resolve, 20, "done"));
+    const options = { handshakeTimeout: time };
+    assertEquals(await withDeadline(options, work), "done");
+  }
+});

@@ -716,6 +716,44 @@ async function codeOfClosed({ closed }: Channel): Promise<string> {
   return codeOf(await assertRejects(() => closed, Error));
 }
 
+test("health checks are answered, and nobody is told of them", async () => {
+  for (const tls of [true, false]) {
+    const reports: HandshakeReport[] = [];
+    const listener = listen({
+      ...{ port: 0, ...pair, psk: PSK, tls },
+      onHandshake: (report) => reports.push(report),
+    });
+    const { port } = listener.addr;
+    const dial = async () =>
+      tls
+        ? await Deno.connectTls({
+          hostname: "localhost",
+          port,
+          caCerts: [pair.cert],
+        })
+        : await Deno.connect({ port });
+    const ask = async (conn: Deno.Conn, request: string) => {
+      const head = `${request} HTTP/1.1\r\nHost: a\r\n\r\n`;
+      await conn.write(new TextEncoder().encode(head));
+      return (await new Response(conn.readable).text()).split("\r\n")[0];
+    };
+    for (const request of ["GET /healthz", "HEAD /", "OPTIONS *"]) {
+      assertEquals(await ask(await dial(), request), "HTTP/1.1 200 OK");
+    }
+    const late = await dial();
+    // It is past the listener's queue when it has begun.
+    await late.write(new TextEncoder().encode("G"));
+    await ask(await dial(), "HEAD /");
+    const down = listener.shutdown();
+    assertEquals(
+      await ask(late, "ET /healthz"),
+      "HTTP/1.1 503 Service Unavailable",
+    );
+    await down;
+    assertEquals(reports, []);
+  }
+});
+
 test("standby: a client is handed out when it opens", async () => {
   const { listener, dial, reports } = standby();
   const [first, second] = [await dial("alice"), await dial()];

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
 import { acceptWebSocket } from "../lib/carrier/websocket_handshake.ts";
+import { UnansweredError } from "../lib/lock/handshake.ts";
 import { webSocketPair } from "../lib/platform_websocket.ts";
 import { PSK } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
@@ -160,6 +161,42 @@ Deno.test("webSocketPair closes the WebSocket when a stream is given up", async 
   assertEquals(aborted.socket.closed.length, 1);
   await fails(aborted.reader.read(), "aborted");
 });
+
+Deno.test("webSocketPair tells of a Close for a fault, whose error event says nothing", async () => {
+  const { socket, reader, writer } = pair();
+  socket.open();
+  socket.receive(bytes(3).buffer);
+  socket.dispatchEvent(new Event("error"));
+  assertEquals((await reader.read()).value, bytes(3));
+  const close = new CloseEvent("close", { code: 1013, reason: "busy" });
+  socket.dispatchEvent(close);
+  for (const work of [reader.read(), writer.write(bytes(1))]) {
+    const error = await assertRejects(() => work, ChannelError);
+    assertEquals(error.code, "cut");
+    assert(error.message.includes("1013 (too much to do"), error.message);
+    assert(error.message.includes('"busy"'), error.message);
+  }
+});
+
+testUnless(
+  lacksPermissions("net"),
+  "over the platform's WebSocket a wrong key is called one",
+  async () => {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const serving = (async () => {
+      const { transport } = await acceptWebSocket(await listener.accept());
+      const other = `default:${"ab".repeat(32)}`;
+      const accepting = acceptChannel(transport, { psk: other });
+      await assertRejects(() => accepting, ChannelError);
+    })();
+    const { port } = listener.addr;
+    const socket = new WebSocket(`ws://127.0.0.1:${port}/innerlock`);
+    const connecting = connectChannel(webSocketPair(socket), { psk: PSK });
+    const error = await assertRejects(() => connecting, UnansweredError);
+    assertEquals(error.code, "refused");
+    await serving;
+  },
+);
 
 testUnless(
   lacksPermissions("net"),

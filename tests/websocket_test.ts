@@ -5,6 +5,7 @@ import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import {
   acceptWebSocket,
   connectWebSocket,
+  HealthCheck,
 } from "../lib/carrier/websocket_handshake.ts";
 import { toTransport, writeAll } from "../lib/lock/transport.ts";
 import { duplex, pieces, whole, type Wire } from "./duplex.ts";
@@ -223,6 +224,46 @@ for (const [name, changes, message] of REFUSED) {
     assert(peer.isEnded && peer.isClosed);
   });
 }
+
+for (
+  const [start, isCheck] of [
+    ["GET /healthz HTTP/1.1", true],
+    ["GET /healthz?from=probe HTTP/1.0", true],
+    ["HEAD / HTTP/1.1", true],
+    ["OPTIONS / HTTP/1.0", true],
+    ["OPTIONS * HTTP/1.1", true],
+    ["GET /healthz/x HTTP/1.1", false],
+    ["GET / HTTP/1.1", false],
+    ["HEADS / HTTP/1.1", false],
+    ["HEAD /", false],
+  ] as const
+) {
+  Deno.test(`acceptWebSocket says how it is, or does not: ${start}`, async () => {
+    for (const isHealthy of [true, false]) {
+      const peer = new Scripted(bytesOf(`${start}\r\nHost: a\r\n\r\n`));
+      const options = { isHealthy: () => isHealthy };
+      const error = await acceptWebSocket(peer, options).catch((error) =>
+        error
+      );
+      assertEquals(error instanceof HealthCheck, isCheck);
+      assert(peer.isClosed);
+      if (!isCheck) continue;
+      const status = isHealthy ? "200 OK" : "503 Service Unavailable";
+      assertEquals(
+        textOf(concat(peer.taken)),
+        `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`,
+      );
+      assert(peer.isEnded);
+    }
+  });
+}
+
+Deno.test("acceptWebSocket: a WebSocket may be at the path of health checks", async () => {
+  const peer = new Scripted(
+    bytesOf(request({ start: "GET /healthz HTTP/1.1" })),
+  );
+  await acceptWebSocket(peer);
+});
 
 Deno.test("acceptWebSocket reads what follows a refused request, up to a bound", async () => {
   const body = new Uint8Array(100_000);

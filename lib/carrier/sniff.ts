@@ -8,6 +8,9 @@ import type { Bytes } from "../lock/aes_gcm.ts";
 import { ChannelError } from "../lock/errors.ts";
 import type { Addr, Transport } from "../lock/transport.ts";
 
+/** How requests in HTTP begin that are answered: GET, HEAD, OPTIONS. */
+const HTTP_STARTS = "GHO";
+
 /** The first byte of a TLS record that begins a handshake (RFC 8446, 5.1). */
 const TLS_HANDSHAKE = 0x16;
 
@@ -66,7 +69,8 @@ export interface Sniffed {
 
 /**
  * Tells from a client's first byte what it speaks: `00` begins the length of a
- * hello, `47` (`G`) the `GET` of an HTTP request. Reads only that byte.
+ * hello, `47` (`G`) the `GET` of an HTTP request, `48` and `4f` the `HEAD` and
+ * `OPTIONS` of a health check. Reads only that byte.
  *
  * @throws {ChannelError} `protocol` if it is another byte, `cut` if none comes.
  * The transport stays open.
@@ -80,7 +84,8 @@ export async function sniff(transport: Transport): Promise<Sniffed> {
     );
   }
   const byte = first[0]!;
-  const carrier = byte === 0x00 ? "frames" : byte === 0x47 ? "http" : undefined;
+  const isHttp = HTTP_STARTS.includes(String.fromCharCode(byte));
+  const carrier = byte === 0x00 ? "frames" : isHttp ? "http" : undefined;
   if (carrier) return { carrier, transport: replay(first, transport) };
   throw new ChannelError(
     "protocol",

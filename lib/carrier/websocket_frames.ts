@@ -18,7 +18,8 @@
  */
 
 import type { Bytes } from "../lock/aes_gcm.ts";
-import { ChannelError, shown } from "../lock/errors.ts";
+import { closedFor } from "./close_codes.ts";
+import { ChannelError } from "../lock/errors.ts";
 import { nextTurn } from "../lock/runtime.ts";
 import { type Addr, type Transport, writeAll } from "../lock/transport.ts";
 
@@ -69,21 +70,6 @@ const MAX_PAYLOAD = 65_536;
 // As in frame.ts: a connection that says little keeps a small buffer only.
 const IDLE_BUFFER = 2 * 1024;
 const BUSY_BUFFER = PAYLOAD_START + MAX_PAYLOAD;
-
-/** What codes of a Close mean, for whoever reads the error (7.4.1). */
-const CLOSE_NAMES: Record<number, string> = {
-  1001: "going away",
-  1002: "a protocol error",
-  1003: "data that it does not take",
-  1007: "malformed text",
-  1008: "its policy",
-  1009: "a message that is too big for it",
-  1010: "a missing extension",
-  1011: "an internal error",
-  1012: "a restart",
-  1013: "too much to do, try again later",
-  1014: "a bad gateway",
-};
 
 /** What comes next from the peer. */
 type State =
@@ -444,18 +430,6 @@ export class WebSocketTransport implements Transport {
 function extraOf(second: number): 0 | 2 | 8 {
   const short = second & LENGTH;
   return short === LENGTH_64 ? 8 : short === LENGTH_16 ? 2 : 0;
-}
-
-/** A Close that tells of a fault: often a box's, in between. */
-export function closedFor(code: number, text: string | Bytes): ChannelError {
-  const name = CLOSE_NAMES[code];
-  const why = name === undefined ? "" : ` (${name})`;
-  const said = text.length > 0 ? `: it said "${shown(text)}"` : "";
-  return new ChannelError(
-    "cut",
-    `The other end of the WebSocket, or a box in between, closed it with code ` +
-      `${code}${why}${said}`,
-  );
 }
 
 /**

@@ -64,6 +64,23 @@ export async function connectWebSocket(
   });
 }
 
+/** Where a server says how it is. */
+const HEALTH_PATH = "/healthz";
+
+/**
+ * The client asked only how the server is, and has its answer: no fault of its,
+ * and nothing to report.
+ */
+export class HealthCheck extends Error {}
+
+/** What {@linkcode acceptWebSocket} takes. */
+export interface AcceptOptions {
+  /** Gives the attempt up. */
+  signal?: AbortSignal;
+  /** Whether the server takes more clients. @default {true} */
+  isHealthy?: () => boolean;
+}
+
 /** What {@linkcode acceptWebSocket} gives. */
 export interface AcceptedWebSocket {
   /** The stream of the binary messages. */
@@ -79,24 +96,35 @@ export interface AcceptedWebSocket {
  * Opens a WebSocket as the server, at any path.
  *
  * A request for no WebSocket, or for another version, is answered with 426; what
- * is not a request gets no answer. The transport now belongs to the WebSocket.
+ * is not a request gets no answer. `GET /healthz`, and any HEAD or OPTIONS, as load
+ * balancers send them, is answered with 200, or 503 if the server is not healthy.
+ * The transport now belongs to the WebSocket.
  * If this fails, it is closed. The client may take its time to send the request,
  * of at most {@linkcode MAX_HEAD_LENGTH} bytes; the signal sets a limit.
  *
  * @throws {HttpError} `protocol`, with the reasons `no-upgrade`, `not-http`,
  * `too-long` or `closed`.
+ * @throws {HealthCheck} If it was one.
  */
 export async function acceptWebSocket(
   transport: Transport,
-  { signal }: { signal?: AbortSignal } = {},
+  { signal, isHealthy = () => true }: AcceptOptions = {},
 ): Promise<AcceptedWebSocket> {
   return await orClose(transport, signal, async () => {
     const client = { name: "The client", code: "protocol" as const, start: "" };
     const { head, rest } = await readHead(transport, client);
+    if (isHealthCheck(head)) {
+      const status = isHealthy() ? "200 OK" : "503 Service Unavailable";
+      const lines = [`HTTP/1.1 ${status}`, "Connection: close"];
+      await answer(rest, lines).catch(() => {});
+      throw new HealthCheck("The client asked only how the server is");
+    }
     const fault = faultOfRequest(head);
     if (fault !== undefined) {
       // Even if the answer does not arrive, the fault is what to report.
-      if (REQUEST_LINE.test(head.startLine)) await refuse(rest).catch(() => {});
+      if (REQUEST_LINE.test(head.startLine)) {
+        await answer(rest, UPGRADE_REQUIRED).catch(() => {});
+      }
       throw new HttpError(
         "protocol",
         `The client sent an HTTP request, but ${fault}: ${
@@ -176,6 +204,13 @@ async function checkAnswer(head: Head, key: string): Promise<void> {
 
 const REQUEST_LINE = /^[!#$%&'*+.^_`|~\w-]+ \S+ HTTP\/1\.\d$/;
 
+function isHealthCheck({ startLine, headers }: Head): boolean {
+  if (!REQUEST_LINE.test(startLine) || headers.has("upgrade")) return false;
+  const [method, target] = startLine.split(" ");
+  return method === "HEAD" || method === "OPTIONS" ||
+    (method === "GET" && target!.split("?")[0] === HEALTH_PATH);
+}
+
 /** Why a request opens no WebSocket; undefined if it does (4.2.1). */
 function faultOfRequest({ startLine, headers }: Head): string | undefined {
   if (!REQUEST_LINE.test(startLine)) return "with a malformed request line";
@@ -198,22 +233,20 @@ function faultOfRequest({ startLine, headers }: Head): string | undefined {
   }
 }
 
+const UPGRADE_REQUIRED = [
+  "HTTP/1.1 426 Upgrade Required",
+  "Connection: close, Upgrade",
+  "Upgrade: websocket",
+  `Sec-WebSocket-Version: ${VERSION}`,
+];
+
 /**
  * Answers a request that opens no WebSocket, and reads on for a while: unread
  * data of the client would turn the close into a reset, and the answer would be
  * lost.
  */
-async function refuse(transport: Transport): Promise<void> {
-  await writeAll(
-    transport,
-    encodeHead([
-      "HTTP/1.1 426 Upgrade Required",
-      "Connection: close, Upgrade",
-      "Upgrade: websocket",
-      `Sec-WebSocket-Version: ${VERSION}`,
-      "Content-Length: 0",
-    ]),
-  );
+async function answer(transport: Transport, lines: string[]): Promise<void> {
+  await writeAll(transport, encodeHead([...lines, "Content-Length: 0"]));
   await transport.closeWrite();
   const ignored = new Uint8Array(1024);
   for (let total = 0; total < MAX_REFUSED;) {

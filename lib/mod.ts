@@ -42,6 +42,7 @@ export {
   type ChannelErrorCode,
   type ChannelErrorOptions,
 } from "./lock/errors.ts";
+export { UnansweredError } from "./lock/handshake.ts";
 export { parsePsk, type PskMap } from "./lock/psk.ts";
 export type { FrameTrace } from "./lock/trace.ts";
 export type { Addr, StreamPair, Transport } from "./lock/transport.ts";

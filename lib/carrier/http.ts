@@ -51,6 +51,9 @@ export type HttpErrorReason =
  * advice.
  */
 export class HttpError extends ChannelError {
+  /** The class's name. */
+  override readonly name = "HttpError";
+
   /** What went wrong. */
   readonly reason: HttpErrorReason;
   /** The status code of the answer, if there was one. */

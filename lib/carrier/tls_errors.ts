@@ -44,6 +44,9 @@ export type TlsErrorReason =
 
 /** The TLS handshake of the outer lock failed. */
 export class TlsError extends ChannelError {
+  /** The class's name. */
+  override readonly name = "TlsError";
+
   /** What went wrong. */
   readonly reason: TlsErrorReason;
 

@@ -104,6 +104,7 @@ export interface ClientOptions extends ChannelOptions {
  * ```
  *
  * @throws {ChannelError} `refused`, `protocol`, `cut` or `timeout`.
+ * @throws {UnansweredError} `refused` if the server closes instead of answering.
  * @throws {TypeError} Before anything is sent, if the identity is none or has no
  * key, or if a key is no `Uint8Array`.
  * @throws {RangeError} If a key does not have exactly 32 bytes.

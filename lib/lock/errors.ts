@@ -63,7 +63,7 @@ export interface ChannelErrorOptions extends ErrorOptions {
  */
 export class ChannelError extends Error {
   /** The class's name. */
-  override readonly name = "ChannelError";
+  override readonly name: string = "ChannelError";
 
   /** Why the channel failed. */
   readonly code: ChannelErrorCode;

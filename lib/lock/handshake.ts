@@ -48,7 +48,10 @@ const HELLO = "innerlock/1 ";
  * code says how: `refused` or `cut` if it closed the connection, `timeout` if it
  * was silent.
  */
-export class UnansweredError extends ChannelError {}
+export class UnansweredError extends ChannelError {
+  /** The class's name. */
+  override readonly name = "UnansweredError";
+}
 
 /** What encrypts, and for tests the ephemeral keys. */
 export type EngineOptions = Pick<HandshakeOptions, "engine" | "e">;

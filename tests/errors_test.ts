@@ -18,7 +18,8 @@ testUnless(
       for await (const { name } of Deno.readDir(new URL(folder, lib))) {
         if (!name.endsWith(".ts")) continue;
         const text = await Deno.readTextFile(new URL(folder + name, lib));
-        const classes = text.matchAll(/class (\w+) extends \w*Error\b/g);
+        // What is named otherwise never leaves the library.
+        const classes = text.matchAll(/class (\w+Error) extends \w*Error\b/g);
         names.push(...Array.from(classes, ([_, name]) => name!));
       }
     }

@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { certificateWork } from "../cli/keys/certificate_files.ts";
+import { describeCertificate } from "../cli/keys/certificates.ts";
 import { UsageError } from "../cli/advice/errors.ts";
 import { readPair } from "../cli/files.ts";
 import { parse } from "../cli/main.ts";
@@ -114,6 +115,15 @@ test("replaceFiles: a folder in the place of one is named, and all stay", async 
   assertEquals(names(dir), ["a", "b"]);
 });
 
+test("replaceFiles: a pipe in the place of one is not waited for", async (dir) => {
+  const path = `${dir}/pipe`;
+  new Deno.Command("mkfifo", { args: [path] }).outputSync();
+  const why = `Cannot write ${path}: it is no file`;
+  const files = [{ path, text: "new", mode: 0o600 }];
+  await assertRejects(() => replaceFiles(files), UsageError, why);
+  assertEquals(names(dir), ["pipe"]);
+});
+
 test("replaceFiles: one that cannot be put in its place takes all back", async (dir) => {
   // Bytes that are no text come back, too.
   const old = new Uint8Array([0x66, 0xff, 0x00]);
@@ -157,6 +167,8 @@ const FLAGS = {
   default: { days: "2" },
 };
 
+const keyOf = (cert: string) => describeCertificate(cert).keyFingerprint;
+
 test("certificates: killed after any write, a run leaves a pair that fits", async (dir) => {
   const paths = [`${dir}/cert.pem`, `${dir}/key.pem`] as const;
   const work = async (...argv: string[]) =>
@@ -172,6 +184,10 @@ test("certificates: killed after any write, a run leaves a pair that fits", asyn
   assertEquals(files.map(({ path }) => path), [paths[1], ...paths]);
   for (const [index, file] of files.entries()) {
     await replaceFiles([file]);
+    // A renewal then is for the key of the certificate that is there.
+    const [renewed] = await work("--renew");
+    const used = index === 0 ? old : { cert: files[1]!.text };
+    assertEquals(keyOf(renewed!.text), keyOf(used.cert));
     const now = await readPair(...paths, {});
     assertEquals(now.cert === old.cert, index === 0);
     assertEquals(await work(), []);

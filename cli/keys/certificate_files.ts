@@ -206,13 +206,19 @@ function isTrustedAs(old: CertificateInfo, made: CertificateInfo): boolean {
     old.keyFingerprint === made.keyFingerprint;
 }
 
-/** The key that is there, in the clear. */
-async function readKey(args: Args, { keyPath }: Pair): Promise<string> {
-  const key = await readPrivateKey(keyPath, undefined, {
+/**
+ * The key that is there, in the clear: of several the certificate's, which a run
+ * that was killed may have left beside another.
+ */
+async function readKey(args: Args, pair: Pair): Promise<string> {
+  const options = {
     file: args.text("passphrase-file"),
     advice: "give --passphrase-file FILE",
-  });
-  return key!;
+  };
+  const { keyPath, certPath, cert } = pair;
+  const key = infoOf(pair) &&
+    await readPrivateKey(keyPath, certificatesOf(certPath, cert!), options);
+  return key ?? (await readPrivateKey(keyPath, undefined, options))!;
 }
 
 /** A new key as it is kept: encrypted, if that is asked for. */

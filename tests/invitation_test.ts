@@ -67,6 +67,8 @@ const LETTERS: Record<string, (line: string) => string> = {
   "wrapped and indented": (line) => `\n    ${wrap(line, 72, "\n    ")}\n\n`,
   "words around it": (line) =>
     `Hi Alice,\n\nhere it is: ${line} (keep it secret).\n\n-- \nBob, innerlock`,
+  "a file's name before it": (line) =>
+    `Install innerlock-0.1.0.tgz first.\n\nThen join: ${line}`,
   "a sentence's end behind it": (line) => `${line}.`,
   "quoted": (line) => quote(`Hi,\n\n${wrap(line, 70, "\n")}\n\nBob`),
   "quoted twice": (line) => quote(quote(wrap(line, 70, "\n")), ">"),
@@ -128,6 +130,7 @@ Deno.test("parseInvitation: says what is wrong, and nothing of what is in it", (
     const [line, why] of [
       ["", "This is not an invitation"],
       ["hello", "This is not an invitation"],
+      ["Install innerlock-0.1.0.tgz\n", "This is not an invitation"],
       [`innerlock-2.${payload}.${sum}`, "has version 2, but this program"],
       [`innerlock-1.${payload}`, "is damaged; copy the whole line"],
       [`innerlock-1.${sum}.${payload}`, "is damaged"],
@@ -587,7 +590,9 @@ test(
         ["CR LF", line.replaceAll(/.{76}/g, "$&\r\n")],
         [
           "a letter",
-          `Hi,\r\r\rhere it is:\r> ${line.slice(0, 60)}\r> ${line.slice(60)}`,
+          `Hi,\r\rinstall innerlock-0.1.0.tgz.\r\r\rhere it is:\r> ${
+            line.slice(0, 60)
+          }\r> ${line.slice(60)}`,
         ],
       ] as const
     ) {

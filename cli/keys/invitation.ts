@@ -76,6 +76,9 @@ export function formatInvitation(invitation: Invitation): string {
 const CANDIDATE =
   /innerlock-\s*(\w{1,16})\s*\.((?:(?!innerlock-)[\w\s-])*)(?:\.((?:\s*[0-9a-f]){8}))?/g;
 
+/** What has fewer characters and no checksum is no payload, as in `innerlock-0.1.0.tgz`. */
+const MIN_PAYLOAD = 8;
+
 /** What is found in a text: as it looks, whether or not it holds. */
 function candidates(text: string) {
   const squeeze = (text = "") => text.replaceAll(/\s/g, "");
@@ -86,7 +89,7 @@ function candidates(text: string) {
       payload: squeeze(payload),
       sum: squeeze(sum),
     }),
-  );
+  ).filter(({ payload, sum }) => sum !== "" || payload.length >= MIN_PAYLOAD);
 }
 
 /**

@@ -36,7 +36,7 @@ const plaintext: fc.Arbitrary<Bytes> = fc.oneof(
   { weight: 6, arbitrary: bytes(300).map((b) => concat([message(0), b])) },
   { weight: 3, arbitrary: fc.constantFrom(ping, pong) },
   {
-    weight: 1,
+    weight: 4,
     arbitrary: fc.constantFrom(Type.end, Type.open, Type.offer).map(message),
   },
   {
@@ -176,13 +176,12 @@ async function talk(
 export const MESSAGE_PROPERTIES: Record<string, Property> = {
   "Channel: any messages come to what the rules say": fc.asyncProperty(
     fc.constantFrom<By>("client", "called", "calling"),
-    fc.boolean(),
+    fc.constantFrom([], [Type.open], [Type.offer], [Type.offer, Type.offer]),
     fc.array(plaintext, { maxLength: 12 }),
     cuts,
-    (by, begins, rest, cuts) =>
+    (by, first, rest, cuts) =>
       within((async () => {
-        const isOpen = by !== "called" && begins;
-        const messages = isOpen ? [message(Type.open), ...rest] : rest;
+        const messages = [...first.map((type) => message(type)), ...rest];
         const expected = byTheRules(messages, by);
         const actual = await talk(by, messages, cuts);
         assertEquals(actual.code, expected.code);

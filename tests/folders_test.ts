@@ -171,6 +171,15 @@ test("whoever is in the wrong folder is told where it looked", async ({ dir, env
       `in ${dir}/home/.config/innerlock either; join the server with 'deno ` +
       "task certs --join', or name the folder that has its files with --dir\n",
   );
+  const elsewhere = { DENO_DIR, ...env, INNERLOCK_DIR: `${dir}/else` };
+  assertMatch(
+    await fails(run("server", [], "", elsewhere, `${dir}/here`)),
+    new RegExp(`^server: Cannot read ${dir}/else/psk.txt: there is no such`),
+  );
+  assertMatch(
+    await fails(run("certs", ["--list"], "", elsewhere, `${dir}/here`)),
+    new RegExp(`^certs: There is no ${dir}/else/psk.txt; run this where`),
+  );
   for (
     const flags of [
       ["--renew"],

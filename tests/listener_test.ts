@@ -309,6 +309,23 @@ test("maxConnections: who proves nothing takes no place", async () => {
   for (const conn of stalled) conn.close();
 });
 
+test("maxHandshakes: a burst of honest clients loses nobody", async () => {
+  const { listener, reports } = standby({ maxHandshakes: 8 });
+  const conns = await Promise.all(
+    Array.from(
+      { length: 32 },
+      () => Deno.connect({ ...listener.addr, transport: "tcp" }),
+    ),
+  );
+  const clients = await Promise.all(
+    conns.map((conn) => connectChannel(conn, { psk: PSK })),
+  );
+  for (const _ of clients) (await listener.accept()).abort();
+  await Promise.all(clients.map(codeOfClosed));
+  assertEquals(reports, clients.map(() => undefined));
+  listener.close();
+});
+
 test("maxHandshakes: the oldest makes room at once", async () => {
   await using echo = new Echo({ maxHandshakes: 1 });
   const { port } = echo.listener.addr;

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Backoff } from "./backoff.ts";
 import { ALPN } from "./carrier/tls.ts";
 import { CLOCK } from "./lock/clock.ts";
 import { closeQuietly } from "./lock/transport.ts";
@@ -138,9 +139,12 @@ export class Port {
 
   async #openAgain(pair: Pair): Promise<void> {
     const deadline = CLOCK.now() + REOPEN_TIMEOUT;
-    for (let pause = 1;; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+    const backoff = new Backoff(1, LONGEST_PAUSE);
+    while (true) {
       // Deno lets the port go only when the accept under way has ended.
-      await new Promise<void>((resolve) => CLOCK.after(pause, resolve));
+      await new Promise<void>((resolve) =>
+        CLOCK.after(backoff.next(), resolve)
+      );
       if (this.#isClosed) return;
       try {
         this.#listener = this.#open(this.addr, pair);

@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { stderrLog } from "../cli/server/log.ts";
-import { Output, stderr, writeAll } from "../cli/terminal/output.ts";
+import { Output, stderr } from "../cli/terminal/output.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 import { BufferedSink } from "../cli/terminal/standard_streams.ts";
 
 /** A sink whose every write waits until the test lets it go on. */

@@ -7,7 +7,8 @@
 import { type Channel, ChannelError } from "../../lib/mod.ts";
 import { messageOf, Unread } from "../advice/errors.ts";
 import { LineEditor } from "../terminal/line_editor.ts";
-import { stderr, writeAll } from "../terminal/output.ts";
+import { writeAll } from "../../lib/lock/transport.ts";
+import { stderr } from "../terminal/output.ts";
 import { Replacements } from "../terminal/replacements.ts";
 import { standardOutput } from "../terminal/standard_streams.ts";
 import { VisibleText } from "../terminal/visible.ts";

@@ -15,7 +15,8 @@ import {
 import { Readable, Writable } from "node:stream";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { Exit } from "../advice/errors.ts";
-import { columns, stderr, writeAll } from "./output.ts";
+import { columns, stderr } from "./output.ts";
+import { writeAll } from "../../lib/lock/transport.ts";
 import { onSignal } from "../signals.ts";
 import { standardError, standardOutput } from "./standard_streams.ts";
 

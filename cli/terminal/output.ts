@@ -127,10 +127,3 @@ export const stderr = new Output(standardError);
 export function columns(): number {
   return Deno.consoleSize().columns || COLUMNS;
 }
-
-/** Writes all of these bytes, and waits for a reader as long as it takes. */
-export async function writeAll(sink: Sink, bytes: Uint8Array): Promise<void> {
-  while (bytes.length > 0) {
-    bytes = bytes.subarray(await sink.write(bytes));
-  }
-}

@@ -116,7 +116,7 @@ export function toBytes(source: unknown): Uint8Array {
 
 /** Writes all of `p`: a `Deno.Conn` may take a part. */
 export async function writeAll(
-  transport: Transport,
+  transport: Pick<Transport, "write">,
   p: Uint8Array,
 ): Promise<void> {
   while (p.length > 0) {

@@ -1,6 +1,6 @@
 /** Copies stdin to stdout or stderr, as the programs write there. */
 
-import { writeAll } from "../../cli/terminal/output.ts";
+import { writeAll } from "../../lib/lock/transport.ts";
 import {
   standardError,
   standardOutput,

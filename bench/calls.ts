@@ -7,10 +7,10 @@ import { milliseconds } from "./measure.ts";
 const MB = 1e6;
 const CHUNK = crypto.getRandomValues(new Uint8Array(65_536));
 
-/** Sends back what comes, or says when so many chunks have come. */
+/** Sends back what comes, or says when so many chunks have come, or takes it. */
 export class Backend {
   /** What it does just now. */
-  job: "echo" | { count: number } = "echo";
+  job: "echo" | "take" | { count: number } = "echo";
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
 
   constructor() {
@@ -29,12 +29,18 @@ export class Backend {
     conn.setNoDelay(true);
     const buffer = new Uint8Array(CHUNK.length);
     let count = 0;
+    // A connection that has begun to take goes on so.
+    let isTaking = false;
     for (let n; (n = await conn.read(buffer)) !== null;) {
       count += n;
       const { job } = this;
+      isTaking ||= job === "take";
+      if (isTaking) continue;
       if (job === "echo") await writeAll(conn, buffer.subarray(0, n));
       // Not told by an end: not every tunnel carries that of one direction.
-      else if (count === job.count * CHUNK.length) await conn.write(buffer);
+      else if (job !== "take" && count === job.count * CHUNK.length) {
+        await conn.write(buffer);
+      }
     }
     conn.close();
   }
@@ -61,4 +67,28 @@ export async function oneWay(port: number, chunks: number): Promise<number> {
 export async function roundTrip(port: number, times: number): Promise<number> {
   using conn = await dial(port);
   return await turns(conn, times);
+}
+
+/**
+ * The same while another caller sends without pause. It begins with `take`: the
+ * backend is to answer nothing.
+ */
+export async function besideBulk(
+  backend: Backend,
+  port: number,
+  times: number,
+): Promise<number> {
+  backend.job = "take";
+  using bulk = await dial(port);
+  // So much is on its way before the first of the others.
+  for (let i = 0; i < 100; i++) await writeAll(bulk, CHUNK);
+  backend.job = "echo";
+  let isOver = false;
+  const flooding = (async () => {
+    while (!isOver) await writeAll(bulk, CHUNK);
+  })();
+  const time = await roundTrip(port, times);
+  isOver = true;
+  await flooding;
+  return time;
 }

@@ -4,9 +4,11 @@
  *
  *   relay.ts exit PORT BACKEND DIR     TLS in, plain out
  *   relay.ts entrance PORT EXIT DIR    plain in, TLS out
+ *
+ * With a last word, `turns`, other connections have their turn after each 64 KiB.
  */
 
-const [role, port, to, dir] = Deno.args;
+const [role, port, to, dir, turns] = Deno.args;
 const read = (name: string) => Deno.readTextFileSync(`${dir}/${name}`);
 const here = { hostname: "127.0.0.1", port: Number(port) };
 
@@ -33,8 +35,12 @@ async function carry(conn: Deno.Conn): Promise<void> {
 
 async function pump(from: Deno.Conn, into: Deno.Conn): Promise<void> {
   const buffer = new Uint8Array(65_536);
+  let left = buffer.length;
   for (let n; (n = await from.read(buffer)) !== null;) {
     for (let at = 0; at < n;) at += await into.write(buffer.subarray(at, n));
+    if (!turns || (left -= n) > 0) continue;
+    left = buffer.length;
+    await new Promise((resolve) => setImmediate(resolve));
   }
   await into.closeWrite();
 }

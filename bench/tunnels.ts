@@ -25,20 +25,15 @@ interface Plan {
 type Recipe = (plan: Plan) => [exit: string[], entrance: string[]];
 
 const RECIPES = {
-  innerlock: ({ dir, entrance, exit, backend }) => [
-    command("server", [
-      ...["--port", `${exit}`, "--forward", `127.0.0.1:${backend}`],
-      ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
-      ...["--psk", `${dir}/psk.txt`],
-    ]),
-    command("client", [
-      ...["--port", `${exit}`, "--listen", `${entrance}`],
-      ...["--ca", `${dir}/cert.pem`, "--psk", `${dir}/psk.txt`],
-    ]),
-  ],
+  innerlock: (plan) => innerlock(plan, []),
+  openssl: (plan) => innerlock(plan, ["--openssl"]),
   relay: ({ dir, entrance, exit, backend }) => [
     relay("exit", exit, backend, dir),
     relay("entrance", entrance, exit, dir),
+  ],
+  turns: ({ dir, entrance, exit, backend }) => [
+    relay("exit", exit, backend, dir, "turns"),
+    relay("entrance", entrance, exit, dir, "turns"),
   ],
   ssh: ({ dir, entrance, exit, backend }) => [
     [
@@ -89,6 +84,23 @@ const RECIPES = {
     ],
   ],
 } satisfies Record<string, Recipe>;
+
+function innerlock(
+  { dir, entrance, exit, backend }: Plan,
+  flags: string[],
+): ReturnType<Recipe> {
+  return [
+    command("server", [
+      ...["--port", `${exit}`, "--forward", `127.0.0.1:${backend}`],
+      ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
+      ...["--psk", `${dir}/psk.txt`, ...flags],
+    ]),
+    command("client", [
+      ...["--port", `${exit}`, "--listen", `${entrance}`],
+      ...["--ca", `${dir}/cert.pem`, "--psk", `${dir}/psk.txt`, ...flags],
+    ]),
+  ];
+}
 
 export type Name = keyof typeof RECIPES;
 
@@ -165,9 +177,15 @@ async function makeSecrets(): Promise<string> {
   return dir;
 }
 
-function relay(role: string, from: number, to: number, dir: string): string[] {
+function relay(
+  role: string,
+  from: number,
+  to: number,
+  ...rest: string[]
+): string[] {
   const program = `${import.meta.dirname}/relay.ts`;
-  return [Deno.execPath(), "run", "-A", program, role, `${from}`, `${to}`, dir];
+  const args = [role, `${from}`, `${to}`, ...rest];
+  return [Deno.execPath(), "run", "-A", program, ...args];
 }
 
 /** A sshd of its own, with keys of its own, for this user on this machine. */

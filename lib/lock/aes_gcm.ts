@@ -109,17 +109,11 @@ export class SubtleAead implements Aead {
   }
 
   /** {@linkcode Aead.seal}: WebCrypto gives a copy, which goes back in place. */
-  async seal(nonce: Bytes, ad: Bytes, bytes: Bytes): Promise<void> {
-    const plaintext = bytes.subarray(0, -TAG_LENGTH);
-    const key = this.#key instanceof Promise ? await this.#key : this.#key;
-    const sealed = await crypto.subtle.encrypt(
-      parameters(nonce, ad),
-      key,
-      plaintext,
-    );
-    const copy = new Uint8Array(sealed);
-    bytes.set(copy);
-    free(copy);
+  seal(nonce: Bytes, ad: Bytes, bytes: Bytes): Promise<void> {
+    const key = this.#key;
+    return key instanceof Promise
+      ? key.then((key) => encrypt(key, nonce, ad, bytes))
+      : encrypt(key, nonce, ad, bytes);
   }
 
   /** {@linkcode Aead.open}. */
@@ -226,15 +220,29 @@ export function lengthOf(ciphertext: Bytes): number {
   return length;
 }
 
-async function decrypt(
+function encrypt(
+  key: CryptoKey,
+  nonce: Bytes,
+  ad: Bytes,
+  bytes: Bytes,
+): Promise<void> {
+  const plaintext = bytes.subarray(0, -TAG_LENGTH);
+  return crypto.subtle.encrypt(parameters(nonce, ad), key, plaintext)
+    .then((sealed) => {
+      const copy = new Uint8Array(sealed);
+      bytes.set(copy);
+      free(copy);
+    });
+}
+
+function decrypt(
   key: CryptoKey,
   nonce: Bytes,
   ad: Bytes,
   ciphertext: Bytes,
 ): Promise<Bytes> {
-  return new Uint8Array(
-    await crypto.subtle.decrypt(parameters(nonce, ad), key, ciphertext),
-  );
+  return crypto.subtle.decrypt(parameters(nonce, ad), key, ciphertext)
+    .then((plaintext) => new Uint8Array(plaintext));
 }
 
 function parameters(iv: Bytes, additionalData: Bytes): AesGcmParams {

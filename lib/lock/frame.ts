@@ -120,14 +120,25 @@ export class FrameReader {
 
   /** Reads once more of a frame that is not whole; false if the source has ended. */
   async fill(): Promise<boolean> {
+    return this.filled(await this.read());
+  }
+
+  /**
+   * {@linkcode fill} in two steps, which take fewer promises: what this resolves
+   * to goes to {@linkcode filled} before anything else is done.
+   */
+  read(): Promise<number | null> {
     this.#makeRoom(this.#wanted);
-    const count = await this.#source.read(
+    return this.#source.read(
       this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end),
     );
-    if (count === null) return false;
-    this.#end += count;
-    this.#lastCount = count;
-    return true;
+  }
+
+  /** The second step: false if the source has ended. */
+  filled(count: number | null): boolean {
+    this.#end += count ?? 0;
+    this.#lastCount = count ?? 0;
+    return count !== null;
   }
 
   /**

@@ -175,7 +175,7 @@ export class Receiver {
         if (!this.#stopped) this.#open(frame);
       } else {
         try {
-          if (!await this.#frames.fill()) break;
+          if (!this.#frames.filled(await this.#frames.read())) break;
         } catch (error) {
           // A connection that breaks is cut, as one that ends before its time.
           cause = error;
@@ -207,8 +207,8 @@ export class Receiver {
       this.#opening.push(message);
       opened.then((plaintext) => {
         message.plaintext = plaintext;
-        this.#deliverOpened();
-      }).catch((error) => this.#over.reject(error));
+        this.#deliverLater();
+      }, (error) => this.#over.reject(error));
       return;
     }
     const isInPlace = opened.buffer === frame.buffer;
@@ -254,8 +254,17 @@ export class Receiver {
     this.#isPaused = true;
     until.then(() => {
       this.#isPaused = false;
+      this.#deliverLater();
+    }, (error) => this.#over.reject(error));
+  }
+
+  /** As {@linkcode #deliverOpened}, where nobody catches what it throws. */
+  #deliverLater(): void {
+    try {
       this.#deliverOpened();
-    }).catch((error) => this.#over.reject(error));
+    } catch (error) {
+      this.#over.reject(error);
+    }
   }
 
   /** Copies of the first message that was kept as much as fits. */

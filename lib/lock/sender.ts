@@ -341,45 +341,52 @@ export class Sender {
     if (!sealing) return;
     // Its failure is reported when its turn comes.
     sealing.catch(() => {});
-    batch.sealing = batch.sealing?.then(() => sealing) ?? sealing;
-    batch.sealing.catch(() => {});
+    const before = batch.sealing;
+    batch.sealing = before ? before.then(() => sealing) : sealing;
+    if (before) batch.sealing.catch(() => {});
   }
 
   #run(): void {
     if (this.#isRunning || this.#batches.length === 0) return;
     this.#isRunning = true;
     // What is said in the same turn shares a write.
-    queueMicrotask(() =>
-      this.#writeBatches().catch((cause) => {
-        if (!this.#stopped) this.#onFailure(cause);
-      })
-    );
+    queueMicrotask(() => this.#write());
   }
 
-  async #writeBatches(): Promise<void> {
-    for (let batch; (batch = this.#batches[0]);) {
-      if (this.#batches.length === 1) this.#sealData();
-      this.#isWriting = true;
-      if (batch.sealing) await batch.sealing;
-      for (let start = 0; start < batch.end && !this.#stopped;) {
-        const bytes = batch.buffer.subarray(start, batch.end);
-        start += await this.#transport.write(bytes);
+  /** Writes all batches, in order; does not reject. */
+  async #write(): Promise<void> {
+    try {
+      for (let batch; (batch = this.#batches[0]);) {
+        if (this.#batches.length === 1) this.#sealData();
+        this.#isWriting = true;
+        if (batch.sealing) await batch.sealing;
+        for (let start = 0; start < batch.end && !this.#stopped;) {
+          const bytes = batch.buffer.subarray(start, batch.end);
+          start += await this.#transport.write(bytes);
+        }
+        if (this.#stopped) return;
+        this.#isWriting = false;
+        this.#written(batch);
+        // What came during that write waits for no other, but for what comes in
+        // the same turn: a write may be over before its caller's next one.
+        const isUnsealed = this.#unsealed !== undefined;
+        if (this.#batches.length === 1 && isUnsealed) await nextTurn();
       }
-      if (this.#stopped) return;
-      this.#isWriting = false;
-      this.#batches.shift();
-      if (batch.buffer.length === WRITE_LENGTH) this.#spares.push(batch.buffer);
-      this.#lastWrite = this.#clock.now();
-      this.#madeRoom();
-      // What came during that write waits for no other, but for what comes in the
-      // same turn: a write may be over before its caller's next one.
-      const isUnsealed = this.#unsealed !== undefined;
-      if (this.#batches.length === 1 && isUnsealed) await nextTurn();
+    } catch (cause) {
+      if (!this.#stopped) this.#onFailure(cause);
+      return;
     }
     this.#isRunning = false;
     this.#spares.length = 0;
     this.#idle?.resolve();
     this.#idle = undefined;
+  }
+
+  #written(batch: Batch): void {
+    this.#batches.shift();
+    if (batch.buffer.length === WRITE_LENGTH) this.#spares.push(batch.buffer);
+    this.#lastWrite = this.#clock.now();
+    this.#madeRoom();
   }
 }
 

@@ -134,7 +134,7 @@ test("carry: a session that has died is replaced by a new one", async () => {
   assertEquals(t.reports, []);
 });
 
-test("carry: so is one that dies before either side has spoken", async () => {
+test("carry: a session that dies before either side has spoken is replaced by a new one", async () => {
   const [one, other] = [await standby(), await standby()];
   await using t = await carried(one, other);
   await one.opened;

@@ -138,7 +138,7 @@ Deno.test("relay: a channel that is given up resets the plain end", async () => 
   assertEquals([error.code, t.plain.log], ["aborted", ["reset"]]);
 });
 
-Deno.test("relay: so it is after the plain end has ended", async () => {
+Deno.test("relay: a channel that is given up resets the plain end that has ended", async () => {
   await using t = await relaying();
   t.plain.end();
   await heardEnd(t.peer);
@@ -250,7 +250,7 @@ test("forward: a backend that cannot be reached is told to the client", async ()
   assertEquals([told.code, told.isFromPeer], ["backend", true]);
 });
 
-test("forward: so is one that breaks its connection", async () => {
+test("forward: a backend that breaks its connection is told to the client", async () => {
   const hostname = "127.0.0.1";
   using listener = Deno.listen({ port: 0, hostname });
   const [channel, peer] = await channels(pipe());

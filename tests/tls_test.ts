@@ -441,25 +441,24 @@ test("Listener: leaving the loop aborts the channels that nobody took", async ()
 });
 
 test("connect: given up before TCP is connected it leaves nothing open", async () => {
-  const { listener } = listenHere();
-  const given: Deno.ConnectOptions[] = [];
-  const real = Deno.connect;
-  try {
-    Deno.connect = ((options: Deno.ConnectOptions) => {
-      given.push(options);
-      return new Promise<Deno.TcpConn>(() => {});
-    }) as typeof real;
-    const connecting = dial(listener, { handshakeTimeout: 1 });
-    await assertRejects(
-      () => connecting,
-      ChannelError,
-      `No answer from the server localhost:${listener.addr.port} within 0.001 s`,
-    );
-  } finally {
-    Deno.connect = real;
-    listener.close();
-  }
-  assertEquals(given.map(({ signal }) => signal?.aborted), [true]);
+  const hostname = "127.0.0.1";
+  using full = Deno.listen({ port: 0, hostname, tcpBacklog: 1 });
+  const { port } = full.addr;
+  // With two in its queue, a third gets no answer.
+  using _one = await Deno.connect({ port, hostname });
+  using _two = await Deno.connect({ port, hostname });
+  await assertRejects(
+    () =>
+      connect({
+        hostname,
+        port,
+        caCerts: [cert],
+        psk: PSK,
+        handshakeTimeout: 50,
+      }),
+    ChannelError,
+    `No answer from the server ${hostname}:${port} within 0.05 s`,
+  );
 });
 
 Deno.test("finishTls: told to stop, it closes the connection", async () => {

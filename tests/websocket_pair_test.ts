@@ -3,6 +3,7 @@ import { acceptChannel, ChannelError, connectChannel } from "../lib/mod.ts";
 import { acceptWebSocket } from "../lib/carrier/websocket_handshake.ts";
 import { UnansweredError } from "../lib/lock/handshake.ts";
 import { webSocketPair } from "../lib/platform_websocket.ts";
+import { settled } from "./pipe.ts";
 import { PSK } from "./duplex.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -49,9 +50,6 @@ function pair(maxBuffered?: number) {
   writer.closed.catch(() => {});
   return { socket, reader: readable.getReader(), writer };
 }
-
-/** Lets what waits for nothing else run. */
-const settled = () => new Promise((resolve) => setTimeout(resolve, 0));
 
 async function fails(work: Promise<unknown>, code: string): Promise<void> {
   const error = await assertRejects(() => work, ChannelError);

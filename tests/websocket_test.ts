@@ -8,6 +8,7 @@ import {
   HealthCheck,
 } from "../lib/carrier/websocket_handshake.ts";
 import { toTransport, writeAll } from "../lib/lock/transport.ts";
+import { settled } from "./pipe.ts";
 import { duplex, pieces, whole, type Wire } from "./duplex.ts";
 import { type Bytes, concat, readAll, Scripted } from "./scripted.ts";
 import {
@@ -65,9 +66,6 @@ function open(role: Role, frames: Frame[] | Bytes, cuts?: number[]) {
     frames: () => decodeFrames(concat(peer.taken)),
   };
 }
-
-/** Until what was written without being awaited has been. */
-const settled = () => new Promise((resolve) => setTimeout(resolve, 0));
 
 // The opening handshake (RFC 6455, section 4).
 

@@ -1,14 +1,15 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { outputOf } from "./limit.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
 
 async function demo(env: Record<string, string> = {}, ...args: string[]) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+  const { code, stdout, stderr } = await outputOf(Deno.execPath(), {
     args: ["task", "--quiet", "demo", ...args],
     env: { ...env, NO_COLOR: "1" },
-  }).output();
+  });
   const [text, said] = [stdout, stderr]
     .map((bytes) => new TextDecoder().decode(bytes));
   return { code, text: text!, stderr: said! };

@@ -8,6 +8,7 @@ import {
 } from "@std/assert";
 import { format, parseAddress } from "../tunnel/address.ts";
 import { listenPlain, type PlainListener } from "../tunnel/plain.ts";
+import { outputOf } from "./limit.ts";
 import {
   ask,
   clientFlags,
@@ -60,10 +61,10 @@ async function analyze(
     "ExecStart=/bin/true",
   );
   await Deno.writeTextFile(path, text);
-  const { success, stdout, stderr } = await new Deno.Command(
+  const { success, stdout, stderr } = await outputOf(
     "systemd-analyze",
     { args: [...args, path], env: { SYSTEMD_COLORS: "0" } },
-  ).output();
+  );
   const [said, complaints] = [stdout, stderr]
     .map((bytes) => new TextDecoder().decode(bytes));
   assertEquals([success, complaints], [true, ""], said);
@@ -246,11 +247,10 @@ testUnless(
         [MAY_BIND.map((word) => word.replace(",+net_bind_service", "")), false],
       ] as const
     ) {
-      const { success } = await new Deno.Command(words[0]!, {
+      const { success } = await outputOf(words[0]!, {
         args: [...words.slice(1), Deno.execPath(), "eval", listen],
         env: { DENO_DIR: "/nonexistent" },
-        stderr: "null",
-      }).output();
+      });
       assertEquals(success, isEnough);
     }
     assertMatch(text, /^AmbientCapabilities=CAP_NET_BIND_SERVICE$/m);

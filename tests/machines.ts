@@ -1,5 +1,6 @@
 /** Two machines, as two network namespaces with a cable between them. */
 
+import { limited } from "./limit.ts";
 import { Terminal } from "./programs.ts";
 import { run } from "./services.ts";
 
@@ -86,11 +87,11 @@ export class Machines implements AsyncDisposable {
     await makeHomes(dir);
     await Deno.writeTextFile(`${dir}/hosts`, HOSTS);
     const [name, ...args] = [...unshare(), "sh", "-ec", MACHINES, "sh"];
-    const child = new Deno.Command(name!, {
+    const child = limited(new Deno.Command(name!, {
       args: [...args, `${dir}/hosts`],
       stdin: "piped",
       stdout: "piped",
-    }).spawn();
+    }).spawn());
     const reader = child.stdout.getReader();
     const { value } = await reader.read();
     await reader.cancel();

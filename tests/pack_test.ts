@@ -10,6 +10,7 @@ import {
 import { randomBytes } from "node:crypto";
 import { dirname } from "node:path";
 import config from "../deno.json" with { type: "json" };
+import { limited, outputOf } from "./limit.ts";
 import { freePort, MAY_RUN, Terminal, TestServer } from "./programs.ts";
 import { lacksPermissions, lacksProgram } from "./requirements.ts";
 import { freePlace, HAS_SSHD, run, sshArgs, startSshd } from "./services.ts";
@@ -65,7 +66,7 @@ class User implements AsyncDisposable {
     env: Record<string, string> = OFFLINE,
   ): Deno.ChildProcess {
     const script = 'PATH=$0:$PATH; exec "$@"';
-    const child = new Deno.Command("setsid", {
+    const child = limited(new Deno.Command("setsid", {
       args: ["sh", "-c", script, this.path, ...command],
       cwd: `${this.dir}/${folder}`,
       env: {
@@ -78,7 +79,7 @@ class User implements AsyncDisposable {
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",
-    }).spawn();
+    }).spawn());
     this.#groups.push(child.pid);
     return child;
   }
@@ -197,9 +198,9 @@ const reason = lacksPermissions(...MAY_RUN) ??
 /** Lets another Node run the command. */
 async function takeNode(user: User, version: string): Promise<void> {
   // From npm's own cache.
-  const { stdout } = await new Deno.Command("npx", {
+  const { stdout } = await outputOf("npx", {
     args: [...npx(version).slice(1), "which", "node"],
-  }).output();
+  });
   const bin = dirname(new TextDecoder().decode(stdout));
   user.path = `${user.prefix}/bin:${bin}`;
   const running = await user.print("here", ["node", "--version"]);
@@ -353,11 +354,11 @@ Deno.test({
     const installed = `${user.prefix}/lib/node_modules/innerlock`;
 
     await t.step("it is packed into the caller's folder", async () => {
-      const { success } = await new Deno.Command(Deno.execPath(), {
+      const { success } = await outputOf(Deno.execPath(), {
         args: ["task", "--quiet", "--config", CONFIG, "pack"],
         env: { INIT_CWD: `${user.dir}/here` },
         stdout: "null",
-      }).output();
+      });
       assert(success);
     });
 

@@ -4,6 +4,7 @@ import { writeAll } from "../lib/lock/transport.ts";
 import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
 import { parseTask } from "../npm/commands.mjs";
+import { limited, outputOf } from "./limit.ts";
 
 const ROOT = `${import.meta.dirname}/../`;
 
@@ -50,7 +51,7 @@ export function spawn(
   cwd = ROOT,
 ): Deno.ChildProcess {
   const [name, ...args] = command;
-  return new Deno.Command(name!, {
+  return limited(new Deno.Command(name!, {
     args,
     cwd,
     stdin: "piped",
@@ -63,7 +64,7 @@ export function spawn(
       INNERLOCK_DIR: "",
       ...env,
     },
-  }).spawn();
+  }).spawn());
 }
 
 /** The same at a terminal of its own, made by `script`: what it shows. */
@@ -87,12 +88,12 @@ export class Terminal implements AsyncDisposable {
     const words = isProgram ? command(other, args) : other;
     const quoted = words
       .map((arg) => `'${arg.replaceAll("'", `'\\''`)}'`).join(" ");
-    this.#child = new Deno.Command("script", {
+    this.#child = limited(new Deno.Command("script", {
       args: ["-qec", `${quoted} ${redirect}`, "/dev/null"],
       stdin: "piped",
       stdout: "piped",
       env: { NO_COLOR: "1", ...(isProgram && environment(other)) },
-    }).spawn();
+    }).spawn());
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream())
       .getReader();
@@ -197,9 +198,9 @@ class Program implements AsyncDisposable {
 
   /** Lets it have so many descriptors, until it is told otherwise. */
   async limitDescriptors(count: number): Promise<void> {
-    await new Deno.Command("prlimit", {
+    await outputOf("prlimit", {
       args: [`--nofile=${count}:`, "--pid", String(this.pid)],
-    }).output();
+    });
   }
 
   /**
@@ -212,9 +213,9 @@ class Program implements AsyncDisposable {
     // Deno itself may not read another process's /proc.
     const script = "awk '/VmRSS/ { print $2 }' /proc/$0/status; " +
       "awk '{ print 10 * ($14 + $15) }' /proc/$0/stat; ls /proc/$0/fd";
-    const { stdout } = await new Deno.Command("sh", {
+    const { stdout } = await outputOf("sh", {
       args: ["-c", script, String(this.pid)],
-    }).output();
+    });
     const [kib, busy, ...names] = new TextDecoder().decode(stdout).trim()
       .split("\n");
     return {

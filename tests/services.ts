@@ -1,6 +1,7 @@
 /** Programs that listen on a port of this machine. */
 
 import type { Address } from "../tunnel/address.ts";
+import { limited, outputOf } from "./limit.ts";
 import { freePort } from "./programs.ts";
 
 /** Where one listens. */
@@ -16,10 +17,7 @@ export function freePlace(): Place {
 /** What a program prints, which must end well. */
 export async function run(command: string[]): Promise<string> {
   const [name, ...args] = command;
-  const { success, stdout, stderr } = await new Deno.Command(name!, {
-    args,
-    stdin: "null",
-  }).output();
+  const { success, stdout, stderr } = await outputOf(name!, { args });
   const decoder = new TextDecoder();
   if (success) return decoder.decode(stdout);
   throw new Error(`${command.join(" ")}: ${decoder.decode(stderr)}`);
@@ -33,12 +31,12 @@ export class Service implements AsyncDisposable {
   #hasEnded = false;
 
   private constructor([name, ...args]: string[], signal: Deno.Signal) {
-    this.#child = new Deno.Command(name!, {
+    this.#child = limited(new Deno.Command(name!, {
       args,
       stdin: "null",
       stdout: "null",
       stderr: "piped",
-    }).spawn();
+    }).spawn());
     this.#said = new Response(this.#child.stderr).text();
     this.#signal = signal;
     this.#child.status.then(() => this.#hasEnded = true);

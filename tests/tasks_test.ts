@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { outputOf } from "./limit.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -12,11 +13,11 @@ testUnless(
     const certs = async (...args: string[]) => {
       const task = ["task", "--quiet", "--config", CONFIG, "certs", ...args];
       // A task that is started by another takes over its INIT_CWD.
-      const { code, stderr } = await new Deno.Command("env", {
+      const { code, stderr } = await outputOf("env", {
         args: ["-u", "INIT_CWD", Deno.execPath(), ...task],
         cwd: caller,
         env: { NO_COLOR: "1" },
-      }).output();
+      });
       assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
     };
     await certs("--out", "named");

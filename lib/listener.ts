@@ -706,7 +706,7 @@ function nameOf({ identity }: Channel): string {
 }
 
 function tooMany(client: string, max: number): ChannelError {
-  const message = `${client} has ${max} connections already`;
+  const message = `${client} is at its limit of ${max} at a time`;
   return new ChannelError("limit", message);
 }
 

@@ -10,7 +10,14 @@ import {
   type ListenOptions,
 } from "../lib/deno.ts";
 import { type Channel, ChannelError, connectChannel } from "../lib/mod.ts";
+import {
+  acceptWebSocket,
+  connectWebSocket,
+} from "../lib/carrier/websocket_handshake.ts";
+import { writeAll } from "../lib/lock/transport.ts";
 import { KEY, PSK, watchTimers } from "./duplex.ts";
+import { concat } from "./scripted.ts";
+import { encodeFrame, KEY as MASK, Opcode } from "./websocket_frame.ts";
 import { callAndReset } from "./plain_peers.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
@@ -733,6 +740,44 @@ const codeOf = (error: unknown) =>
 async function codeOfClosed({ closed }: Channel): Promise<string> {
   return codeOf(await assertRejects(() => closed, Error));
 }
+
+/** Says nothing, over and over, as long as it is heard. */
+async function sayNothing(conn: Deno.Conn, key?: Uint8Array): Promise<void> {
+  const empty = encodeFrame({
+    ...{ opcode: Opcode.binary, payload: new Uint8Array(0), key },
+  });
+  const many = concat(Array(1000).fill(empty));
+  try {
+    while (true) await writeAll(conn, many);
+  } catch {
+    // The other side has closed it.
+  }
+  conn.close();
+}
+
+test("a stranger in a WebSocket may not say much", async () => {
+  const refused = Promise.withResolvers<HandshakeReport>();
+  await using echo = new Echo({ onHandshake: refused.resolve });
+  const { port } = echo.listener.addr;
+  const hostname = "localhost";
+  const caCerts = [pair.cert];
+  const conn = await Deno.connectTls({ hostname, port, caCerts });
+  await connectWebSocket(conn, { host: "localhost" });
+  await sayNothing(conn, MASK);
+  const { error } = await refused.promise;
+  assertEquals((error as ChannelError).code, "protocol");
+});
+
+test("connect: nor may a box that opens a WebSocket", async () => {
+  using box = Deno.listenTls({ port: 0, hostname: "127.0.0.1", ...pair });
+  const { port } = box.addr;
+  const options = { port, caCerts: [pair.cert], psk: PSK, websocket: true };
+  const connecting = assertRejects(() => connect(options), ChannelError);
+  const conn = await box.accept();
+  await acceptWebSocket(conn);
+  await sayNothing(conn);
+  assertEquals((await connecting).code, "protocol");
+});
 
 test("health checks are answered, and nobody is told of them", async () => {
   for (const tls of [true, false]) {

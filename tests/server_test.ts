@@ -204,6 +204,19 @@ test("--max-connections: others wait until one leaves", async (dir) => {
   assertEquals(log.match(/--max-connections is reached/g)?.length, 1);
 });
 
+test("--max-per-client: one more of the same name is told so, others are served", async (dir) => {
+  const flags = [...serverFlags(dir), "--max-per-client", "1"];
+  await using server = await TestServer.start(flags);
+  const first = await dial(dir, server.port, { identity: "alice" });
+  await server.logged("connected");
+  const second = await dial(dir, server.port, { identity: "alice" });
+  const error = await assertRejects(() => second.closed, ChannelError);
+  assertEquals([error.code, error.isFromPeer], ["limit", true]);
+  await server.logged("not let in: limit (alice is at its limit of 1 at a time)");
+  await finish(await dial(dir, server.port));
+  await finish(first);
+});
+
 test("--max-handshakes: stalled ones make room for honest ones", async (dir) => {
   const flags = [...serverFlags(dir), "--max-handshakes", "4"];
   await using server = await TestServer.start(flags);

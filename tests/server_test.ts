@@ -212,7 +212,9 @@ test("--max-per-client: one more of the same name is told so, others are served"
   const second = await dial(dir, server.port, { identity: "alice" });
   const error = await assertRejects(() => second.closed, ChannelError);
   assertEquals([error.code, error.isFromPeer], ["limit", true]);
-  await server.logged("not let in: limit (alice is at its limit of 1 at a time)");
+  await server.logged(
+    "not let in: limit (alice is at its limit of 1 at a time)",
+  );
   await finish(await dial(dir, server.port));
   await finish(first);
 });

@@ -15,8 +15,10 @@ import {
 } from "../lib/lock/message.ts";
 import {
   acceptChannel,
+  type Channel,
   ChannelError,
   type ChannelErrorCode,
+  type ClientOptions,
   connectChannel,
   parsePsk,
 } from "../lib/mod.ts";
@@ -31,7 +33,7 @@ import { toTransport, type Transport } from "../lib/lock/transport.ts";
 import { endAll } from "./channels.ts";
 import { decrypt, encrypt, sealed } from "./engines.ts";
 import { duplex, KEY, PSK, whole, type Wire } from "./duplex.ts";
-import { RawPeer } from "./raw_peer.ts";
+import { data, open, RawPeer } from "./raw_peer.ts";
 import { rekeyed } from "./reference.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import { importPrivateKey, importPublicKey } from "./x25519.ts";
@@ -324,6 +326,23 @@ const attacks: Record<string, () => Promise<void>> = {
     await assertFails(acceptChannel(server, { psk: PSK }), "refused");
     assertEquals(said, HEADER_LENGTH + HANDSHAKE_MESSAGE_LENGTH);
   },
+
+  async "a session for calls taken for an offer"() {
+    // A server that goes by the identity alone begins what alice keeps for calls
+    // of her own: so one caller's bytes go to another one's session.
+    const [client, peer] = await standbyOfRawServer();
+    await peer.say(open, data("a caller's secret"));
+    // Here it is no stream of hers: nothing of it is read.
+    await assertFails(client.closed, "protocol");
+    await assertFails(client.read(new Uint8Array(100)), "protocol");
+
+    // Where she has offered it, it is.
+    const [offering, caller] = await standbyOfRawServer({ offer: true });
+    await caller.say(open, data("a caller's secret"));
+    assertEquals(await offering.read(new Uint8Array(100)), 17);
+    offering.abort();
+    await assertFails(offering.closed, "aborted");
+  },
 };
 
 for (const [name, attack] of Object.entries(attacks)) {
@@ -410,6 +429,25 @@ async function recordSession(message = secret, identity = "default") {
   assertEquals(frames[1]!.length, HANDSHAKE_MESSAGE_LENGTH);
   const message2 = heard[0]!.subarray(HEADER_LENGTH);
   return { frames, bytes, message2 };
+}
+
+/** A client that has begun no stream, and its server, spoken by hand. */
+async function standbyOfRawServer(
+  options: Partial<ClientOptions> = {},
+): Promise<[Channel, RawPeer]> {
+  const [near, far] = duplex();
+  const peer = new RawPeer(far);
+  const [client] = await Promise.all([
+    connectChannel(near, {
+      psk: PSK,
+      standby: true,
+      idleTimeout: 0,
+      ...options,
+    }),
+    peer.respond(),
+  ]);
+  await peer.hearUntil(options.offer ? Type.offer : Type.ping);
+  return [client, peer];
 }
 
 /** A client with these keys and a server with those take each other for theirs. */

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CipherState, EMPTY } from "../lib/lock/noise.ts";
 import { webCrypto } from "../lib/lock/aes_gcm.ts";
-import { encrypted, withRoom } from "./engines.ts";
+import { encrypt, encrypted, withRoom } from "./engines.ts";
 
 for (const [delta, length] of [[-1, 31], [0, 32], [1, 33]] as const) {
   Deno.test(`CipherState: a key of ${length} bytes (limit ${delta})`, () => {
@@ -71,4 +71,18 @@ Deno.test("CipherState: the nonces end before the one that REKEY uses", async ()
     ) assertThrows(use, RangeError, "its nonces are used up");
   }
   assertEquals([sender.n, receiver.n], [last + 1n, last + 1n]);
+});
+
+Deno.test("createAead: the raw key is overwritten once there is a key", async () => {
+  const nonce = new Uint8Array(12);
+  const raw = new Uint8Array(32).fill(7);
+  const expected = await encrypt(raw, nonce, EMPTY, raw);
+  const aead = webCrypto.createAead(raw);
+  assertEquals(raw, new Uint8Array(32));
+  // For what is short, and for what is long.
+  for (const length of [32, 5000]) {
+    const bytes = withRoom(new Uint8Array(length).fill(7));
+    await aead.seal(nonce, EMPTY, bytes);
+    assertEquals(bytes.subarray(0, 32), expected.subarray(0, 32));
+  }
 });

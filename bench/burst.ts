@@ -41,26 +41,31 @@ for (let round = 0; round < rounds; round++) {
     others.flatMap((place) => ["--listen", place]),
   );
   for (const _ of services) await client.logged("ready");
-  await burst(`${SERVICES} services`, ports, CALLERS_OF_SERVICE);
+  if (await burst(`${SERVICES} services`, ports, CALLERS_OF_SERVICE) > 0) {
+    console.log((await client.stop()).log);
+  }
 }
 for (let round = 0; round < rounds; round++) {
   await using stack = new AsyncDisposableStack();
-  const ports: number[] = [];
+  const clients: TestEntrance[] = [];
   for (let i = 0; i < CLIENTS; i++) {
     const client = stack.use(await TestEntrance.start(dir, server.port));
-    ports.push(client.address.port);
+    clients.push(client);
     await client.logged("ready");
   }
-  await burst(`${CLIENTS} clients`, ports, CALLERS_OF_CLIENT);
+  const ports = clients.map(({ address }) => address.port);
+  if (await burst(`${CLIENTS} clients`, ports, CALLERS_OF_CLIENT) > 0) {
+    for (const client of clients) console.log((await client.stop()).log);
+  }
 }
 await Deno.remove(dir, { recursive: true });
 
-/** All at once, `each` at each port. */
+/** All at once, `each` at each port; how many were lost. */
 async function burst(
   name: string,
   ports: number[],
   each: number,
-): Promise<void> {
+): Promise<number> {
   const start = performance.now();
   const calls = ports.flatMap((port) =>
     Array.from({ length: each }, async () => {
@@ -76,4 +81,5 @@ async function burst(
     `${name}: ${lost} of ${results.length} lost, ` +
       `the last was served after ${(Math.max(...times) / 1000).toFixed(1)} s`,
   );
+  return lost;
 }

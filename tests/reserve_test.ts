@@ -468,7 +468,7 @@ Deno.test("Reserve: one that is unlucky among others is no trouble", async () =>
   const server = new Server();
   const reserve = server.reserve(1);
   const callers = [1, 2, 3].map(() => reserve.take(LONG, FOREVER));
-  assertEquals(server.waiting, 4);
+  assertEquals(server.waiting, 2);
   server.clock.pass(1);
   await server.accept();
   await server.refuse();

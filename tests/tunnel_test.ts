@@ -1,5 +1,6 @@
 /** Tunnels of the real programs, from end to end. */
 
+import { delay } from "@std/async/delay";
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { type Address, parseAddress } from "../tunnel/address.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
@@ -328,6 +329,45 @@ test("--listen: sessions that died without a word cost no caller anything", asyn
   assertEquals(await askAll(), answers);
   const { log } = await client.stop();
   assertEquals(log.match(/refused|broke|cut|no sign/g), null, log);
+});
+
+test("--listen: servers that take turns at a port lose no caller", async (dir) => {
+  await using backend = greeter("127.0.0.1:0");
+  const { port: at } = backend.addr as Deno.NetAddr;
+  const flags = [
+    ...serverFlags(dir),
+    ...["--reuse-port", "--forward", `127.0.0.1:${at}`],
+  ];
+  let server = await TestServer.start(flags);
+  const { port } = server;
+  await using client = await TestEntrance.start(dir, port);
+  await client.logged("ready");
+  let isOver = false;
+  let served = 0;
+  const callers = Array.from({ length: 8 }, async (_, i) => {
+    const text = `${i}`.repeat(20_000);
+    while (!isOver) {
+      assertEquals(await ask(client.address, text), `hello ${text}`);
+      served++;
+    }
+  });
+  const changing = (async () => {
+    for (let turn = 0; turn < 6; turn++) {
+      const next = await TestServer.start(flags, port);
+      const before = served;
+      while (served < before + 20) await Promise.race([...callers, delay(10)]);
+      server.signal("SIGTERM");
+      assertEquals(await server.exitCode(), 0);
+      await server.stop();
+      server = next;
+    }
+    isOver = true;
+  })();
+  await Promise.all([changing, ...callers]).finally(() => {
+    isOver = true;
+    return server.stop();
+  });
+  await client.stop();
 });
 
 test("--listen: on a slow way callers wait, and none is lost", async (dir) => {

@@ -7,13 +7,19 @@
 import { CLOCK, type Clock } from "../lib/lock/clock.ts";
 
 /** How many run at a time before any has shown how long one takes. */
-const FIRST_LIMIT = 4;
+const FIRST_LIMIT = 2;
 
 /** How many run at a time at most: a server has few places for newcomers. */
 const MAX_LIMIT = 16;
 
 /** A dial that takes so many times as long as one alone waited for others. */
 const SLOW = 2;
+
+/**
+ * So does one that takes so long, in milliseconds, whatever it takes alone: others
+ * may dial the same server, and all have 10 s.
+ */
+const SLOW_TIME = 2000;
 
 /**
  * The places for dials, for all reserves of a program together.
@@ -82,7 +88,8 @@ export class Dials {
 
   #learn(time: number, isAlone: boolean): void {
     this.#alone = isAlone ? time : Math.min(this.#alone, time);
-    const change = time <= SLOW * this.#alone ? 1 : -1;
+    const isSlow = time > Math.min(SLOW * this.#alone, SLOW_TIME);
+    const change = isSlow ? -1 : 1;
     this.#limit = Math.max(1, Math.min(this.#limit + change, MAX_LIMIT));
   }
 

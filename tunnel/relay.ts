@@ -66,12 +66,16 @@ export async function carryBoth(
   const { channel, plain } = ends;
   const { fromPlain = new Source(plain), fromChannel = new Source(channel) } =
     ends;
-  const broke = (cause: unknown) => {
-    throw broken(ends, cause);
-  };
   let isOver = false;
   const up = async () => {
-    for (let bytes; (bytes = await fromPlain.peek().catch(broke));) {
+    while (true) {
+      let bytes: Uint8Array | null;
+      try {
+        bytes = fromPlain.again ?? fromPlain.took(await fromPlain.read());
+      } catch (cause) {
+        throw broken(ends, cause);
+      }
+      if (!bytes) break;
       await channel.write(bytes);
       // What comes next may be another's by now.
       if (isOver) return;
@@ -81,13 +85,18 @@ export async function carryBoth(
     await channel.closeWrite();
   };
   const down = async () => {
-    for (let bytes; (bytes = await fromChannel.peek());) {
-      while (bytes.length > 0) {
-        bytes = bytes.subarray(await plain.write(bytes).catch(broke));
+    while (true) {
+      let bytes = fromChannel.took(await fromChannel.read());
+      try {
+        if (!bytes) return await plain.closeWrite();
+        while (bytes.length > 0) {
+          bytes = bytes.subarray(await plain.write(bytes));
+        }
+      } catch (cause) {
+        throw broken(ends, cause);
       }
       fromChannel.drop();
     }
-    await plain.closeWrite().catch(broke);
   };
   try {
     await abortable(Promise.all([up(), down(), channel.closed]), signal);

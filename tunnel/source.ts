@@ -30,6 +30,8 @@ interface Kept {
 export class Source {
   readonly #from: Pick<Transport, "read">;
   #buffer = new Uint8Array(IDLE_BUFFER);
+  /** The read of what comes next, and what becomes of it. */
+  #reading: Promise<number | null> | undefined;
   #next: Promise<Uint8Array | null> | undefined;
   /** How much the last read brought. */
   #length = 0;
@@ -51,7 +53,32 @@ export class Source {
   /** What comes next, the same until it is dropped; null at the end. */
   peek(): Promise<Uint8Array | null> {
     const [again] = this.#again;
-    return again ? Promise.resolve(again) : this.#next ??= this.#read();
+    if (again) return Promise.resolve(again);
+    return this.#next ??= this.read().then((count) => this.took(count));
+  }
+
+  /** What is to be said again; undefined if it is to be {@linkcode read}. */
+  get again(): Uint8Array | undefined {
+    return this.#again[0];
+  }
+
+  /**
+   * {@linkcode peek} in two steps, which take fewer promises: what this resolves
+   * to goes to {@linkcode took}.
+   */
+  read(): Promise<number | null> {
+    if (this.#reading) return this.#reading;
+    if (this.#length === this.#buffer.length && this.#length < BUSY_BUFFER) {
+      this.#buffer = new Uint8Array(BUSY_BUFFER);
+    }
+    return this.#reading = this.#from.read(this.#buffer);
+  }
+
+  /** The second step. */
+  took(count: number | null): Uint8Array | null {
+    this.#hasEnded = count === null;
+    this.#length = count ?? 0;
+    return count === null ? null : this.#buffer.subarray(0, count);
   }
 
   /**
@@ -60,7 +87,7 @@ export class Source {
    */
   drop(): Promise<void> | undefined {
     const said = this.#again.shift();
-    if (!said) this.#next = undefined;
+    if (!said) this.#reading = this.#next = undefined;
     const kept = this.#kept;
     if (!kept) return undefined;
     const chunk = said ?? this.#buffer.slice(0, this.#length);
@@ -84,15 +111,5 @@ export class Source {
   rewind(): void {
     this.#again.unshift(...this.#kept?.chunks ?? []);
     this.forget();
-  }
-
-  async #read(): Promise<Uint8Array | null> {
-    if (this.#length === this.#buffer.length && this.#length < BUSY_BUFFER) {
-      this.#buffer = new Uint8Array(BUSY_BUFFER);
-    }
-    const count = await this.#from.read(this.#buffer);
-    this.#hasEnded = count === null;
-    this.#length = count ?? 0;
-    return count === null ? null : this.#buffer.subarray(0, count);
   }
 }

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { FollowedFiles, type FollowOptions } from "../cli/followed_files.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -146,6 +146,18 @@ test("what is wrong is told once, and what comes after it is taken", async (dir)
   assertEquals(await files.next(), "failed: bad,b");
   files.files.reload();
   assertEquals(await files.next(), "failed: bad,b");
+});
+
+test("files that stay bad are read less and less often", async (dir) => {
+  using files = await followed(dir);
+  await replace(`${dir}/one`, "bad");
+  assertEquals(await files.next(), "failed: bad,b");
+  const start = performance.now();
+  await files.haveBeenRead(files.reads + 5);
+  // Pauses of 10, 20, 40, 80 and 160 ms; no load makes them shorter.
+  const waited = performance.now() - start;
+  assert(waited > 250, `${waited} ms`);
+  assertEquals(files.events.length, 1);
 });
 
 test("reload: all that is asked meanwhile is one more, of the last state", async (dir) => {

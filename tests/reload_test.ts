@@ -193,6 +193,22 @@ test("SIGHUP while the server starts does not end it", async (dir) => {
   await finish(await dial(dir, server.port));
 });
 
+test("SIGHUP while the server starts is not forgotten", async (dir) => {
+  const pipe = await makePipe(dir);
+  const child = start("server", [
+    ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
+    ...["--psk", pipe, "--port", "0"],
+  ]);
+  const file = await Deno.open(pipe, { write: true });
+  child.kill("SIGHUP");
+  const psk = await Deno.readTextFile(`${dir}/psk.txt`);
+  await file.write(new TextEncoder().encode(psk));
+  file.close();
+  await using server = await TestServer.of(child);
+  // Unasked, it would not look at a pipe again.
+  await server.logged(`nothing reloaded: Cannot read ${pipe}: it is no file; `);
+});
+
 test("a pipe in a file's place is told, and what comes after it is taken", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const client = await makeClientFiles(dir);

@@ -603,3 +603,41 @@ test("connect: a box that ignores alerts, and has stalled once, lets in later", 
   leave();
   await Promise.all(carrying);
 });
+
+test("connect: at port 443, a WebSocket's Host has no port, as a browser's", async () => {
+  const hostname = "127.0.0.1";
+  for (
+    const [port, host] of [[443, "localhost"], [444, "localhost:444"]] as const
+  ) {
+    using box = Deno.listen({ port: 0, hostname });
+    using server = Deno.listenTls({ port: 0, hostname, cert, key });
+    // The proxy leads to the server, whatever it is asked for.
+    const carrying = (async () => {
+      const near = await box.accept();
+      await near.read(new Uint8Array(1000));
+      await near.write(new TextEncoder().encode("HTTP/1.1 200 OK\r\n\r\n"));
+      const far = await Deno.connect({ hostname, port: server.addr.port });
+      await Promise.all([
+        near.readable.pipeTo(far.writable),
+        far.readable.pipeTo(near.writable),
+      ]).catch(() => {});
+    })();
+    const asked = (async () => {
+      const conn = await server.accept();
+      const buffer = new Uint8Array(1000);
+      const count = await conn.read(buffer);
+      conn.close();
+      return new TextDecoder().decode(buffer.subarray(0, count!));
+    })();
+    const connecting = connect({
+      port,
+      proxy: { hostname, port: box.addr.port },
+      caCerts: [cert],
+      psk: PSK,
+      websocket: true,
+    });
+    await assertRejects(() => connecting, ChannelError);
+    assertStringIncludes(await asked, `\r\nHost: ${host}\r\n`);
+    await carrying;
+  }
+});

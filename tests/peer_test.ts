@@ -4,7 +4,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { connect } from "../lib/deno.ts";
+import { connect, listen } from "../lib/deno.ts";
 import {
   type Channel,
   ChannelError,
@@ -406,6 +406,45 @@ testUnless(
       }
     })
   ),
+);
+
+testUnless(
+  reason,
+  "Listener: it opens what a peer offers, and only what it wants offered",
+  withCerts(async (dir) => {
+    const [cert, key, psk] = await Promise.all(
+      ["cert.pem", "key.pem", "psk.txt"].map((file) =>
+        Deno.readTextFile(`${dir}/${file}`)
+      ),
+    ) as [string, string, string];
+    using listener = listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      cert,
+      key,
+      psk,
+      takesOffer: (identity) => identity === "alice@db",
+    });
+    await using peer = PythonPeer.client(dir, listener.addr.port);
+    const offer = ">ping+offer <open+data=hello >data=HELLO+end <end";
+    const [theirs, ours] = await Promise.all([
+      peer.run(`alice@db ${offer}`),
+      outcome("server", listener.open("alice@db"), {
+        talks: true,
+        offers: true,
+        ends: true,
+      }),
+    ]);
+    assertEquals(theirs.result, "end");
+    assertEquals(ours, { text: "HELLO", code: "end", isFromPeer: false });
+    for (const identity of ["default", "default@db", "alice", "alice@web"]) {
+      const { result } = await peer.run(`${identity} >ping+offer <bye=1`);
+      assertEquals(result, "heard bye service", identity);
+    }
+    // Whoever has another's key cannot offer in alice's name.
+    const { result } = await peer.run("alice@db:default >ping+offer");
+    assertEquals(result, "refused");
+  }, ["--identity", "default", "--identity", "alice"]),
 );
 
 testUnless(

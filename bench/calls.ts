@@ -15,6 +15,7 @@ export class Backend {
 
   constructor() {
     (async () => {
+      // It ends when the listener is closed.
       for await (const conn of this.#listener) {
         this.#serve(conn).catch(() => {});
       }
@@ -23,6 +24,10 @@ export class Backend {
 
   get port(): number {
     return this.#listener.addr.port;
+  }
+
+  close(): void {
+    this.#listener.close();
   }
 
   async #serve(conn: Deno.TcpConn): Promise<void> {

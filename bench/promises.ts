@@ -63,30 +63,39 @@ export async function ofRoundTrip(
   const stop = new AbortController();
   const { signal } = stop;
   const server = listen({ port: 0, ...pair, psk: KEY, ...sealing });
-  (async () => {
+  const work: Promise<unknown>[] = [];
+  const serving = (async () => {
     const handle = forward({ host: HOST, port: backend.port });
-    for await (const channel of server) handle(channel, signal).catch(nothing);
+    for await (const channel of server) {
+      work.push(handle(channel, signal), channel.closed);
+    }
   })();
   const { port } = server.addr;
   const common = { port, caCerts: [pair.cert], psk: KEY, ...sealing };
   const sessions = new Reserve({
-    dial: (signal) => connect({ ...common, standby: true, signal }),
+    dial: async (signal) => {
+      const channel = await connect({ ...common, standby: true, signal });
+      work.push(channel.closed);
+      return channel;
+    },
     report: nothing,
     max: 1,
   });
   const entrance = await listenPlain({ host: HOST, port: 0 });
-  (async () => {
+  const accepting = (async () => {
     for (let plain; (plain = await entrance.accept());) {
-      carry(plain, { sessions, report: nothing, signal }).catch(nothing);
+      work.push(carry(plain, { sessions, report: nothing, signal }));
     }
   })();
   const { address } = entrance;
   const through = await roundTrips("port" in address ? address.port : 0);
   const direct = await roundTrips(backend.port);
-  stop.abort();
   sessions.close();
+  backend.close();
   await entrance.close();
-  server.close();
+  await Promise.all([accepting, server.shutdown(), serving]);
+  await Promise.allSettled(work);
+  stop.abort();
   return through - direct;
 }
 

@@ -372,7 +372,7 @@ test("--log-format json: each line is one event", async (dir) => {
 
 test("its start says what it does, and with what", async (dir) => {
   const names = String.raw`localhost, 127\.0\.0\.1, ::1`;
-  const fingerprint = "SHA-256 [0-9A-F:]{95}";
+  const fingerprint = "key SHA-256 [0-9A-F:]{95}";
   const credentials =
     "the key file has 2 identities\n[^ ]+ the certificate is for " +
     `${names}; ${fingerprint}, valid until \\d{4}-\\d\\d-\\d\\d\n`;

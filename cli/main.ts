@@ -130,6 +130,7 @@ export async function run(
   flags: Flags,
   main: (args: Args) => Promise<number | void>,
 ): Promise<never> {
+  endAtDefects(name);
   let code: number | void = Exit.done;
   try {
     const args = parse(Deno.args, flags);
@@ -146,4 +147,19 @@ export async function run(
   }
   await stderr.flush();
   Deno.exit(code ?? Exit.done);
+}
+
+/**
+ * Ends the program at an error that nobody has caught. Deno's own end would close
+ * plain connections as if their streams had ended; `Deno.exit` lets them be reset.
+ */
+function endAtDefects(name: string): void {
+  const end = (event: Event, error: unknown) => {
+    event.preventDefault();
+    const what = error instanceof Error ? error.stack ?? error : error;
+    stderr.line(`${name}: A defect, please report it: ${what}`);
+    stderr.flush().finally(() => Deno.exit(Exit.failed));
+  };
+  addEventListener("error", (event) => end(event, event.error));
+  addEventListener("unhandledrejection", (event) => end(event, event.reason));
 }

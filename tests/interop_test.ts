@@ -11,6 +11,7 @@ import {
 } from "@std/assert";
 import {
   clientFlags,
+  freePort,
   MAY_RUN,
   run,
   serverFlags,
@@ -88,6 +89,35 @@ testUnless(
       const { result } = await peer.run(`default@web ${steps} <bye=1`);
       assertEquals(result, "heard bye service", steps);
     }
+  }),
+);
+
+testUnless(
+  reason,
+  "server: a client in Python hears that the backend cannot be reached",
+  withCerts(async (dir) => {
+    const flags = ["--forward", `web=127.0.0.1:${freePort()}`];
+    await using server = await TestServer.start([
+      ...serverFlags(dir),
+      ...flags,
+    ]);
+    await using peer = PythonPeer.client(dir, server.port);
+    const { result } = await peer.run("default@web >ping+open+data=x <bye=2");
+    assertEquals(result, "heard bye backend");
+  }),
+);
+
+testUnless(
+  reason,
+  "server: a client in Python hears that its key was revoked",
+  withCerts(async (dir) => {
+    await using server = await TestServer.start(serverFlags(dir));
+    await using peer = PythonPeer.client(dir, server.port);
+    const running = peer.run("default >ping+open+data=x <data=X <bye=4");
+    await server.logged("default connected");
+    await Deno.writeTextFile(`${dir}/psk.txt`, `other:${"5e".repeat(32)}\n`);
+    server.signal("SIGHUP");
+    assertEquals((await running).result, "heard bye revoked");
   }),
 );
 

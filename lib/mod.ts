@@ -45,4 +45,10 @@ export {
 export { UnansweredError } from "./lock/handshake.ts";
 export { parsePsk, type PskMap } from "./lock/psk.ts";
 export type { FrameTrace } from "./lock/trace.ts";
-export type { Addr, StreamPair, Transport } from "./lock/transport.ts";
+export type {
+  Addr,
+  StreamPair,
+  StreamReader,
+  StreamWriter,
+  Transport,
+} from "./lock/transport.ts";

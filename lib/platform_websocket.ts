@@ -8,7 +8,6 @@
 import { CLOCK } from "./lock/clock.ts";
 import { closedFor } from "./carrier/close_codes.ts";
 import { ChannelError } from "./lock/errors.ts";
-import type { StreamPair } from "./lock/transport.ts";
 
 /** How far a page may fall behind its WebSocket by default, in bytes. */
 const MAX_BUFFERED = 16 * 1024 * 1024;
@@ -92,7 +91,10 @@ export interface WebSocketPairOptions {
 export function webSocketPair(
   socket: WebSocketLike,
   { maxBuffered = MAX_BUFFERED }: WebSocketPairOptions = {},
-): StreamPair {
+): {
+  readable: ReadableStream<Uint8Array>;
+  writable: WritableStream<Uint8Array<ArrayBuffer>>;
+} {
   socket.binaryType = "arraybuffer";
   const opened = Promise.withResolvers<void>();
   opened.promise.catch(() => {});

@@ -21,6 +21,8 @@ const OPTIONS: ts.CompilerOptions = {
   strict: true,
   exactOptionalPropertyTypes: true,
   types: [],
+  // What only the other modules use is not among the types.
+  stripInternal: true,
 };
 
 /** `using` needs types that the standard library of ES2022 does not have. */
@@ -43,11 +45,8 @@ export function translate(
 ): Record<string, string> {
   const outDir = "/out";
   const names = entries.map((entry) => posix.join(root, entry));
-  const program = ts.createProgram(names, {
-    ...OPTIONS,
-    rootDir: root,
-    outDir,
-  });
+  const options = { ...OPTIONS, rootDir: root, outDir };
+  const program = ts.createProgram(names, options);
   const texts: Record<string, string> = {};
   const { diagnostics } = program.emit(undefined, (path, text) => {
     texts[relative(outDir, path)] = text;
@@ -71,7 +70,7 @@ function reached(
   // A set that grows while it is walked.
   const bases = new Set(entries.map((entry) => entry.replace(/\.ts$/, "")));
   for (const base of bases) {
-    const text = texts[base + extension]!;
+    const text = withoutUnused(texts[base + extension]!);
     for (const [, , to] of text.matchAll(IMPORT)) {
       bases.add(posix.join(posix.dirname(base), to!));
     }
@@ -79,4 +78,17 @@ function reached(
     files[base + extension] = start + text.replaceAll(IMPORT, '$1"$2.js"');
   }
   return files;
+}
+
+/** Without what is imported for nothing, once what is internal is gone. */
+function withoutUnused(text: string): string {
+  return text.replaceAll(
+    /^import (?:type )?\{([^}]*)\} from .*\n/gm,
+    (line, names: string) => {
+      const uses = names.match(/\w+(?=\s*(?:,|$))/g) ?? [];
+      const isUsed = (name: string) =>
+        text.match(new RegExp(`\\b${name}\\b`, "g"))!.length > 1;
+      return uses.some(isUsed) ? line : "";
+    },
+  );
 }

@@ -122,7 +122,7 @@ export async function connectChannel(
   );
 }
 
-/** {@linkcode connectChannel} without a deadline of its own. */
+/** {@linkcode connectChannel} without a deadline of its own. @internal */
 export async function initiateChannel(
   transport: Transport,
   options: ClientOptions,
@@ -184,6 +184,8 @@ export async function acceptChannel(
 /**
  * {@linkcode acceptChannel} without a deadline of its own, and only up to the
  * proof: the stream begins when `opened` resolves.
+ *
+ * @internal
  */
 export async function respondChannel(
   transport: Transport,
@@ -389,7 +391,7 @@ export interface Channel extends Transport, AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** {@linkcode Channel}, over a session. */
+/** {@linkcode Channel}, over a session. @internal */
 export class SessionChannel implements Channel {
   readonly identity: string;
   readonly service: string | undefined;
@@ -513,7 +515,7 @@ export class SessionChannel implements Channel {
   }
 }
 
-/** Why a server that wants no offers gives one up. */
+/** Why a server that wants no offers gives one up. @internal */
 export function noOffer({ identity }: Channel): ChannelError {
   const message = `${identity} offers a service that nobody here may call`;
   return new ChannelError("service", message);

@@ -53,10 +53,10 @@ export class UnansweredError extends ChannelError {
   override readonly name = "UnansweredError";
 }
 
-/** What encrypts, and for tests the ephemeral keys. */
+/** What encrypts, and for tests the ephemeral keys. @internal */
 export type EngineOptions = Pick<HandshakeOptions, "engine" | "e">;
 
-/** What a handshake leaves behind. */
+/** What a handshake leaves behind. @internal */
 export interface HandshakeResult {
   /** The identity in the hello, with the service if it asks for one. */
   identity: string;
@@ -77,6 +77,8 @@ export interface HandshakeResult {
  * @throws {ChannelError} `refused` if it answers without holding the key;
  * `protocol` if it answers something else; what the transport says, if that is a
  * {@linkcode ChannelError}.
+ *
+ * @internal
  */
 export async function initiate(
   transport: Transport,
@@ -162,6 +164,8 @@ function refusedByServer(identity: string, cause?: unknown): ChannelError {
  *
  * @throws {ChannelError} `refused` if the client does not prove the key;
  * `protocol` if it sends something else; `cut` if it leaves before the proof.
+ *
+ * @internal
  */
 export async function respond(
   transport: Transport,

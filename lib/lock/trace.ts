@@ -39,6 +39,8 @@ const NOTHING = new Uint8Array(0);
 
 /**
  * Numbers the frames of a channel and hands them to a function, if there is one.
+ *
+ * @internal
  */
 export class Tracer {
   readonly #trace: ((frame: FrameTrace) => void) | undefined;

@@ -46,9 +46,30 @@ export interface Addr {
  */
 export interface StreamPair {
   /** What the peer sends. */
-  readonly readable: ReadableStream<unknown>;
+  readonly readable: { getReader(): StreamReader };
   /** What goes to the peer. */
-  readonly writable: WritableStream<Uint8Array<ArrayBuffer>>;
+  readonly writable: { getWriter(): StreamWriter };
+}
+
+/**
+ * What is used of a `ReadableStreamDefaultReader`: a platform's own, or one that
+ * `node:stream/web` has made.
+ */
+export interface StreamReader {
+  /** Gives the next chunk. */
+  read(): Promise<{ done: boolean; value?: unknown }>;
+  /** Wants no more. */
+  cancel(reason?: unknown): Promise<void>;
+}
+
+/** What is used of a `WritableStreamDefaultWriter`. */
+export interface StreamWriter {
+  /** Resolves when the stream takes more. */
+  write(chunk: Uint8Array<ArrayBuffer>): Promise<void>;
+  /** Ends the stream. */
+  close(): Promise<void>;
+  /** Gives the stream up. */
+  abort(reason?: unknown): Promise<void>;
 }
 
 /** Makes a {@linkcode Transport} of either; one passes through as it is. */
@@ -57,8 +78,8 @@ export function toTransport(duplex: Transport | StreamPair): Transport {
 }
 
 class StreamTransport implements Transport {
-  readonly #reader: ReadableStreamDefaultReader<unknown>;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+  readonly #reader: StreamReader;
+  readonly #writer: StreamWriter;
   #rest: Uint8Array = new Uint8Array(0);
 
   constructor(pair: StreamPair) {

@@ -291,6 +291,43 @@ test("a service that speaks first, for many callers, until it goes", async (dir)
   );
 });
 
+test("--listen: why callers are reset is told once, by who gave up", async (dir) => {
+  const back = freePort();
+  const backend = {
+    ...{ hostname: "127.0.0.1", port: back },
+    transport: "tcp",
+  };
+  await using server = await startServer(dir, backend as Deno.NetAddr);
+  const nowhere = freePort();
+  await using client = await TestEntrance.start(dir, server.port, "0", [
+    ...["--listen", `${nowhere}=nowhere`],
+  ]);
+  await client.logged("The server has no service nowhere; trying again");
+  const other = { host: "127.0.0.1", port: nowhere };
+  for (const place of [client.address, other]) {
+    for (let caller = 0; caller < 3; caller++) {
+      await assertRejects(
+        () => ask(place, "you"),
+        Deno.errors.ConnectionReset,
+      );
+    }
+  }
+  const { log } = await client.stop();
+  const lines = log.split("\n").filter((line) => !line.includes("ready"));
+  assertEquals(lines.toSorted(), [
+    "",
+    "client: The server cannot reach what stands behind it",
+    "client: The server cannot reach what stands behind it (2 more)",
+    "client: The server has no service nowhere; trying again",
+    "client: a caller was refused: The server has no service nowhere",
+    "client: a caller was refused: The server has no service nowhere (2 more)",
+    "client: stopped",
+  ]);
+  const closed = (await server.stop()).match(/closed: .*/g) ?? [];
+  assertEquals(closed.length, 3);
+  assertMatch(closed[0]!, /backend \(Cannot reach 127\.0\.0\.1:\d+: conn/);
+});
+
 test("--listen: the server may come later, go, and come back", async (dir) => {
   await using backend = greeter("127.0.0.1:0");
   const port = freePort();

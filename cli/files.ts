@@ -35,7 +35,7 @@ export function readNoPipes(): void {
 }
 
 /** Why a file or a folder cannot be used, written for people. */
-export function whyNot(error: unknown): string {
+export function whyNoFile(error: unknown): string {
   const { errors } = Deno;
   if (error instanceof errors.IsADirectory) return "it is a folder";
   if (error instanceof errors.NotFound) return "there is no such folder";
@@ -79,7 +79,7 @@ async function contentOf(
     return { text: await readAtMost(await Deno.open(path), most), info };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw new UsageError(`Cannot read ${path}: ${whyNot(error)}`);
+    throw new UsageError(`Cannot read ${path}: ${whyNoFile(error)}`);
   }
 }
 

@@ -90,7 +90,7 @@ test("client --listen: what may pass exits 1, what does not exits 2", async (dir
 async function script(before: string[], text: string): Promise<string> {
   const from = (file: string) =>
     JSON.stringify(new URL(`../tunnel/${file}`, import.meta.url).href);
-  const imports = `import { whyNot } from ${from("system_errors.ts")};
+  const imports = `import { whyNotPlain } from ${from("system_errors.ts")};
     import { connectPlain } from ${from("plain.ts")};\n`;
   const url = `data:text/typescript,${encodeURIComponent(imports + text)}`;
   const config = `${import.meta.dirname}/../deno.json`;
@@ -128,7 +128,7 @@ testUnless(
 
 testUnless(
   reason ?? lacksProgram(["prlimit", "--version"], "prlimit"),
-  "whyNot: without descriptors, what only the other side says is believed",
+  "whyNotPlain: without descriptors, what only the other side says is believed",
   async () => {
     const said = await script(
       ["prlimit", "--nofile=60"],
@@ -137,7 +137,7 @@ testUnless(
         while (true) files.push(Deno.openSync("/dev/null"));
       } catch {}
       for (const code of ["ECONNREFUSED", "ECONNRESET", "EADDRINUSE", "EHOSTUNREACH"]) {
-        console.log(whyNot(Object.assign(new Error(), { code })));
+        console.log(whyNotPlain(Object.assign(new Error(), { code })));
       }`,
     );
     const [refused, reset, taken, unsure] = said.split("\n");

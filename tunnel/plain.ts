@@ -12,7 +12,7 @@ import { Notice } from "../lib/notice.ts";
 import { type Address, format } from "./address.ts";
 import { countLeft } from "./descriptors.ts";
 import { OutOfDescriptors, type Resettable, resettable } from "./resettable.ts";
-import { codeOf, whyNot } from "./system_errors.ts";
+import { codeOf, whyNotPlain } from "./system_errors.ts";
 
 /** How long a backend may take to answer, in milliseconds. */
 const CONNECT_TIMEOUT = 10_000;
@@ -60,7 +60,7 @@ export async function connectPlain(
       }
       const why = timeout.aborted && !isShort
         ? `it did not answer within ${CONNECT_TIMEOUT / 1000} s`
-        : whyNot(cause);
+        : whyNotPlain(cause);
       const message = `Cannot reach ${format(address)}: ${why}`;
       throw new PlainError(message, { cause });
     }
@@ -146,7 +146,7 @@ export async function listenPlain(
       : listenTcp(address, room);
   } catch (cause) {
     const kind = "path" in address ? "listen unix" : "listen";
-    const why = whyNot(cause, kind);
+    const why = whyNotPlain(cause, kind);
     throw new PlainError(`Cannot listen on ${format(address)}: ${why}`, {
       cause,
     });

@@ -63,7 +63,7 @@ const CERTAIN = new Set(["EADDRINUSE", "ECONNREFUSED", "ECONNRESET", "ENFILE"]);
  *
  * @param attempt Undefined if it was to connect.
  */
-export function whyNot(
+export function whyNotPlain(
   error: unknown,
   attempt?: "listen" | "listen unix",
 ): string {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { codeOf, whyNot as whyNotPlain } from "../../tunnel/system_errors.ts";
+import { codeOf, whyNotPlain } from "../../tunnel/system_errors.ts";
 
 const WORDS = {
   dial: {

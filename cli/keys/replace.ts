@@ -7,7 +7,7 @@
 import { open } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "../advice/errors.ts";
-import { whyNot } from "../files.ts";
+import { whyNoFile } from "../files.ts";
 
 /** A file to write. */
 export interface NewFile {
@@ -49,7 +49,7 @@ export async function makeFolder(path: string): Promise<void> {
   try {
     await Deno.mkdir(path, { recursive: true, mode: 0o700 });
   } catch (error) {
-    throw new UsageError(`Cannot make ${path}: ${whyNot(error)}`);
+    throw new UsageError(`Cannot make ${path}: ${whyNoFile(error)}`);
   }
 }
 
@@ -57,7 +57,7 @@ async function openFolder(path: string): Promise<Deno.FsFile> {
   try {
     return await Deno.open(path);
   } catch (error) {
-    throw new UsageError(`Cannot use the folder ${path}: ${whyNot(error)}`);
+    throw new UsageError(`Cannot use the folder ${path}: ${whyNoFile(error)}`);
   }
 }
 
@@ -67,7 +67,7 @@ async function placeOf(path: string): Promise<string> {
     return await Deno.realPath(path);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) {
-      throw new UsageError(`Cannot write ${path}: ${whyNot(error)}`);
+      throw new UsageError(`Cannot write ${path}: ${whyNoFile(error)}`);
     }
   }
   // A link may lead to a file that is not there yet.
@@ -112,7 +112,7 @@ export async function replaceFiles(
     }
   } catch (error) {
     for (const file of renamed.reverse()) await restore(file).catch(() => {});
-    throw new UsageError(`Cannot write ${path}: ${whyNot(error)}`);
+    throw new UsageError(`Cannot write ${path}: ${whyNoFile(error)}`);
   } finally {
     for (const { from } of written) await remove(from).catch(() => {});
   }

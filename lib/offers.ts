@@ -39,17 +39,19 @@ export class Offers {
       return idle;
     }
     const { promise, resolve, reject } = Promise.withResolvers<Channel>();
-    const onAbort = () => reject(signal!.reason);
     const take = (channel: Channel) => {
       removeFrom(this.#waiting, identity, take);
       resolve(channel);
+    };
+    const onAbort = () => {
+      removeFrom(this.#waiting, identity, take);
+      reject(signal!.reason);
     };
     addTo(this.#waiting, identity, take);
     signal?.addEventListener("abort", onAbort);
     try {
       return await promise;
     } finally {
-      removeFrom(this.#waiting, identity, take);
       signal?.removeEventListener("abort", onAbort);
     }
   }

@@ -91,3 +91,18 @@ Deno.test("Keepalive: stopped, or with an interval of 0, it does nothing", () =>
   never.clock.pass(1e9);
   assertEquals([stopped.did, never.did], [[], []]);
 });
+
+Deno.test("Keepalive: stopped by its own ping, it sets no timer", () => {
+  for (const isDeaf of [false, true]) {
+    const clock = new FakeClock();
+    const keepalive: Keepalive = new Keepalive(
+      1000,
+      () => keepalive.stop(),
+      () => {},
+      clock,
+    );
+    if (isDeaf) keepalive.deaf();
+    clock.pass(1000);
+    assertEquals(clock.left, []);
+  }
+});

@@ -174,3 +174,19 @@ Deno.test("Offers: who gives up waiting takes nothing", async () => {
   offers.add(channel);
   assertEquals(await offers.take("alice"), channel);
 });
+
+Deno.test("Offers: who has given up takes nothing, though it has not been told yet", async () => {
+  const offers = new Offers();
+  const { promise: closed } = Promise.withResolvers<void>();
+  const channel = { identity: "alice@db", closed } as Channel;
+  const wait = new AbortController();
+  const given = assertRejects(
+    () => offers.take("alice@db", wait.signal),
+    RangeError,
+  );
+  const next = offers.take("alice@db");
+  wait.abort(new RangeError("enough"));
+  offers.add(channel);
+  await given;
+  assertEquals(await next, channel);
+});

@@ -220,21 +220,6 @@ Deno.test("Receiver: stopped while frames are being opened, it delivers none of 
   assertEquals(notes.heard, []);
 });
 
-Deno.test("Receiver: a frame that does not open ends it while others are being opened", async () => {
-  let count = 0;
-  const { subject, near, far } = receiver({
-    ...PLAIN,
-    open: () =>
-      count++ === 0
-        ? new Promise<Bytes>(() => {})
-        : Promise.reject(new ChannelError("protocol", "forged")),
-  });
-  await far.write(plain([data, 1], [data, 2]));
-  await assertRejects(() => subject.run(), ChannelError, "forged");
-  subject.stop(new Error());
-  near.close();
-});
-
 Deno.test("Receiver: a cut is told when all before it has been taken", async () => {
   const { subject, far } = receiver(PLAIN);
   await far.write(plain([data, 1], [data, 2]));
@@ -271,4 +256,90 @@ Deno.test("Receiver: messages without a body make room as well, while a key is b
   await subject.run();
   const heard = notes.heard.filter((what) => what === "ping" || what === "end");
   assertEquals(heard, [...Array(100).fill("ping"), "end"]);
+});
+
+/** A seal each of whose frames the test opens. */
+function byHand() {
+  const opened: PromiseWithResolvers<Bytes>[] = [];
+  const seal: Seal = {
+    ...PLAIN,
+    open: () => {
+      opened.push(Promise.withResolvers());
+      return opened.at(-1)!.promise;
+    },
+  };
+  return { seal, opened };
+}
+
+const forged = () => new ChannelError("protocol", "forged");
+
+Deno.test("Receiver: what is being opened behind the peer's last word is dropped", async () => {
+  const { seal, opened } = byHand();
+  const notes = new Notes();
+  const { subject, far, near } = receiver(seal, notes);
+  const last = new ChannelError("stopping", "It is stopping");
+  const control = notes.control.bind(notes);
+  notes.control = (type) => {
+    control(type);
+    if (type === Type.bye) subject.finish(last);
+  };
+  const bye = [Type.bye, 5];
+  await far.write(plain([data, 1], bye, [data, 2], [data, 3]));
+  const running = subject.run();
+  running.catch(() => {});
+  await settled();
+  assertEquals(opened.length, 4);
+  opened[3]!.reject(forged());
+  for (const [i, text] of [[data, 1], bye, [data, 2]].entries()) {
+    opened[i]!.resolve(new Uint8Array(text));
+  }
+  await settled();
+  near.close();
+  // What came before can still be read.
+  assertEquals(await subject.read(new Uint8Array(9)), 1);
+  const error = await assertRejects(() => running, ChannelError);
+  assertEquals(error, last);
+  assertEquals(notes.heard.filter((what) => what === "data"), ["data"]);
+});
+
+Deno.test("Receiver: a frame that does not open fails in its turn", async () => {
+  const { seal, opened } = byHand();
+  const { subject, near, far, notes } = receiver(seal);
+  await far.write(plain([data, 1], [end], [data, 2], [ping]));
+  let failed = false;
+  const running = subject.run().finally(() => failed = true);
+  running.catch(() => {});
+  await settled();
+  opened[2]!.reject(forged());
+  opened[3]!.resolve(new Uint8Array([ping]));
+  await settled();
+  assertEquals(failed, false);
+  opened[1]!.resolve(new Uint8Array([end]));
+  opened[0]!.resolve(new Uint8Array([data, 1]));
+  await assertRejects(() => running, ChannelError, "forged");
+  assertEquals(notes.heard, ["data", "end"]);
+  subject.stop(new Error());
+  near.close();
+});
+
+Deno.test("Receiver: nothing behind a message out of order is delivered", async () => {
+  const { seal, opened } = byHand();
+  const notes = new Notes();
+  notes.data = () => {
+    throw new ChannelError("protocol", "out of order");
+  };
+  const { subject, near, far } = receiver(seal, notes);
+  await far.write(plain([data, 1], [ping], [end]));
+  const running = subject.run();
+  running.catch(() => {});
+  await settled();
+  // They are opened in one turn.
+  for (const [i, text] of [[data, 1], [ping], [end]].entries()) {
+    opened[i]!.resolve(new Uint8Array(text));
+  }
+  await assertRejects(() => running, ChannelError, "out of order");
+  await settled();
+  assertEquals(notes.heard, []);
+  subject.stop(new Error());
+  near.close();
 });

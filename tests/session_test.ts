@@ -1009,3 +1009,73 @@ Deno.test("Session: who gives up while data comes says why, and fails with its o
   assertEquals(await hear(peer), `bye \x04`);
   await assertFails(session.closed, "revoked");
 });
+
+Deno.test("Session: frames behind a bye, still being opened, do not keep it from ending", async () => {
+  // As in a browser, where all is opened on another thread.
+  const later: Seal = {
+    ...PLAIN,
+    open: async (frame) => {
+      const copy = frame.slice();
+      await settled();
+      return PLAIN.open(copy);
+    },
+  };
+  const { session, peer } = await start("server", 0, () => later);
+  const bye = new Uint8Array([Type.bye, 5]);
+  await peer.say(open, data("hi"), bye, data("more"), ping);
+  const p = new Uint8Array(9);
+  assertEquals(await session.read(p), 2);
+  await assertFails(session.read(p), "stopping");
+  await assertFails(session.closed, "stopping");
+});
+
+Deno.test("Session: a bye that cannot be written is not waited for", async () => {
+  for (const isBroken of [false, true]) {
+    const { session, peer, transport } = await start("server", 0, () => PLAIN);
+    await peer.say(open);
+    await session.opened;
+    if (isBroken) {
+      transport.write = () => Promise.reject(new Deno.errors.BrokenPipe());
+      await session.write(bytes("hi"));
+      await settled();
+    } else {
+      transport.hold();
+      await session.write(bytes("hi"));
+      await settled();
+      peer.cut();
+    }
+    session.abort(new RangeError("enough"));
+    transport.release();
+    // Time stands still.
+    await assertRejects(() => session.closed, RangeError, "enough");
+  }
+});
+
+Deno.test("Session: a probe ends with the session, also where both ends were said", async () => {
+  const { session, peer } = await start("server", 0);
+  await peer.say(open, end);
+  await session.closeWrite();
+  const probing = session.probe();
+  await peer.close();
+  await session.closed;
+  await assertFails(probing, "aborted");
+  await assertFails(session.probe(), "aborted");
+});
+
+Deno.test("Session: given up while it seals its open, as a trace may do, it stays so", async () => {
+  let abort = () => {};
+  const { session, peer } = await start("client", 0, () => ({
+    ...PLAIN,
+    seal: (text) => {
+      if (text[0] === Type.open) abort();
+      return PLAIN.seal(text);
+    },
+  }));
+  abort = () => session.abort(new RangeError("enough"));
+  session.write(bytes("hi")).catch(() => {});
+  session.abort(new Error("too late"));
+  const heard = [];
+  for (let said; (said = await hear(peer)) !== "closed";) heard.push(said);
+  assertEquals(heard.at(-1), "bye \u0006");
+  await assertRejects(() => session.closed, RangeError, "enough");
+});

@@ -33,6 +33,7 @@ export class Keepalive {
   #lastHeard: number;
   #isPinged = false;
   #isDeaf = false;
+  #isStopped = false;
   #timer: Timer | undefined;
 
   /**
@@ -81,10 +82,13 @@ export class Keepalive {
 
   /** Stops pinging. */
   stop(): void {
+    this.#isStopped = true;
     this.#clock.clear(this.#timer);
   }
 
   #wait(time: number): void {
+    // A ping may end the session.
+    if (this.#isStopped) return;
     this.#timer = this.#clock.after(time, () => this.#check());
   }
 

@@ -79,7 +79,7 @@ export class Receiver {
   #progress: PromiseWithResolvers<void> | undefined;
   #waiting: Waiting | undefined;
   #hasEnded = false;
-  /** What the peer gave the session up with, if it did. */
+  /** What its last message meant, the peer's bye or a fault. */
   #last: { error: unknown } | undefined;
   #stopped: { reason: unknown } | undefined;
 
@@ -117,9 +117,14 @@ export class Receiver {
     });
   }
 
-  /** Reads no more from the peer: what came before can still be taken. */
+  /**
+   * Reads no more from the peer, and drops what is being opened: what came before
+   * can still be taken.
+   */
   finish(error: unknown): void {
     this.#last ??= { error };
+    this.#opening.length = 0;
+    this.#advance();
   }
 
   /** Takes nothing more: reads reject. */
@@ -145,16 +150,30 @@ export class Receiver {
    */
   run(): Promise<void> {
     this.#receive().then(
-      () => this.#over.resolve(),
-      async (error) => {
-        // What came before, and is being opened, may be the peer's end.
-        while (this.#opening.length > 0 && !this.#isPaused && !this.#isOver) {
-          await this.#next();
-        }
-        this.#over.reject(error);
-      },
+      (error) => error ? this.#over.reject(error) : this.#over.resolve(),
+      (error) => this.#failBehind(undefined, error),
     );
     return this.#over.promise;
+  }
+
+  /**
+   * Fails in a message's turn, or behind all: what came before, and is being
+   * opened, may be the peer's last word.
+   */
+  async #failBehind(
+    message: Message | undefined,
+    error: unknown,
+  ): Promise<void> {
+    while (
+      this.#opening[0] !== message && !this.#isPaused && !this.#isOver
+    ) await this.#next();
+    this.#fail(error);
+  }
+
+  #fail(error: unknown): void {
+    if (this.#isOver) return;
+    this.finish(error);
+    this.#over.reject(error);
   }
 
   get #isOver(): boolean {
@@ -166,7 +185,8 @@ export class Receiver {
     return this.#opening.length + this.#kept.length + (this.#isPaused ? 1 : 0);
   }
 
-  async #receive(): Promise<void> {
+  /** Resolves to what the peer's last word, or its silence, means. */
+  async #receive(): Promise<unknown> {
     let cause: unknown;
     while (!this.#isOver) {
       if (this.#ahead >= READ_AHEAD) await this.#whenAhead(READ_AHEAD - 1);
@@ -193,7 +213,7 @@ export class Receiver {
     await this.#whenAhead(0);
     if (this.#stopped) return;
     const isCut = cause instanceof ChannelError && cause.code === "cut";
-    throw this.#last?.error ??
+    return this.#last?.error ??
       (isCut
         ? cause
         : new ChannelError("cut", "The peer cut the connection", { cause }));
@@ -208,7 +228,7 @@ export class Receiver {
       opened.then((plaintext) => {
         message.plaintext = plaintext;
         this.#deliverLater();
-      }, (error) => this.#over.reject(error));
+      }, (error) => this.#failBehind(message, error));
       return;
     }
     const isInPlace = opened.buffer === frame.buffer;
@@ -255,7 +275,7 @@ export class Receiver {
     until.then(() => {
       this.#isPaused = false;
       this.#deliverLater();
-    }, (error) => this.#over.reject(error));
+    }, (error) => this.#fail(error));
   }
 
   /** As {@linkcode #deliverOpened}, where nobody catches what it throws. */
@@ -263,7 +283,7 @@ export class Receiver {
     try {
       this.#deliverOpened();
     } catch (error) {
-      this.#over.reject(error);
+      this.#fail(error);
     }
   }
 

@@ -189,7 +189,8 @@ export class Session {
 
   /** Pings the peer; resolves when it has said something since. */
   async probe(): Promise<void> {
-    if (this.#failure) throw this.#failure.reason;
+    this.#refuseAfterFailure();
+    if (this.#state === "closed") throw isClosed();
     this.#sign ??= Promise.withResolvers();
     this.#ping();
     await this.#sign.promise;
@@ -207,7 +208,7 @@ export class Session {
 
   /** Client: leaves it to the server to begin the stream. */
   offer(): void {
-    if (this.#failure) throw this.#failure.reason;
+    this.#refuseAfterFailure();
     if (this.#isOffered || this.#state !== "standby") return;
     this.prove();
     this.#isOffered = true;
@@ -217,12 +218,14 @@ export class Session {
 
   /** Begins the stream, if it has not begun and is this side's to begin. */
   open(): void {
-    if (this.#failure) throw this.#failure.reason;
+    this.#refuseAfterFailure();
     const opener = this.#isOffered ? "server" : "client";
     if (this.#state !== "standby" || this.#role !== opener) return;
     this.prove();
-    this.#sender.sendControl(Type.open);
+    // A trace may give the session up at any message.
+    this.#refuseAfterFailure();
     this.#hasOpened();
+    this.#sender.sendControl(Type.open);
   }
 
   /** As `Deno.Conn.read`. */
@@ -255,7 +258,7 @@ export class Session {
   /** As `Deno.Conn.close`; what has not ended by then is given up. */
   close(): void {
     if (this.haveBothEnded) return;
-    this.abort(new ChannelError("aborted", "The channel was closed"));
+    this.abort(isClosed());
   }
 
   /**
@@ -278,8 +281,12 @@ export class Session {
     this.#sender.finish(encodeBye(error), error).then(over, over);
   }
 
-  #refuseAfterEnd(): void {
+  #refuseAfterFailure(): void {
     if (this.#failure) throw this.#failure.reason;
+  }
+
+  #refuseAfterEnd(): void {
+    this.#refuseAfterFailure();
     if (this.#ending) {
       throw new TypeError("Cannot write: this direction has ended");
     }
@@ -471,7 +478,8 @@ export class Session {
    * Otherwise the peer may have said why it closed; that is read first.
    */
   #writeFailed(cause: unknown): void {
-    if (this.#failure) return;
+    // Our bye, too, is in vain.
+    if (this.#failure) return this.#close(this.#failure);
     if (this.#endSent) return this.#sender.stop(cause);
     const message = "The peer cut the connection";
     const reason = new ChannelError("cut", message, { cause });
@@ -489,6 +497,10 @@ export class Session {
     this.#opened.reject(reason);
     this.#confirmed.reject(reason);
     this.#offered.reject(reason);
+    this.#endProbes(reason);
+  }
+
+  #endProbes(reason: unknown): void {
     this.#sign?.promise.catch(() => {});
     this.#sign?.reject(reason);
   }
@@ -506,9 +518,14 @@ export class Session {
     if (failure) this.#receiver.stop(reason);
     for (const seal of this.#seals) seal.close();
     closeQuietly(this.#transport);
+    this.#endProbes(reason ?? isClosed());
     if (failure) this.#closed.reject(reason);
     else this.#closed.resolve();
   }
+}
+
+function isClosed(): ChannelError {
+  return new ChannelError("aborted", "The channel was closed");
 }
 
 function outOfOrder(): ChannelError {

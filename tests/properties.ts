@@ -20,6 +20,7 @@ import { CipherState, EMPTY } from "../lib/lock/noise.ts";
 import { findPsk, isIdentity, takePsks } from "../lib/lock/psk.ts";
 import { CARRIER_PROPERTIES } from "./carrier_properties.ts";
 import { MESSAGE_PROPERTIES } from "./message_properties.ts";
+import { SESSION_PROPERTIES } from "./session_properties.ts";
 import { duplex, KEY, PSK } from "./duplex.ts";
 import { aes, rekeyed } from "./reference.ts";
 import {
@@ -360,5 +361,6 @@ export const PROPERTIES: Record<string, Property> = {
   ) as Property,
 
   ...MESSAGE_PROPERTIES,
+  ...SESSION_PROPERTIES,
   ...CARRIER_PROPERTIES,
 };

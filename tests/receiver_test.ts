@@ -8,6 +8,7 @@ import {
 import { MessageSeal, type Seal, Type } from "../lib/lock/message.ts";
 import { ChannelError } from "../lib/mod.ts";
 import { CipherState } from "../lib/lock/noise.ts";
+import { nextTurn } from "../lib/lock/runtime.ts";
 import { type Listener, Receiver } from "../lib/lock/receiver.ts";
 import { pipe, PipeEnd, settled } from "./pipe.ts";
 import { PLAIN } from "./raw_peer.ts";
@@ -343,3 +344,60 @@ Deno.test("Receiver: nothing behind a message out of order is delivered", async 
   subject.stop(new Error());
   near.close();
 });
+
+/** Says frames in reads of this many bytes, into the buffers that it is given. */
+function talker(said: Bytes, size: number) {
+  const buffers = new Set<ArrayBufferLike>();
+  let offset = 0;
+  const read = (p: Uint8Array): Promise<number | null> => {
+    if (offset === said.length) return Promise.resolve(null);
+    buffers.add(p.buffer);
+    const part = said.subarray(offset, offset + Math.min(size, p.length));
+    p.set(part);
+    offset += part.length;
+    return Promise.resolve(part.length);
+  };
+  return { buffers, read };
+}
+
+// The second is as long as the first frame: all that was read is held then.
+for (const size of [1000, 1500 + 19, 4096, 65_536]) {
+  Deno.test(`Receiver: what nobody has taken is not overwritten, in reads of ${size} bytes`, async () => {
+    const lengths = [1500, 1500, 60_000, 60_000, 60_000, 9, 1500, 5];
+    const said = lengths.map((length, i) => [
+      data,
+      ...new Uint8Array(length).fill(i),
+    ]);
+    const source = talker(plain(...said, [end]), size);
+    const subject = new Receiver(new FrameReader(source), PLAIN, new Notes());
+    const running = subject.run();
+    await settled();
+    const p = new Uint8Array(65_536);
+    for (const [i, length] of lengths.entries()) {
+      assertEquals(await subject.read(p), length);
+      assertEquals(p.subarray(0, length), new Uint8Array(length).fill(i));
+    }
+    await running;
+  });
+}
+
+for (
+  const [name, text] of [["data", [data, 1, 2]], ["ping", [ping]]] as const
+) {
+  Deno.test(`Receiver: ${name} that was dealt with gives its room back`, async () => {
+    const frame = plain([...text]);
+    const said = plain(...Array(500).fill(text), [end]);
+    const source = talker(said, frame.length);
+    const { read } = source;
+    // Whoever reads has its turn before there is more.
+    source.read = async (p) => {
+      await nextTurn();
+      return await read(p);
+    };
+    const subject = new Receiver(new FrameReader(source), PLAIN, new Notes());
+    const running = subject.run();
+    while (await subject.read(new Uint8Array(9)) !== null);
+    await running;
+    assertEquals(source.buffers.size, 1);
+  });
+}

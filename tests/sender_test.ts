@@ -1,11 +1,13 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import type { Bytes } from "../lib/lock/aes_gcm.ts";
+import { type Bytes, TAG_LENGTH } from "../lib/lock/aes_gcm.ts";
 import { MessageSeal, type Seal, Type } from "../lib/lock/message.ts";
 import { CipherState } from "../lib/lock/noise.ts";
 import { MAX_BODY_LENGTH, PONG_DELAY, Sender } from "../lib/lock/sender.ts";
 import type { Transport } from "../lib/lock/transport.ts";
 import { FakeClock } from "./clock.ts";
+import { settled } from "./pipe.ts";
 import { PLAIN } from "./raw_peer.ts";
+import { concat } from "./scripted.ts";
 
 /** A transport whose every write waits until the test lets it through. */
 class GatedTransport implements Transport {
@@ -89,8 +91,6 @@ Deno.test("Sender: after a failed write flush() fails, and pongs are dropped", a
   await assertRejects(() => sender.flush(), Error, "broken");
 });
 
-const turn = () => new Promise<void>((resolve) => setTimeout(resolve));
-
 Deno.test("Sender: pongs that cannot be written wait in a bounded number", async () => {
   const transport = new GatedTransport();
   const sender = new Sender(transport, PLAIN, () => {});
@@ -102,7 +102,7 @@ Deno.test("Sender: pongs that cannot be written wait in a bounded number", async
     if (!room) continue;
     isThere = false;
     room.then(() => isThere = true);
-    await turn();
+    await settled();
   }
   const { length, release } = await transport.nextWrite();
   release();
@@ -116,7 +116,7 @@ Deno.test("Sender: a pong waits for company, and goes with it", async () => {
   const transport = new GatedTransport();
   const sender = new Sender(transport, PLAIN, () => {});
   sender.sendPong();
-  await turn();
+  await settled();
   assertEquals(transport.writes.length, 0);
   sender.send(new Uint8Array(5));
   const write = await transport.nextWrite();
@@ -141,7 +141,7 @@ Deno.test("Sender: stopped, it sends nothing more and says why", async () => {
   assertEquals(sender.sendPong(), undefined);
   await assertRejects(() => sender.flush(), RangeError, "enough");
   write.release();
-  await turn();
+  await settled();
   assertEquals(transport.writes, []);
 });
 
@@ -152,7 +152,7 @@ Deno.test("Sender: stopped while idle, it does not begin again", async () => {
   sender.stop(new RangeError("enough"));
   sender.send(new Uint8Array(5));
   await assertRejects(() => sender.flush(), RangeError, "enough");
-  await turn();
+  await settled();
   assertEquals(transport.writes, []);
 });
 
@@ -168,7 +168,7 @@ Deno.test("Sender: a stop gives up what waits in the queue", async () => {
     transport.writes.shift()!.release();
   };
   first.release();
-  await turn();
+  await settled();
   // What was being sealed may go still.
   assertEquals(written < queued, true, `${written} of ${queued}`);
 });
@@ -195,7 +195,7 @@ Deno.test("Sender: a write that fails after the stop is not told", async () => {
   await writes.promise;
   sender.stop(new RangeError("enough"));
   broken.reject(new Error("broken"));
-  await turn();
+  await settled();
   assertEquals(told, []);
   await assertRejects(() => sender.flush(), RangeError, "enough");
 });
@@ -290,7 +290,7 @@ for (
     sender.sendControl(Type.ping);
     sender.sendControl(Type.end);
     // The second has failed while the first is still being sealed.
-    await turn();
+    await settled();
     assertEquals(told, []);
     first.resolve();
     await assertRejects(() => sender.flush(), RangeError, "used up");
@@ -307,7 +307,7 @@ Deno.test("Sender: each pong goes by itself, however many have gone before", asy
     sender.sendPong();
     sender.sendPong();
     clock.pass(PONG_DELAY - 1);
-    await turn();
+    await settled();
     assertEquals(transport.writes, []);
     clock.pass(1);
     const write = await transport.nextWrite();
@@ -353,7 +353,7 @@ Deno.test("Sender: stopped, it seals nothing and waits for nothing", async () =>
   }
   assertEquals(clock.left, []);
   write.release();
-  await turn();
+  await settled();
   assertEquals([sealed, transport.writes], [1, []]);
 });
 
@@ -389,4 +389,49 @@ Deno.test("Sender: stopped while it seals, as a trace may do, a write fails", as
   const writing = sender.send(new Uint8Array(20 * MAX_BODY_LENGTH));
   await assertRejects(() => writing!, RangeError);
   assertEquals(sealed, 1);
+});
+
+Deno.test("Sender: what is being sealed stays where it is, whatever comes behind it", async () => {
+  // As another thread does it: the bytes are overwritten later.
+  const sealing: (() => void)[] = [];
+  const seal: Seal = {
+    ...PLAIN,
+    isSynchronous: false,
+    seal: (bytes) => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      sealing.push(() => {
+        bytes.fill(7, -TAG_LENGTH);
+        resolve();
+      });
+      return promise;
+    },
+  };
+  const written: Uint8Array[] = [];
+  const transport = new GatedTransport();
+  transport.write = (p) => {
+    written.push(p.slice());
+    return Promise.resolve(p.length);
+  };
+  const sender = new Sender(transport, seal, () => {});
+  // A lone message takes a small buffer, in which these have no room.
+  sender.sendControl(Type.ping);
+  sender.send(new Uint8Array(1000));
+  sender.send(new Uint8Array(5000));
+  sender.sendControl(Type.end);
+  await settled();
+  assertEquals(written, []);
+  for (const seal of sealing.toReversed()) seal();
+  await sender.flush();
+  const all = concat(written);
+  const types: number[] = [];
+  for (let at = 0; at < all.length;) {
+    const length = all[at]! << 8 | all[at + 1]!;
+    types.push(all[at + 2]!);
+    at += 2 + length;
+    assertEquals(
+      all.subarray(at - TAG_LENGTH, at),
+      new Uint8Array(TAG_LENGTH).fill(7),
+    );
+  }
+  assertEquals([types[0], types.at(-1)], [Type.ping, Type.end]);
 });

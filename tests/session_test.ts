@@ -29,6 +29,7 @@ async function start(
   role: Role,
   idleTimeout?: number,
   seal: (key: Uint8Array<ArrayBuffer>) => Seal | Promise<Seal> = aesSeal,
+  isProved = true,
 ) {
   const [transport, other] = pipe();
   const clock = new FakeClock();
@@ -44,7 +45,7 @@ async function start(
   const peer = new RawPeer(other);
   peer.seals = { sending: await seal(peers), receiving: await seal(mine) };
   const session = new Session(transport, handshake, role, idleTimeout, clock);
-  session.prove();
+  if (isProved) session.prove();
   return { session, peer, clock, transport, other };
 }
 
@@ -1079,3 +1080,46 @@ Deno.test("Session: given up while it seals its open, as a trace may do, it stay
   assertEquals(heard.at(-1), "bye \u0006");
   await assertRejects(() => session.closed, RangeError, "enough");
 });
+
+Deno.test("Session: a client that has not proved its key says nothing when it is given up", async () => {
+  const { session, transport } = await start("client", 0, () => PLAIN, false);
+  session.abort(new ChannelError("timeout", "enough"));
+  await assertFails(session.closed, "timeout");
+  assertEquals([transport.writes, transport.isClosed], [[], true]);
+});
+
+Deno.test("Session: behind both ends, a bye is no matter", async () => {
+  const { session, peer } = await start("server");
+  await peer.say(open);
+  await session.closeWrite();
+  await peer.say(data("hi"), end, new Uint8Array([Type.bye, 6]));
+  assertEquals(await readAll(session), "hi");
+  await session.closed;
+});
+
+const WAYS: Record<string, (session: Session, peer: RawPeer) => unknown> = {
+  "after both ends": async (session, peer) => {
+    await peer.say(open, end);
+    await session.closeWrite();
+    await peer.close();
+  },
+  "after an abort": (session) => session.abort(new Error("enough")),
+  "after the peer's bye": (_, peer) => peer.say(new Uint8Array([Type.bye, 5])),
+  "after a cut": (_, peer) => peer.cut(),
+  "after a forged frame": (_, peer) => peer.write(new Uint8Array([0, 1, 7])),
+};
+
+for (const [name, end] of Object.entries(WAYS)) {
+  Deno.test(`Session: ${name} it lets both keys go, once`, async () => {
+    const closed: number[] = [];
+    const { session, peer, clock } = await start("server", 1000, ([key]) => ({
+      ...PLAIN,
+      close: () => closed.push(key!),
+    }));
+    await end(session, peer);
+    await session.closed.catch(() => {});
+    session.abort(new Error("too late"));
+    assertEquals(closed.toSorted(), [1, 2]);
+    assertEquals(clock.left, []);
+  });
+}

@@ -18,19 +18,15 @@ const listener = role === "exit"
 for await (const conn of listener) carry(conn).catch(() => {});
 
 async function carry(conn: Deno.Conn): Promise<void> {
-  if (role === "entrance") (conn as Deno.TcpConn).setNoDelay(true);
+  using near = conn;
+  if (role === "entrance") (near as Deno.TcpConn).setNoDelay(true);
   const tcp = await Deno.connect({ hostname: "127.0.0.1", port: Number(to) });
   tcp.setNoDelay(true);
-  const far = role === "exit" ? tcp : await Deno.startTls(tcp, {
+  using far = role === "exit" ? tcp : await Deno.startTls(tcp, {
     hostname: "localhost",
     caCerts: [read("cert.pem")],
   });
-  try {
-    await Promise.all([pump(conn, far), pump(far, conn)]);
-  } finally {
-    conn.close();
-    far.close();
-  }
+  await Promise.all([pump(near, far), pump(far, near)]);
 }
 
 async function pump(from: Deno.Conn, into: Deno.Conn): Promise<void> {

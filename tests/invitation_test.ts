@@ -121,6 +121,13 @@ function opened(line: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.fromBase64(line.split(".")[1]!, { alphabet: "base64url" });
 }
 
+Deno.test("formatInvitation: a key that is no string is none", () => {
+  for (const key of [[INVITATION.key], { toString: () => INVITATION.key }]) {
+    const said = { ...INVITATION, key: key as unknown as string };
+    assertThrows(() => formatInvitation(said), TypeError);
+  }
+});
+
 Deno.test("parseInvitation: says what is wrong, and nothing of what is in it", () => {
   const [, payload, sum] = LINE.split(".");
   const said = (change: Partial<typeof INVITATION>) =>

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CipherState, EMPTY } from "../lib/lock/noise.ts";
 import { webCrypto } from "../lib/lock/aes_gcm.ts";
-import { encrypt, encrypted, withRoom } from "./engines.ts";
+import { encrypt, encrypted, ENGINES, withRoom } from "./engines.ts";
 
 for (const [delta, length] of [[-1, 31], [0, 32], [1, 33]] as const) {
   Deno.test(`CipherState: a key of ${length} bytes (limit ${delta})`, () => {
@@ -86,3 +86,35 @@ Deno.test("createAead: the raw key is overwritten once there is a key", async ()
     assertEquals(bytes.subarray(0, 32), expected.subarray(0, 32));
   }
 });
+
+for (const [name, engine] of Object.entries(ENGINES)) {
+  Deno.test(`CipherState: a rekey lets the old key go, and no other, ${name}`, async () => {
+    const log: string[] = [];
+    let count = 0;
+    const cipher = CipherState.initializeKey(new Uint8Array(32), {
+      ...engine,
+      createAead(raw) {
+        const aead = engine.createAead(raw);
+        const number = ++count;
+        return {
+          seal: (...args) => aead.seal(...args),
+          open: (...args) => aead.open(...args),
+          close: () => {
+            log.push(`close ${number}`);
+            aead.close();
+          },
+        };
+      },
+    });
+    const sealing = encrypted(cipher, EMPTY, new Uint8Array(5000));
+    cipher.rekey();
+    // It is the new key's, though the old one is at work.
+    await Promise.all([
+      sealing,
+      encrypted(cipher, EMPTY, new Uint8Array(5000)),
+    ]);
+    assertEquals(log, ["close 1"]);
+    cipher.close();
+    assertEquals(log, ["close 1", "close 2"]);
+  });
+}

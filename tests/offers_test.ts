@@ -177,8 +177,7 @@ Deno.test("Offers: who gives up waiting takes nothing", async () => {
 
 Deno.test("Offers: who has given up takes nothing, though it has not been told yet", async () => {
   const offers = new Offers();
-  const { promise: closed } = Promise.withResolvers<void>();
-  const channel = { identity: "alice@db", closed } as Channel;
+  const channel = idle();
   const wait = new AbortController();
   const given = assertRejects(
     () => offers.take("alice@db", wait.signal),
@@ -189,4 +188,36 @@ Deno.test("Offers: who has given up takes nothing, though it has not been told y
   offers.add(channel);
   await given;
   assertEquals(await next, channel);
+});
+
+/** A channel that waits, as far as offers know one. */
+function idle(): Channel {
+  const { promise: closed } = Promise.withResolvers<void>();
+  return { identity: "alice@db", closed } as Channel;
+}
+
+Deno.test("Offers: what comes in one turn is given once each, in order", async () => {
+  const offers = new Offers();
+  const channels = [idle(), idle(), idle()];
+  const waiting = [offers.take("alice@db"), offers.take("alice@db")];
+  for (const channel of channels) offers.add(channel);
+  waiting.push(offers.take("alice@db"));
+  assertEquals(await Promise.all(waiting), channels);
+});
+
+Deno.test("Offers: a signal that lives on keeps nothing of who has waited", async () => {
+  const offers = new Offers();
+  const { signal } = new AbortController();
+  const listeners = new Set<unknown>();
+  signal.addEventListener = (_: string, listener: unknown) => {
+    listeners.add(listener);
+  };
+  signal.removeEventListener = (_: string, listener: unknown) => {
+    listeners.delete(listener);
+  };
+  const taking = offers.take("alice@db", signal);
+  assertEquals(listeners.size, 1);
+  offers.add(idle());
+  await taking;
+  assertEquals(listeners.size, 0);
 });

@@ -179,6 +179,26 @@ test("it warns of a certificate that is or comes out of date", async (dir) => {
   }
 });
 
+test("it warns of two identities with the same key, at its start and at a reload", async (dir) => {
+  const path = `${dir}/psk.txt`;
+  const sound = await Deno.readTextFile(path);
+  const key = "5e".repeat(32);
+  const shared = `${sound}carol:${key}\nbob@db:${key.toUpperCase()}\n`;
+  for (const text of [shared, sound]) {
+    await Deno.writeTextFile(path, text);
+    await using server = await TestServer.start(serverFlags(dir));
+    if (text === sound) {
+      await Deno.writeTextFile(path, shared);
+      server.signal("SIGHUP");
+    }
+    await server.logged("carol and bob@db have the same key: ");
+    const log = await server.stop();
+    // Once: the sound file has nothing of it.
+    assertEquals(log.split("same key").length - 1, 1);
+    assertEquals(log.toLowerCase().includes(key), false);
+  }
+});
+
 test("its log says that a client distrusts the certificate", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const psk = await Deno.readTextFile(`${dir}/psk.txt`);

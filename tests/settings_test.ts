@@ -20,7 +20,11 @@ testUnless(
         const bad of [
           ...[{ host: 5 }, { host: "a b" }, { host: undefined }],
           ...[{ port: 0 }, { port: 65_536 }, { port: 1.5 }, { port: "5001" }],
-          ...[{ identity: "a@b@c" }, { identity: 5 }, { identity: "" }],
+          // What would be a string if anybody made one of it.
+          ...[{ host: [GOOD.host] }, { identity: [GOOD.identity] }],
+          ...[{ port: [5001] }, { identity: "a@b@c" }, { identity: 5 }, {
+            identity: "",
+          }],
         ]
       ) {
         await write(JSON.stringify({ ...GOOD, ...bad }));

@@ -6,7 +6,7 @@
  */
 
 import type { ListenerCredentials } from "../../lib/deno.ts";
-import { takePsks } from "../../lib/lock/psk.ts";
+import { type TakenPsks, takePsks } from "../../lib/lock/psk.ts";
 import { type Address, format } from "../../tunnel/address.ts";
 import { connectPlain } from "../../tunnel/plain.ts";
 import { describeCertificate } from "../keys/certificates.ts";
@@ -14,14 +14,26 @@ import { messageOf } from "../advice/errors.ts";
 import type { Log } from "./log.ts";
 import { count } from "../terminal/words.ts";
 
-/** Logs how many identities there are and what the certificate says. */
+/**
+ * Logs how many identities there are, whether two of them are one to whoever holds
+ * a key, and what the certificate says.
+ */
 export function announceCredentials(
   { psk, cert }: ListenerCredentials,
   log: Log,
 ): void {
-  const identities = takePsks(psk).size;
+  const keys = takePsks(psk);
+  const identities = keys.size;
   const some = count(identities, "identity", "identities");
   log("keys", `the key file has ${some}`, { identities });
+  const [first, second] = sharing(keys) ?? [];
+  if (second !== undefined) {
+    log(
+      "warning",
+      `${first} and ${second} have the same key: who holds it can speak as ` +
+        `either; give one of them another, with 'deno task certs --rekey ${second}'`,
+    );
+  }
   if (cert === undefined) return;
   const { keyFingerprint, expires, ...certificate } = describeCertificate(cert);
   const names = certificate.names.join(", ");
@@ -30,6 +42,18 @@ export function announceCredentials(
     `the certificate is for ${names}; key ${keyFingerprint}, valid until ${expires}`,
     { names, keyFingerprint, expires },
   );
+}
+
+/** The first two identities that have the same key, if any have. */
+function sharing(keys: TakenPsks): [string, string] | undefined {
+  const holders = new Map<string, string>();
+  for (const [identity, key] of keys) {
+    const hex = key.toHex();
+    const holder = holders.get(hex);
+    if (holder !== undefined) return [holder, identity];
+    holders.set(hex, identity);
+  }
+  return undefined;
 }
 
 /**

@@ -44,6 +44,9 @@ const SMALL_ROOM = 4 * OVERHEAD;
  */
 const MAX_BATCHES = { synchronous: 2, asynchronous: 10 };
 
+/** How many buffers a sender keeps that has nothing to send, until it says little. */
+const MAX_SPARES = 2;
+
 /** With so many pongs waiting, `sendPong` waits too. */
 const MAX_PONGS_WAITING = 64;
 
@@ -78,7 +81,7 @@ export class Sender {
   #isWriting = false;
   /** Where the data begins that is not sealed yet, in the last batch. */
   #unsealed: number | undefined;
-  /** Buffers of full length, to be used again. */
+  /** Buffers of full length, to be used again while much is said. */
   readonly #spares: Bytes[] = [];
   #pongsDue = 0;
   #pongTimer: Timer | undefined;
@@ -297,6 +300,7 @@ export class Sender {
   /** A lone short message needs no more than its own length. */
   #newBatch(length: number): Batch {
     const isLone = !this.#isRunning && length <= SHORT_LENGTH;
+    if (isLone) this.#spares.length = 0;
     const batch = {
       buffer: isLone ? new Uint8Array(length + SMALL_ROOM) : this.#fullBuffer(),
       end: 0,
@@ -377,7 +381,7 @@ export class Sender {
       return;
     }
     this.#isRunning = false;
-    this.#spares.length = 0;
+    this.#spares.splice(MAX_SPARES);
     this.#idle?.resolve();
     this.#idle = undefined;
   }

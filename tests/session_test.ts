@@ -649,6 +649,32 @@ Deno.test("Session: a peer that answers its pings is kept, in standby too", asyn
   }
 });
 
+Deno.test("Session: a pong goes at once where nothing came behind its ping", async () => {
+  const { session, peer } = await start("server");
+  // The first answers the client's first ping, which opened the handshake.
+  assertEquals(await peer.hear(), pong);
+  await peer.say(ping, open);
+  assertEquals(await peer.hear(), pong);
+  session.abort(new RangeError("enough"));
+  await assertRejects(() => session.closed, RangeError);
+});
+
+Deno.test("Session: a pong waits for the answer to what came behind its ping", async () => {
+  const { session, peer, transport } = await start("server");
+  await peer.hearUntil(Type.pong);
+  await peer.say(open);
+  await session.opened;
+  const { length } = transport.writes;
+  await peer.say(ping, data("hi"));
+  await settled();
+  assertEquals(transport.writes.length, length);
+  await session.write(bytes("yes"));
+  assertEquals([await peer.hear(), await peer.hear()], [pong, data("yes")]);
+  assertEquals(transport.writes.length, length + 1);
+  session.abort(new RangeError("enough"));
+  await assertRejects(() => session.closed, RangeError);
+});
+
 Deno.test("Session: data is a sign of life, and no ping is needed", async () => {
   const { session, peer, clock, transport } = await start("server", 1000);
   await peer.say(open);

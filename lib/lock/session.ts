@@ -110,6 +110,10 @@ export class Session {
   #isConnectionOver = false;
   /** Of this side's connection, after both ends; it does not reject. */
   #closing: Promise<void> | undefined;
+  /** How many messages of data have come. */
+  #dataHeard = 0;
+  /** Whether it is about to be seen if a pong goes at once. */
+  #isPonging = false;
   /** Of the probes under way. */
   #sign: PromiseWithResolvers<void> | undefined;
   /** Of what may take only so long: the bye, or the peer's close. */
@@ -329,14 +333,19 @@ export class Session {
     if (!this.#sender.hasPing) this.#sender.sendControl(Type.ping);
   }
 
-  /** In standby nothing is to come that the pong could go with. */
+  /**
+   * A pong goes with the answer to what came right behind its ping. If nothing
+   * did, whoever pinged may wait for it, and it goes at once.
+   */
   #pong(): Promise<void> | undefined {
     const waits = this.#sender.sendPong();
-    if (this.#state === "standby") {
-      nextTurn().then(() => {
-        if (this.#state === "standby") this.#sender.sendPongs();
-      });
-    }
+    if (this.#isPonging) return waits;
+    this.#isPonging = true;
+    const heard = this.#dataHeard;
+    nextTurn().then(() => {
+      this.#isPonging = false;
+      if (heard === this.#dataHeard) this.#sender.sendPongs();
+    });
     return waits;
   }
 
@@ -344,6 +353,7 @@ export class Session {
     return {
       data: () => {
         if (this.#state !== "open") throw outOfOrder();
+        this.#dataHeard++;
         this.#heard();
       },
       control: (type, plaintext) => {

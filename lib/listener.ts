@@ -194,8 +194,8 @@ export function listen(options: ListenOptions): Listener {
 }
 
 /**
- * Gives a channel for each client until it is closed. It has the shape of
- * `Deno.Listener`, with the `shutdown` of `Deno.HttpServer`.
+ * Gives a channel for each client until it is closed. Its `accept` and
+ * `close` are those of `Deno.Listener`, its `shutdown` that of `Deno.HttpServer`.
  */
 export interface Listener extends AsyncIterable<Channel>, Disposable {
   /** Where it listens, with the port that was taken. */
@@ -261,7 +261,7 @@ export interface Listener extends AsyncIterable<Channel>, Disposable {
 /** What {@linkcode Listener.open} takes. */
 export interface OpenOptions {
   /** Gives up waiting for an offer. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /**
    * Leaves it to {@linkcode Channel.open}, or to the first write, to begin the
    * stream, and to the caller to see whether the client is still there.

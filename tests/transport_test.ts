@@ -1,5 +1,11 @@
-import { assertEquals, assertRejects } from "@std/assert";
-import { toTransport, writeAll } from "../lib/lock/transport.ts";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { Duplex } from "node:stream";
+import {
+  type StreamPair,
+  toTransport,
+  type Transport,
+  writeAll,
+} from "../lib/lock/transport.ts";
 
 const nothing = () => new ReadableStream();
 const nowhere = () => new WritableStream();
@@ -45,4 +51,11 @@ Deno.test("toTransport: a text that a stream gives is an error", async () => {
     TypeError,
     "Cannot use string: only bytes make a stream",
   );
+});
+
+Deno.test("toTransport: a socket of Node's, and what is nothing, is refused", () => {
+  const socket = new Duplex() as unknown as Transport;
+  assertThrows(() => toTransport(socket), TypeError, "Duplex.toWeb()");
+  const half = { readable: new ReadableStream() } as unknown as StreamPair;
+  assertThrows(() => toTransport(half), TypeError, "read() and write()");
 });

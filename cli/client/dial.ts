@@ -263,7 +263,10 @@ export function forService(
 
 /** Connects; its errors are written for people. */
 export async function dial(
-  options: DialOptions & { standby?: boolean; signal?: AbortSignal },
+  options: DialOptions & {
+    standby?: boolean;
+    signal?: AbortSignal | undefined;
+  },
 ): Promise<Channel> {
   try {
     return await connect(options);

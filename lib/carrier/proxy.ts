@@ -20,7 +20,7 @@ export interface TunnelOptions {
   /** What to show the proxy. It travels in the clear, as HTTP does. */
   credentials?: ProxyCredentials;
   /** Gives the attempt up. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** A user and password for a proxy. */

@@ -33,7 +33,7 @@ export interface WebSocketOptions {
   /** The path to ask for. @default {"/innerlock"} */
   path?: string;
   /** Gives the attempt up. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -76,7 +76,7 @@ export class HealthCheck extends Error {}
 /** What {@linkcode acceptWebSocket} takes. */
 export interface AcceptOptions {
   /** Gives the attempt up. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Whether the server takes more clients. @default {true} */
   isHealthy?: () => boolean;
 }

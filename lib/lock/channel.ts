@@ -41,7 +41,7 @@ export interface ChannelOptions {
    */
   idleTimeout?: number;
   /** Cancels the handshake, and closes the transport. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** What encrypts the channel. @default WebCrypto */
   engine?: Engine;
   /**
@@ -252,8 +252,9 @@ function addrsOf({ remoteAddr, localAddr }: Transport) {
 const CHUNK_LENGTH = 65_536;
 
 /**
- * A duplex stream of bytes to a peer that holds the same key, in the shape of
- * `Deno.Conn`. It can carry another channel.
+ * A duplex stream of bytes to a peer that holds the same key. Its `read`, `write`,
+ * `closeWrite` and `close` are as those of `Deno.Conn`, so it can carry another
+ * channel.
  *
  * Each direction ends on its own. `closeWrite()` or `writable.close()` tells the
  * peer, authentically, that there is no more. `read()` gives null, and

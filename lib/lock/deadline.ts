@@ -20,7 +20,7 @@ export const HANDSHAKE_TIMEOUT = 10_000;
  * @throws {ChannelError} `timeout` at the deadline, or what the signal says.
  */
 export async function withDeadline<T>(
-  options: { handshakeTimeout?: number; signal?: AbortSignal },
+  options: { handshakeTimeout?: number; signal?: AbortSignal | undefined },
   work: (signal: AbortSignal) => Promise<T>,
   abandon: (late: T) => void = () => {},
 ): Promise<T> {

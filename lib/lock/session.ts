@@ -1,6 +1,7 @@
 /**
  * A session: the messages that may be said when, the two ends, the signs of life
- * and the bye, between a sender and a receiver. In the shape of `Deno.Conn`.
+ * and the bye, between a sender and a receiver. Read and written
+ * as a `Deno.Conn`.
  *
  * ```text
  * standby ──open──▶ open ──both ends──▶ ended ──▶ closed

@@ -5,7 +5,7 @@
  */
 
 /**
- * One end of a connection, in the shape of `Deno.Conn`: a `Deno.TlsConn` or a
+ * One end of a connection, with the methods of `Deno.Conn` that a channel uses: a `Deno.TlsConn` or a
  * `Deno.TcpConn` is one as it stands.
  */
 export interface Transport {
@@ -72,9 +72,21 @@ export interface StreamWriter {
   abort(reason?: unknown): Promise<void>;
 }
 
-/** Makes a {@linkcode Transport} of either; one passes through as it is. */
+/**
+ * Makes a {@linkcode Transport} of either; one passes through as it is.
+ *
+ * @throws {TypeError} If it is neither, such as a socket of Node's.
+ */
 export function toTransport(duplex: Transport | StreamPair): Transport {
-  return "read" in duplex ? duplex : new StreamTransport(duplex);
+  if ("pipe" in duplex) {
+    throw new TypeError(
+      "A stream of Node's is no transport: wrap it with Duplex.toWeb() of " +
+        "node:stream",
+    );
+  }
+  if ("read" in duplex) return duplex;
+  if (duplex.readable && duplex.writable) return new StreamTransport(duplex);
+  throw new TypeError("A transport has read() and write(), or two streams");
 }
 
 class StreamTransport implements Transport {

@@ -1,5 +1,5 @@
 /**
- * `deno task soak [MINUTES]`: channels come, talk and go, by themselves and
+ * `deno task soak [MINUTES] [openssl]`: channels come, talk and go, by themselves and
  * through a tunnel whose callers half-close, some of them killed at random, while
  * keys and certificate are replaced, for as long as asked. Every byte is accounted
  * for, on both sides, and the server's memory and descriptors are flat at the end.
@@ -8,6 +8,7 @@
  */
 
 import { connect } from "../lib/deno.ts";
+import { openssl } from "../lib/openssl.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { KeyFile } from "../cli/keys/key_file.ts";
 import { replaceFiles } from "../cli/keys/replace.ts";
@@ -44,6 +45,11 @@ if (!(minutes > 0)) {
   Deno.exit(2);
 }
 
+/** The programs seal by OpenSSL if asked, and every other channel of this one. */
+const engine = Deno.args[1] === "openssl" ? openssl() : undefined;
+const flags = engine ? ["--openssl"] : [];
+let dials = 0;
+
 /** What the clients did: the server must say the same of each. */
 const ended = { count: 0, bytes: 0 };
 let killed = 0;
@@ -52,10 +58,10 @@ const dir = await makeCerts();
 const psk = await Deno.readTextFile(`${dir}/psk.txt`);
 const server = await TestServer.start([
   ...serverFlags(dir),
-  ...["--log-format", "json"],
+  ...["--log-format", "json", ...flags],
 ]);
 const port = server.port;
-const tunnel = await TestEntrance.start(dir, port);
+const tunnel = await TestEntrance.start(dir, port, "0", flags);
 
 const start = performance.now();
 const end = start + minutes * 60_000;
@@ -131,7 +137,8 @@ async function talk(): Promise<void> {
 async function dial(): Promise<Channel | undefined> {
   const cert = await Deno.readTextFile(`${dir}/cert.pem`);
   try {
-    return await connect({ port, caCerts: [cert], psk });
+    const sealing = engine && dials++ % 2 === 0 ? { engine } : {};
+    return await connect({ port, caCerts: [cert], psk, ...sealing });
   } catch (error) {
     const { ConnectionRefused, ConnectionReset, NotConnected } = Deno.errors;
     const isReplaced = error instanceof ConnectionRefused ||

@@ -2,13 +2,15 @@
  * Someone inside TLS: a proxy with the server's own certificate, which changes
  * one thing in each session between a real client and a real server.
  *
- * As a program, `deno task tamper`, it does so with each bit of each frame.
+ * As a program, `deno task tamper [openssl]`, it does so with each bit of each
+ * frame; with the word, both sides seal by OpenSSL.
  *
  * @module
  */
 
 import { FrameReader } from "../lib/lock/frame.ts";
 import { connect } from "../lib/deno.ts";
+import { openssl } from "../lib/openssl.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { writeAll } from "../lib/lock/transport.ts";
 import { makeCerts, serverFlags, TestServer } from "./programs.ts";
@@ -22,6 +24,10 @@ const PATIENCE = 1;
 /** What a session says, each answered before the next; then it ends. */
 const TEXTS = ["a".repeat(250), "b".repeat(250)];
 const REPLY = TEXTS.join("").toUpperCase();
+
+const engine = import.meta.main && Deno.args[0] === "openssl"
+  ? openssl()
+  : undefined;
 
 type Direction = "up" | "down";
 
@@ -303,6 +309,7 @@ export async function tamper(
   ];
   await using server = await TestServer.start([
     ...serverFlags(dir),
+    ...(engine ? ["--openssl"] : []),
     ...["--handshake-timeout", String(PATIENCE)],
     ...["--idle-timeout", String(PATIENCE), "--log-format", "json"],
   ]);
@@ -428,6 +435,7 @@ async function session(
       caCerts: [cert],
       psk,
       identity,
+      ...(engine && { engine }),
       handshakeTimeout: 1000 * PATIENCE,
       idleTimeout: 1000 * PATIENCE / 2,
     });

@@ -5,7 +5,7 @@
  */
 
 import { Admission } from "./admission.ts";
-import { CLOCK } from "./lock/clock.ts";
+import type { Clock } from "./lock/clock.ts";
 import { guarded } from "./lock/callback.ts";
 import {
   type Channel,
@@ -25,7 +25,7 @@ import { acceptWebSocket, HealthCheck } from "./carrier/websocket_handshake.ts";
 import { finishTls } from "./carrier/tls.ts";
 import { UnprovedTransport } from "./carrier/unproved.ts";
 import { Offers } from "./offers.ts";
-import { type Conn, Port } from "./port.ts";
+import { type Conn, Port, SYSTEM, type System } from "./port.ts";
 import type { Transport } from "./lock/transport.ts";
 
 /** What it costs to accept a connection, as {@linkcode Turns} counts it. */
@@ -190,7 +190,12 @@ export interface HandshakeReport {
  * `proxyProtocol` is set.
  */
 export function listen(options: ListenOptions): Listener {
-  return new ChannelListener(options);
+  return listenBy(SYSTEM, options);
+}
+
+/** {@linkcode listen}, by a system that may be another in tests. */
+export function listenBy(system: System, options: ListenOptions): Listener {
+  return new ChannelListener(options, system);
 }
 
 /**
@@ -277,6 +282,7 @@ class ChannelListener implements Listener {
   readonly #options: ListenOptions;
   readonly #onHandshake: ListenOptions["onHandshake"];
   readonly #admission: Admission;
+  readonly #clock: Clock;
   /** Those whose client has proved a key, and the key. */
   readonly #channels = new Map<Channel, Uint8Array>();
   /** How many of them each client has, by its name. */
@@ -303,7 +309,7 @@ class ChannelListener implements Listener {
   #isDropped = false;
   #change = Promise.withResolvers<void>();
 
-  constructor(options: ListenOptions) {
+  constructor(options: ListenOptions, system: System) {
     const { psk, cert, key } = options;
     const { onHandshake, onLimit } = options;
     if (options.proxyProtocol && options.tls !== false) {
@@ -316,12 +322,14 @@ class ChannelListener implements Listener {
     this.#admission = new Admission({
       ...options,
       ...(onLimit && { onLimit: guarded(onLimit) }),
-    });
+    }, system.clock);
+    this.#clock = system.clock;
     this.#psks = takePsks(psk);
     this.#port = new Port(
       options,
       { cert, key },
       () => this.#admission.notice("descriptors"),
+      system,
     );
     this.addr = this.#port.addr;
     this.#acceptAll();
@@ -380,7 +388,7 @@ class ChannelListener implements Listener {
     while (true) {
       const channel = await this.#offers.take(identity, either);
       if (standby) return channel;
-      if (await givesSign(channel)) {
+      if (await givesSign(channel, this.#clock)) {
         await channel.open();
         return channel;
       }
@@ -442,9 +450,9 @@ class ChannelListener implements Listener {
   }
 
   async #changeWithin(time: number): Promise<void> {
-    const timer = CLOCK.after(time, () => this.#changed());
+    const timer = this.#clock.after(time, () => this.#changed());
     await this.#change.promise;
-    CLOCK.clear(timer);
+    this.#clock.clear(timer);
   }
 
   async #shakeHands(conn: Conn): Promise<void> {
@@ -484,7 +492,7 @@ class ChannelListener implements Listener {
     let psks = this.#psks;
     const proofs = this.#proofs;
     const channel = await withDeadline(
-      { ...this.#options, signal },
+      { ...this.#options, signal, clock: this.#clock },
       async (signal) => {
         if ("handshake" in conn) {
           await finishTls(conn, signal, "client", "The client");
@@ -497,6 +505,7 @@ class ChannelListener implements Listener {
         const channel = await respondChannel(transport, {
           psk: psks,
           remoteAddr,
+          clock: this.#clock,
           ...(idleTimeout !== undefined && { idleTimeout }),
           ...(engine && { engine }),
           ...(trace && { trace }),
@@ -591,7 +600,7 @@ class ChannelListener implements Listener {
   /** Whether there is room for one channel more, by the limit and the system's. */
   #hasRoom(): boolean {
     const { count, until } = this.#shortage;
-    const isShort = CLOCK.now() < until && this.#channels.size >= count;
+    const isShort = this.#clock.now() < until && this.#channels.size >= count;
     return !isShort && this.#admission.hasRoom(this.#channels.size);
   }
 
@@ -618,7 +627,7 @@ class ChannelListener implements Listener {
     let left = Math.ceil(this.#standby.size / SHED_PART);
     if (left === 0) return;
     this.#giveUpOldest(Infinity, () => left-- > 0, () => true);
-    const until = CLOCK.now() + SHORTAGE_TIME;
+    const until = this.#clock.now() + SHORTAGE_TIME;
     this.#shortage = { count: this.#channels.size, until };
   }
 
@@ -630,18 +639,18 @@ class ChannelListener implements Listener {
     this.#standby.set(channel, this.#proofs++);
     // Its first words may just be on their way.
     const timer = this.#isClosed
-      ? CLOCK.after(OPENING_TIME, () => channel.abort(closed()))
+      ? this.#clock.after(OPENING_TIME, () => channel.abort(closed()))
       : undefined;
     let isOffered = false;
     channel.offered.then(() => {
       isOffered = true;
-      CLOCK.clear(timer);
+      this.#clock.clear(timer);
       if (this.#isClosed) channel.abort(closed());
       else if (this.#takesOffer(channel)) this.#offers.add(channel);
       else channel.abort(noOffer(channel));
     }, () => {});
     channel.opened.then(() => {
-      CLOCK.clear(timer);
+      this.#clock.clear(timer);
       this.#standby.delete(channel);
       // One that was offered is that of whoever opened it.
       if (isOffered) return;
@@ -650,7 +659,7 @@ class ChannelListener implements Listener {
       this.#changed();
     }, () => {});
     channel.closed.catch(() => {}).finally(() => {
-      CLOCK.clear(timer);
+      this.#clock.clear(timer);
       this.#forget(channel);
       // One that nobody has taken yet: there is nothing left to take.
       const index = this.#ready.indexOf(channel);
@@ -688,12 +697,12 @@ const CERTAIN_TIME = 1000;
 const SIGN_TIMEOUT = 1500;
 
 /** Whether a client is there, by what it last said or by what it says now. */
-async function givesSign(channel: Channel): Promise<boolean> {
+async function givesSign(channel: Channel, clock: Clock): Promise<boolean> {
   if (channel.silence <= CERTAIN_TIME) return true;
   const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = CLOCK.after(SIGN_TIMEOUT, () => resolve(false));
+  const timer = clock.after(SIGN_TIMEOUT, () => resolve(false));
   channel.probe().then(() => resolve(true), () => resolve(false));
-  return await promise.finally(() => CLOCK.clear(timer));
+  return await promise.finally(() => clock.clear(timer));
 }
 
 function closed(): ChannelError {

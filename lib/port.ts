@@ -6,7 +6,7 @@
 
 import { Backoff } from "./backoff.ts";
 import { ALPN } from "./carrier/tls.ts";
-import { CLOCK } from "./lock/clock.ts";
+import { CLOCK, type Clock } from "./lock/clock.ts";
 import { closeQuietly } from "./lock/transport.ts";
 
 /**
@@ -44,6 +44,20 @@ export interface PortOptions {
   reusePort?: boolean;
 }
 
+/** What a listener takes of the runtime. */
+export interface System {
+  /** Its time. */
+  clock: Clock;
+  /** As `Deno.listenTls`. */
+  listenTls: typeof Deno.listenTls;
+}
+
+/** The runtime's own. */
+export const SYSTEM: System = {
+  clock: CLOCK,
+  listenTls: (options) => Deno.listenTls(options),
+};
+
 /** A port that is open until it is closed, or lost. */
 export class Port {
   /** Where it is, with the number that was taken. */
@@ -51,6 +65,7 @@ export class Port {
 
   readonly #options: PortOptions;
   readonly #onShortage: () => void;
+  readonly #system: System;
   #listener: Deno.TlsListener | Deno.TcpListener;
   /** What it is to show; it does, unless it is being opened again. */
   #pair: Pair;
@@ -62,8 +77,15 @@ export class Port {
    *
    * @param onShortage Is called when it cannot be opened again for now, most
    * likely because descriptors have run out.
+   * @param system Another in tests.
    */
-  constructor(options: PortOptions, pair: Pair, onShortage: () => void) {
+  constructor(
+    options: PortOptions,
+    pair: Pair,
+    onShortage: () => void,
+    system: System = SYSTEM,
+  ) {
+    this.#system = system;
     this.#options = options;
     this.#onShortage = onShortage;
     this.#pair = pair;
@@ -138,12 +160,13 @@ export class Port {
   }
 
   async #openAgain(pair: Pair): Promise<void> {
-    const deadline = CLOCK.now() + REOPEN_TIMEOUT;
+    const { clock } = this.#system;
+    const deadline = clock.now() + REOPEN_TIMEOUT;
     const backoff = new Backoff(1, LONGEST_PAUSE);
     while (true) {
       // Deno lets the port go only when the accept under way has ended.
       await new Promise<void>((resolve) =>
-        CLOCK.after(backoff.next(), resolve)
+        clock.after(backoff.next(), resolve)
       );
       if (this.#isClosed) return;
       try {
@@ -151,7 +174,7 @@ export class Port {
         return;
       } catch (error) {
         if (!(error instanceof Deno.errors.AddrInUse)) this.#onShortage();
-        else if (CLOCK.now() > deadline) throw error;
+        else if (clock.now() > deadline) throw error;
       }
     }
   }
@@ -166,7 +189,7 @@ export class Port {
     if (cert === undefined || key === undefined) {
       throw new TypeError("Cannot listen without a certificate and its key");
     }
-    return Deno.listenTls({
+    return this.#system.listenTls({
       ...where,
       cert,
       key,

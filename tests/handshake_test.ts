@@ -10,7 +10,12 @@ import {
 import { HandshakeState } from "../lib/lock/noise.ts";
 import { toTransport } from "../lib/lock/transport.ts";
 import { assertFails, endAll } from "./channels.ts";
-import { duplex, KEY, PSK, watchTimers } from "./duplex.ts";
+import { duplex, KEY, PSK } from "./duplex.ts";
+import { Steps } from "./steps.ts";
+import { FakeClock } from "./clock.ts";
+import { acceptBy } from "../lib/lock/channel.ts";
+import { webCrypto } from "../lib/lock/aes_gcm.ts";
+
 import { pipe, settled } from "./pipe.ts";
 import { data, end, open, pong, rawClient, RawPeer } from "./raw_peer.ts";
 
@@ -269,13 +274,14 @@ Deno.test("acceptChannel: it resolves when the stream begins", async () => {
 });
 
 Deno.test("acceptChannel: the time limit is for the proof alone", async () => {
-  using timers = watchTimers(1234);
+  const clock = new FakeClock();
   const [near, far] = duplex();
-  const accepting = acceptChannel(far, { psk: PSK, handshakeTimeout: 1234 });
+  const options = { psk: PSK, handshakeTimeout: 1234, clock };
+  const accepting = acceptBy(far, options);
+  assertEquals(clock.left, [1234]);
   const client = await connectChannel(near, { psk: PSK, standby: true });
   await settled();
-  assertEquals(timers.times.includes(1234), true);
-  timers.fire();
+  clock.pass(1234);
   await client.open();
   await endAll(client, await accepting);
 });
@@ -289,32 +295,27 @@ Deno.test("acceptChannel: a client that goes before it opens says so", async () 
   await assertFails(accepting, "aborted");
 });
 
-Deno.test("acceptChannel: at no moment before the stream begins its signal is lost", async () => {
-  for (let moment = 0; moment < 60; moment++) {
+Deno.test("acceptChannel: at no step before the stream begins its signal is lost", async () => {
+  for (let at = 0, isReached = true; isReached; at++) {
     const [near, far] = duplex();
     const controller = new AbortController();
-    const { signal } = controller;
-    const given = new Promise((resolve) => signal.onabort = resolve);
-    const accepting = acceptChannel(far, {
+    const steps = new Steps();
+    steps.at(at, () => controller.abort(new RangeError("changed my mind")));
+    const accepting = acceptChannel(steps.transport(toTransport(far)), {
       psk: PSK,
-      signal,
-      trace: async ({ direction, type }) => {
-        if (direction !== "received" || type !== "ping") return;
-        for (let i = 0; i < moment; i++) await undefined;
-        controller.abort(new RangeError("changed my mind"));
-      },
+      engine: steps.engine(webCrypto),
+      signal: controller.signal,
+      trace: steps.step,
     });
-    const refused = assertRejects(
-      () => accepting,
-      RangeError,
-      "changed my mind",
-    );
-    const client = await connectChannel(near, { psk: PSK, standby: true });
-    await given;
+    accepting.catch(() => {});
+    const client = await connectChannel(near, { psk: PSK, standby: true })
+      .catch(() => undefined);
     await settled();
+    isReached = steps.stop();
     // If it has been lost, this ends the wait.
-    client.abort();
-    await refused;
+    client?.abort();
+    const error = await assertRejects(() => accepting, Error);
+    assertEquals(error instanceof RangeError, isReached, `at step ${at}`);
   }
 });
 

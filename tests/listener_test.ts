@@ -15,7 +15,13 @@ import {
   connectWebSocket,
 } from "../lib/carrier/websocket_handshake.ts";
 import { writeAll } from "../lib/lock/transport.ts";
-import { KEY, PSK, watchTimers } from "./duplex.ts";
+import { listenBy } from "../lib/listener.ts";
+import { webCrypto } from "../lib/lock/aes_gcm.ts";
+import { CLOCK, type Clock } from "../lib/lock/clock.ts";
+import { SYSTEM, type System } from "../lib/port.ts";
+import { FakeClock } from "./clock.ts";
+import { KEY, PSK } from "./duplex.ts";
+import { Steps } from "./steps.ts";
 import { concat } from "./scripted.ts";
 import { encodeFrame, KEY as MASK, Opcode } from "./websocket_frame.ts";
 import { callAndReset } from "./plain_peers.ts";
@@ -44,8 +50,8 @@ class Echo implements AsyncDisposable {
   readonly reports: HandshakeReport[] = [];
   readonly #serving: Promise<void>;
 
-  constructor(options: Partial<ListenOptions> = {}) {
-    this.listener = listen({
+  constructor(options: Partial<ListenOptions> = {}, system = SYSTEM) {
+    this.listener = listenBy(system, {
       port: 0,
       ...pair,
       psk: PSK,
@@ -444,123 +450,129 @@ for (const said of ["", "\0", "GET / HT", "PROXY TCP4 "]) {
   });
 }
 
-test("shutdown: a reload under way opens nothing any more, at whatever moment", async () => {
-  for (let moment = 0; moment < 20; moment++) {
-    const echo = new Echo();
-    const reloading = echo.listener.reload({ ...otherPair, psk: PSK });
-    for (let i = 0; i < moment; i++) await Promise.resolve();
-    echo.listener.shutdown();
-    await reloading;
-    await assertRejects(() => echo.dial(otherPair.cert), Error);
+test("shutdown: a reload under way opens nothing any more, at whatever step", async () => {
+  for (let at = 0, isReached = true; isReached; at++) {
+    const steps = new Steps();
+    const system: System = {
+      clock: {
+        ...CLOCK,
+        after: (time, callback) => {
+          steps.step();
+          return CLOCK.after(time, () => {
+            steps.step();
+            callback();
+          });
+        },
+      },
+      listenTls: (options) => {
+        steps.step();
+        return SYSTEM.listenTls(options);
+      },
+    };
+    const echo = new Echo({}, system);
+    steps.at(at, () => echo.listener.shutdown());
+    await echo.listener.reload({ ...otherPair, psk: PSK });
+    isReached = steps.stop();
+    if (!isReached) echo.listener.shutdown();
+    const { ConnectionRefused } = Deno.errors;
+    await assertRejects(() => echo.dial(otherPair.cert), ConnectionRefused);
     await echo.listener.reload({ ...pair, psk: PSK });
-    await assertRejects(() => echo.dial(), Error);
+    await assertRejects(() => echo.dial(), ConnectionRefused);
     await echo[Symbol.asyncDispose]();
   }
 });
 
 test("reload: a port that is lost is told, and live channels live on", async () => {
-  const echo = new Echo();
+  const echo = new Echo({}, {
+    ...SYSTEM,
+    listenTls: (options) => {
+      if (options.port === 0) return SYSTEM.listenTls(options);
+      throw new Deno.errors.AddrInUse();
+    },
+  });
   const live = await echo.dial();
-  const { listenTls } = Deno;
-  Deno.listenTls = (options) => {
-    if (options.port === 0) return listenTls(options);
-    throw new Deno.errors.AddrInUse();
-  };
-  try {
-    await assertRejects(
-      () => echo.listener.reload({ ...otherPair, psk: PSK }),
-      Deno.errors.AddrInUse,
-    );
-  } finally {
-    Deno.listenTls = listenTls;
-  }
+  await assertRejects(
+    () => echo.listener.reload({ ...otherPair, psk: PSK }),
+    Deno.errors.AddrInUse,
+  );
   await say(live, "still here");
   await echo[Symbol.asyncDispose]();
 });
 
-/** Deno's `listenTls` while it is stood in for, told which listener it opens. */
-async function withAccept(
+/** A system whose listeners accept so, told which of them it is. */
+function accepting(
   accept: (
     real: () => Promise<Deno.TlsConn>,
     opened: number,
   ) => Promise<Deno.TlsConn>,
-  work: () => Promise<void>,
-): Promise<void> {
-  const { listenTls } = Deno;
+): System {
   let count = 0;
-  Deno.listenTls = ((options) => {
-    const listener = listenTls(options);
+  const listenTls = ((options) => {
+    const listener = SYSTEM.listenTls(options);
     const real = listener.accept.bind(listener);
     const opened = count++;
     listener.accept = () => accept(real, opened);
     return listener;
-  }) as typeof listenTls;
-  try {
-    await work();
-  } finally {
-    Deno.listenTls = listenTls;
-  }
+  }) as System["listenTls"];
+  return { ...SYSTEM, listenTls };
 }
 
 test("when descriptors run out it says so once, and accepts again", async () => {
   let failures = 0;
-  await withAccept(async (real) => {
+  const system = accepting(async (real) => {
     if (failures++ < 2) throw new Error("Too many open files (os error 24)");
     return await real();
-  }, async () => {
-    await using echo = new Echo();
-    await say(await echo.dial(), "hello");
-    assertEquals(echo.limits, ["descriptors"]);
-    assertEquals(failures > 2, true);
   });
+  await using echo = new Echo({}, system);
+  await say(await echo.dial(), "hello");
+  assertEquals(echo.limits, ["descriptors"]);
+  assertEquals(failures > 2, true);
 });
 
 test("reload: an accept that fails late is of the listener before", async () => {
   const late = Promise.withResolvers<void>();
-  await withAccept(async (real, opened) => {
+  const system = accepting(async (real, opened) => {
     try {
       return await real();
     } catch (error) {
       if (opened === 0) await late.promise;
       throw error;
     }
-  }, async () => {
-    await using echo = new Echo();
-    await say(await echo.dial(), "before");
-    await echo.listener.reload({ ...otherPair, psk: PSK });
-    late.resolve();
-    await say(await echo.dial(otherPair.cert), "after");
-    assertEquals(echo.limits, []);
   });
+  await using echo = new Echo({}, system);
+  await say(await echo.dial(), "before");
+  await echo.listener.reload({ ...otherPair, psk: PSK });
+  late.resolve();
+  await say(await echo.dial(otherPair.cert), "after");
+  assertEquals(echo.limits, []);
 });
 
 test("reload: with the same pair the port stays open", async () => {
-  const accepting = new Set<number>();
-  await withAccept((real, opened) => {
-    accepting.add(opened);
+  const accepted = new Set<number>();
+  const system = accepting((real, opened) => {
+    accepted.add(opened);
     return real();
-  }, async () => {
-    await using echo = new Echo();
-    const psk = `alice:${KEY}`;
-    await echo.listener.reload({ ...pair, psk });
-    const refusal = await assertRejects(() => echo.dial(), ChannelError);
-    assertEquals(refusal.code, "refused");
-    assertEquals(accepting.size, 1);
-    // Another pair opens it anew, and is the same the next time.
-    for (const psk of [PSK, `alice:${KEY}`, PSK]) {
-      await echo.listener.reload({ ...otherPair, psk });
-    }
-    await say(await echo.dial(otherPair.cert), "the other");
-    assertEquals(accepting.size, 2);
-    // So is one of which a half is another.
-    await echo.listener.reload({
-      ...otherPair,
-      cert: otherPair.cert + "\n",
-      psk: PSK,
-    });
-    await say(await echo.dial(otherPair.cert), "the other");
-    assertEquals(accepting.size, 3);
   });
+  await using echo = new Echo({}, system);
+  const psk = `alice:${KEY}`;
+  await echo.listener.reload({ ...pair, psk });
+  const refusal = await assertRejects(() => echo.dial(), ChannelError);
+  assertEquals(refusal.code, "refused");
+  assertEquals(accepted.size, 1);
+  // Another pair opens it anew, and is the same the next time.
+  for (const psk of [PSK, `alice:${KEY}`, PSK]) {
+    await echo.listener.reload({ ...otherPair, psk });
+  }
+  await say(await echo.dial(otherPair.cert), "the other");
+  assertEquals(accepted.size, 2);
+  // So is one of which a half is another.
+  await echo.listener.reload({
+    ...otherPair,
+    cert: otherPair.cert + "\n",
+    psk: PSK,
+  });
+  await say(await echo.dial(otherPair.cert), "the other");
+  assertEquals(accepted.size, 3);
 });
 
 test("close: handshakes under way are dropped, and nothing is told", async () => {
@@ -634,30 +646,44 @@ test("onHandshake, onLimit: what they throw disturbs nobody, and is told", async
   assertEquals(errors.filter((error) => error === failures[1]).length, 1);
 });
 
-test("close: at no moment of a handshake it leaves a channel behind", async () => {
-  for (let moment = 0; moment < 40; moment++) {
-    const closed = Promise.withResolvers<void>();
+test("close: at no step of a handshake it leaves a channel behind", async () => {
+  for (let at = 0, isReached = true; isReached; at++) {
+    const steps = new Steps();
+    const reported = Promise.withResolvers<void>();
     const listener = listen({
       port: 0,
       tls: false,
       psk: PSK,
-      trace: async ({ direction, type }) => {
-        if (direction !== "received" || type !== "ping") return;
-        for (let i = 0; i < moment; i++) await Promise.resolve();
-        listener.close();
-        closed.resolve();
+      engine: steps.engine(webCrypto),
+      trace: steps.step,
+      hasService: () => {
+        steps.step();
+        return true;
+      },
+      onHandshake: () => {
+        steps.step();
+        reported.resolve();
       },
     });
-    const conn = await Deno.connect({ ...listener.addr, transport: "tcp" });
-    const client = await connectChannel(conn, { psk: PSK });
-    await closed.promise;
+    const { addr } = listener;
+    steps.at(at, () => {
+      listener.close();
+      reported.resolve();
+    });
+    const conn = await Deno.connect({ ...addr, transport: "tcp" });
+    const connecting = connectChannel(conn, { psk: PSK, standby: true });
+    const client = await connecting.catch(() => undefined);
+    await reported.promise;
+    isReached = steps.stop();
+    if (!isReached) listener.close();
     // What finished before is there, and what did not is gone.
     for await (const channel of listener) channel.abort();
+    if (!client) continue;
     const forgotten = setTimeout(() => client.abort(), 5000);
     const error = await assertRejects(() => client.closed, ChannelError);
     // Before the proof nothing is said.
-    const codes = ["cut", "stopping", "aborted"];
-    assert(codes.includes(error.code), `at moment ${moment}`);
+    const codes = ["cut", "stopping"];
+    assert(codes.includes(error.code), `at step ${at}: ${error.code}`);
     clearTimeout(forgotten);
   }
 });
@@ -695,24 +721,31 @@ test("using: leaving the block closes it", async () => {
 });
 
 test("idleTimeout, trace: are those of its channels", async () => {
-  using timers = watchTimers();
+  const times: number[] = [];
+  const clock: Clock = {
+    ...CLOCK,
+    after: (time, callback) => {
+      times.push(time);
+      return CLOCK.after(time, callback);
+    },
+  };
   const seen = new Set<string>();
   await using echo = new Echo({
     idleTimeout: 123_456,
     trace: ({ direction, type }) => seen.add(`${direction} ${type}`),
-  });
+  }, { ...SYSTEM, clock });
   await say(await echo.dial(), "hello");
-  assertEquals(timers.times.includes(123_456), true);
+  assertEquals(times.includes(123_456), true);
   for (const what of ["received hello", "sent noise", "sent data"]) {
     assertEquals(seen.has(what), true, what);
   }
 });
 
 /** Clients of a listener without TLS, and what the listener reports. */
-function standby(options: Partial<ListenOptions> = {}) {
+function standby(options: Partial<ListenOptions> = {}, clock: Clock = CLOCK) {
   const reports: (string | undefined)[] = [];
   let reported = Promise.withResolvers<void>();
-  const listener = listen({
+  const listener = listenBy({ ...SYSTEM, clock }, {
     port: 0,
     tls: false,
     psk: PSK,
@@ -850,23 +883,24 @@ test("standby: a shutdown closes those that have not opened, and no others", asy
 
 test("standby: who proves a key after the shutdown may say its first words for a second", async () => {
   for (const opens of [true, false]) {
-    using timers = watchTimers(1000);
+    const clock = new FakeClock();
+    const seconds = () => clock.left.filter((time) => time === 1000).length;
     const { listener, dial } = standby({
       trace: ({ direction, type }) => {
         if (direction === "received" && type === "hello") listener.shutdown();
       },
-    });
+    }, clock);
     const client = await dial();
-    assertEquals(timers.count, 1);
+    assertEquals(seconds(), 1);
     if (opens) {
       await client.open();
       const channel = await listener.accept();
-      assertEquals(timers.count, 0);
+      assertEquals(seconds(), 0);
       const echoing = channel.readable.pipeTo(channel.writable);
       await say(client, "just in time");
       await echoing;
     } else {
-      timers.fire();
+      clock.pass(1000);
       assertEquals(await codeOfClosed(client), "stopping");
     }
     await listener.shutdown();

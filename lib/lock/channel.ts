@@ -5,6 +5,7 @@
  */
 
 import type { Engine } from "./aes_gcm.ts";
+import type { Clock } from "./clock.ts";
 import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
@@ -168,6 +169,14 @@ export async function acceptChannel(
   duplex: Transport | StreamPair,
   options: ChannelOptions,
 ): Promise<Channel> {
+  return await acceptBy(duplex, options);
+}
+
+/** {@linkcode acceptChannel}, by a clock that may stand in for time in tests. */
+export async function acceptBy(
+  duplex: Transport | StreamPair,
+  options: ChannelOptions & { clock?: Clock },
+): Promise<Channel> {
   const transport = toTransport(duplex);
   const channel = await withDeadline(
     options,
@@ -189,7 +198,7 @@ export async function acceptChannel(
  */
 export async function respondChannel(
   transport: Transport,
-  options: ChannelOptions & { remoteAddr?: Addr },
+  options: ChannelOptions & { remoteAddr?: Addr; clock?: Clock },
   signal?: AbortSignal,
 ): Promise<SessionChannel> {
   return await shakeHands(
@@ -212,15 +221,15 @@ async function shakeHands(
   options:
     & ChannelOptions
     & Pick<ClientOptions, "standby" | "offer">
-    & { remoteAddr?: Addr },
+    & { remoteAddr?: Addr; clock?: Clock },
   role: Role,
   handshake: (tracer: Tracer) => Promise<HandshakeResult>,
   signal?: AbortSignal,
 ): Promise<SessionChannel> {
   return await orClose(transport, signal, async () => {
     const result = await handshake(new Tracer(options.trace));
-    const { idleTimeout, standby = false, offer = false } = options;
-    const session = new Session(transport, result, role, idleTimeout);
+    const { idleTimeout, standby = false, offer = false, clock } = options;
+    const session = new Session(transport, result, role, idleTimeout, clock);
     // What the caller writes first, before that, begins it all in one write.
     if (role === "client") {
       nextTurn().then(() => {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { CLOCK } from "./clock.ts";
+import { CLOCK, type Clock } from "./clock.ts";
 import { ChannelError } from "./errors.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
@@ -14,17 +14,23 @@ export const HANDSHAKE_TIMEOUT = 10_000;
 /**
  * Runs a set-up, all its steps together, until its deadline or its signal.
  *
+ * @param options The clock stands in for time in tests.
  * @param work Gets a signal that tells it to stop, perhaps from the start. Once
  * it is told to, it is not waited for.
  * @param abandon Gets the result of work that came too late.
  * @throws {ChannelError} `timeout` at the deadline, or what the signal says.
  */
 export async function withDeadline<T>(
-  options: { handshakeTimeout?: number; signal?: AbortSignal | undefined },
+  options: {
+    handshakeTimeout?: number;
+    signal?: AbortSignal | undefined;
+    clock?: Clock;
+  },
   work: (signal: AbortSignal) => Promise<T>,
   abandon: (late: T) => void = () => {},
 ): Promise<T> {
   const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
+  const { clock = CLOCK } = options;
   const stop = new AbortController();
   const stopped = Promise.withResolvers<never>();
   stop.signal.addEventListener(
@@ -34,7 +40,7 @@ export async function withDeadline<T>(
   const onAbort = () => stop.abort(signal!.reason);
   if (signal?.aborted) onAbort();
   signal?.addEventListener("abort", onAbort);
-  const timer = CLOCK.after(handshakeTimeout, () => {
+  const timer = clock.after(handshakeTimeout, () => {
     const seconds = handshakeTimeout / 1000;
     stop.abort(
       new ChannelError(
@@ -51,7 +57,7 @@ export async function withDeadline<T>(
     working?.then(abandon, () => {});
     throw error;
   } finally {
-    CLOCK.clear(timer);
+    clock.clear(timer);
     signal?.removeEventListener("abort", onAbort);
   }
 }

@@ -20,7 +20,7 @@ import {
   setUp,
   smallWrites,
 } from "./channels.ts";
-import { drawChart } from "./chart.ts";
+import { drawChart, type Row } from "./chart.ts";
 import { aesGcm, frames, noise } from "./layers.ts";
 import { cpuTime, inTurn, median, medianRatio, progress } from "./measure.ts";
 import { measure } from "./memory.ts";
@@ -28,19 +28,6 @@ import { startHere, startThere } from "./servers.ts";
 
 const MB = 1e6;
 const FULL_MESSAGE = 65_518;
-
-/** A line of the table: ours beside another, and their ratio. */
-export interface Row {
-  what: string;
-  unit: string;
-  ours: number;
-  other: number;
-  ratio: number;
-  /** What is aimed at: `>= 0.45` or `<= 2.5`. */
-  aim: string;
-  /** What CI holds: far enough from the aim for a noisy machine. */
-  bound?: string;
-}
 
 const args = parseArgs(Deno.args, { boolean: ["svg", "check"] });
 const isCheck = args["check"] === true;

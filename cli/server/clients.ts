@@ -6,26 +6,13 @@
 
 import type { Handler } from "../../handlers/handler.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import {
-  type Channel,
-  ChannelError,
-  type ChannelErrorCode,
-} from "../../lib/mod.ts";
+import { type Channel, ChannelError } from "../../lib/mod.ts";
 import { messageOf } from "../advice/errors.ts";
 import { Live } from "../live.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import { reasonOf } from "./reason.ts";
 import { count } from "../terminal/words.ts";
-
-/**
- * Why a client left, or was never let in. `failed` means that a handler did.
- */
-export type Reason = "end" | ChannelErrorCode | "failed";
-
-/** The reason that an error is. */
-export function reasonOf(error: unknown): Reason {
-  return error instanceof ChannelError ? error.code : "failed";
-}
 
 /** An address as people write it; one that a box has named has no port. */
 export function addressOf({ hostname, port }: Deno.NetAddr): string {

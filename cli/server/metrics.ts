@@ -8,7 +8,7 @@
 import { metrics } from "@opentelemetry/api";
 import type { Channel } from "../../lib/mod.ts";
 import { expiryOf } from "../keys/certificates.ts";
-import type { Reason } from "./clients.ts";
+import type { Reason } from "./reason.ts";
 
 /** Counts channels, bytes and handshakes. */
 export class Metrics {

@@ -5,7 +5,8 @@
  * @module
  */
 
-import { addressOf, type Reason } from "./clients.ts";
+import { addressOf } from "./clients.ts";
+import type { Reason } from "./reason.ts";
 import type { Log } from "./log.ts";
 
 /** How long repeated refusals are counted together, in milliseconds. */

@@ -8,7 +8,11 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { standardError, standardOutput } from "./standard_streams.ts";
+import {
+  type Sink,
+  standardError,
+  standardOutput,
+} from "./standard_streams.ts";
 import { visible } from "./visible.ts";
 import { count } from "./words.ts";
 
@@ -23,12 +27,6 @@ const FLUSH_TIME = 1000;
 
 /** The width of a terminal that does not report its own. */
 const COLUMNS = 80;
-
-/** Where bytes go, such as {@linkcode standardError}. */
-export interface Sink {
-  /** Writes some of the bytes when there is room, and says how many. */
-  write(bytes: Uint8Array): Promise<number>;
-}
 
 /**
  * Writes to a sink in order and in the background; never throws. What cannot be

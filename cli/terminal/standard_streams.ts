@@ -11,7 +11,6 @@
 
 import { fstatSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Sink } from "./output.ts";
 
 /** What a pipe takes whole or not at all, in bytes: `PIPE_BUF`, see pipe(7). */
 const ATOMIC = Deno.build.os === "linux" ? 4096 : 512;
@@ -29,6 +28,12 @@ const PROBATION = 1024 * 1024;
 const RETRY_PAUSE = 5;
 
 const NEWLINE = 10;
+
+/** Where bytes go, such as {@linkcode standardError}. */
+export interface Sink {
+  /** Writes some of the bytes when there is room, and says how many. */
+  write(bytes: Uint8Array): Promise<number>;
+}
 
 /**
  * Stdout, which Deno buffers as Rust does (`LineWriter`): what comes up to the

@@ -5,8 +5,6 @@
  * @module
  */
 
-import type { Bytes } from "./aes_gcm.ts";
-
 /**
  * A block of so many bytes, once freed, teaches glibc's allocator to keep twice
  * as much (mallopt(3), `M_MMAP_THRESHOLD`). Untaught, it returns what WebCrypto
@@ -25,7 +23,7 @@ const SMALL = 4096;
  * of dead buffers push the live ones out of the CPU's caches: that costs a third
  * of the speed.
  */
-export function free({ buffer }: Bytes): void {
+export function free({ buffer }: Uint8Array<ArrayBuffer>): void {
   if (!isTaught) new ArrayBuffer(LESSON).transfer(0);
   isTaught = true;
   if (buffer.byteLength > SMALL) buffer.transfer(0);

@@ -1,5 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { withDeadline } from "../lib/lock/deadline.ts";
+import { ChannelError } from "../lib/mod.ts";
+import { FakeClock } from "./clock.ts";
+import { settled } from "./pipe.ts";
 
 Deno.test("withDeadline: a signal that lives on keeps nothing of it", async () => {
   const { signal } = new AbortController();
@@ -55,12 +58,28 @@ Deno.test("withDeadline: what comes too late is abandoned, what comes in time is
   assertEquals(abandoned, ["late"]);
 });
 
-Deno.test("withDeadline: what no timer can hold is no limit, and no overflow", async () => {
-  for (const time of [2 ** 31 - 2, 2 ** 31 - 1, 2 ** 31, 2 ** 40, Infinity]) {
-    // What overflows, Deno fires after a millisecond: before this.
-    const work = () =>
-      new Promise((resolve) => setTimeout(resolve, 20, "done"));
-    const options = { handshakeTimeout: time };
-    assertEquals(await withDeadline(options, work), "done");
+Deno.test("withDeadline: it gives up at its limit, and never where there is none", async () => {
+  for (const [limit, time] of [[undefined, 10_000], [2000, 2000]] as const) {
+    const clock = new FakeClock();
+    const options = { clock, ...(limit && { handshakeTimeout: limit }) };
+    let told: unknown;
+    const working = withDeadline(options, (signal) => {
+      signal.onabort = () => told = signal.reason;
+      return new Promise<void>(() => {});
+    });
+    clock.pass(time - 1);
+    assertEquals(told, undefined);
+    clock.pass(1);
+    const error = await assertRejects(() => working, ChannelError);
+    assertEquals([error.code, told], ["timeout", error]);
+    assertEquals(
+      error.message,
+      `The peer did not finish the handshake within ${time / 1000} s`,
+    );
+  }
+  // What no timer can hold overflows nothing: it is never.
+  for (const time of [2 ** 31, 2 ** 40, Infinity]) {
+    const work = () => settled().then(() => "done");
+    assertEquals(await withDeadline({ handshakeTimeout: time }, work), "done");
   }
 });

@@ -6,7 +6,8 @@ import { type Channel, ChannelError } from "../lib/mod.ts";
 import { type PlainFailure, relay } from "../tunnel/relay.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
 import { channels } from "./channels.ts";
-import { watchCrypto } from "./duplex.ts";
+import { duplex } from "./duplex.ts";
+import { ENGINES } from "./engines.ts";
 import { pipe, settled } from "./pipe.ts";
 import {
   connectedPair,
@@ -177,8 +178,9 @@ Deno.test("relay: a plain end that takes nothing holds the peer back", async () 
 });
 
 Deno.test("relay: a peer that takes nothing holds the plain end back", async () => {
-  using calls = watchCrypto();
-  const [channel, peer] = await channels();
+  // Its calls are over at once: none goes on when nobody waits for it.
+  const engine = ENGINES["node:crypto"]!;
+  const [channel, peer] = await channels(duplex(), { engine });
   let read = 0;
   const plain = new FakePlain();
   plain.read = (p: Uint8Array = new Uint8Array(0)) =>
@@ -195,7 +197,6 @@ Deno.test("relay: a peer that takes nothing holds the plain end back", async () 
   await assertRejects(() => relayed, Error, "Stop");
   peer.abort();
   await Promise.allSettled([channel.closed, peer.closed]);
-  await calls.over();
 });
 
 // With the runtime's internals, and without.

@@ -108,7 +108,19 @@ export interface PlainListenOptions {
   sessions?: () => number;
   /** Is told that callers wait for descriptors, once a minute at most. */
   onShortage?: () => void;
+  /** Waits so many milliseconds; stands in for time in tests. */
+  pause?: (time: number) => Promise<void>;
 }
+
+/** What holds up whoever accepts. */
+interface Patience {
+  /** Whether there are descriptors for one caller more. */
+  hasRoom: () => boolean;
+  /** Waits so many milliseconds. */
+  pause: (time: number) => Promise<void>;
+}
+
+const unhurried = (time: number) => delay(time, { persistent: false });
 
 /**
  * Listens on an address. Without descriptors, callers wait in the system's
@@ -119,12 +131,13 @@ export interface PlainListenOptions {
  */
 export async function listenPlain(
   address: Address,
-  { sessions = () => 0, onShortage }: PlainListenOptions = {},
+  { sessions = () => 0, onShortage, pause = unhurried }: PlainListenOptions =
+    {},
 ): Promise<PlainListener> {
   const notice = new Notice();
   /** For how many more callers the last answer counts, and when it came. */
   let [callers, answered] = [0, -Infinity];
-  const room = () => {
+  const hasRoom = () => {
     const now = performance.now();
     if (callers === 0 || now - answered > ANSWER_TIME) {
       const coming = sessions();
@@ -142,8 +155,8 @@ export async function listenPlain(
   };
   try {
     return "path" in address
-      ? await listenUnix(address.path, room)
-      : listenTcp(address, room);
+      ? await listenUnix(address.path, { hasRoom, pause })
+      : listenTcp(address, { hasRoom, pause });
   } catch (cause) {
     const kind = "path" in address ? "listen unix" : "listen";
     const why = whyNotPlain(cause, kind);
@@ -155,12 +168,12 @@ export async function listenPlain(
 
 function listenTcp(
   address: Extract<Address, { port: number }>,
-  hasRoom: () => boolean,
+  patience: Patience,
 ): PlainListener {
   const { host: hostname, port } = address;
   const listener = Deno.listen({ hostname, port });
   const taken = { ...address, port: listener.addr.port };
-  return acceptor(listener, taken, hasRoom, () => {
+  return acceptor(listener, taken, patience, () => {
     listener.close();
     return Promise.resolve();
   });
@@ -174,7 +187,7 @@ function listenTcp(
  */
 async function listenUnix(
   path: string,
-  hasRoom: () => boolean,
+  patience: Patience,
 ): Promise<PlainListener> {
   return await withFolder(path, async () => {
     const code = await whyTaken(path);
@@ -189,7 +202,7 @@ async function listenUnix(
       listener.close();
       throw error;
     }
-    return acceptor(listener, { path }, hasRoom, async () => {
+    return acceptor(listener, { path }, patience, async () => {
       listener.close();
       await withFolder(path, async () => {
         const now = await Deno.lstat(path).catch(() => undefined);
@@ -223,7 +236,7 @@ async function whyTaken(path: string): Promise<string | undefined> {
 function acceptor(
   listener: Deno.Listener,
   address: Address,
-  hasRoom: () => boolean,
+  { hasRoom, pause }: Patience,
   close: () => Promise<void>,
 ): PlainListener {
   let isClosed = false;
@@ -236,7 +249,7 @@ function acceptor(
       } catch (error) {
         // The caller was gone before it was accepted: the next is not to blame.
         if (error instanceof Deno.errors.NotConnected) continue;
-        await delay(backoff.next(), { persistent: false });
+        await pause(backoff.next());
       }
     }
   };

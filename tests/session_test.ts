@@ -1149,3 +1149,25 @@ for (const [name, end] of Object.entries(WAYS)) {
     assertEquals(clock.left, []);
   });
 }
+
+Deno.test("Session: pongs that cannot be written lose nothing that was read", async () => {
+  const { session, peer, transport, clock } = await start(
+    "server",
+    0,
+    () => PLAIN,
+  );
+  await peer.say(open);
+  await session.closeWrite();
+  await peer.hearUntil(Type.end);
+  const broken = Promise.withResolvers<number>();
+  transport.write = () => broken.promise;
+  // More than may wait: what is behind them is not delivered yet.
+  await peer.say(...Array(100).fill(ping), data("hi"), end);
+  await settled();
+  clock.pass(PONG_DELAY);
+  await settled();
+  broken.reject(new Deno.errors.BrokenPipe());
+  assertEquals(await readAll(session), "hi");
+  await peer.close();
+  await session.closed;
+});

@@ -208,7 +208,10 @@ export class Sender {
   }
 
   async #whenPongsLeft(): Promise<void> {
-    while (this.#pongsWaiting >= MAX_PONGS_WAITING) await this.#whenRoom();
+    // If nothing more is sent, none waits: who reads has to read on.
+    while (this.#pongsWaiting >= MAX_PONGS_WAITING && !this.#isOver) {
+      await this.#roomChanged();
+    }
   }
 
   /** Sends the pongs that wait for company. */
@@ -229,12 +232,14 @@ export class Sender {
   }
 
   async #whenRoom(): Promise<void> {
-    if (!this.#isOver) {
-      this.#room ??= Promise.withResolvers();
-      await this.#room.promise;
-    }
+    if (!this.#isOver) await this.#roomChanged();
     const over = this.#stopped ?? this.#last;
     if (over) throw over.reason;
+  }
+
+  #roomChanged(): Promise<void> {
+    this.#room ??= Promise.withResolvers();
+    return this.#room.promise;
   }
 
   #madeRoom(): void {

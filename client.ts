@@ -35,8 +35,9 @@ Usage: deno task client [flags] [words...]
 
 Sends the words as one line and prints the reply. Without words, it sends stdin
 and prints the reply; at a terminal, it asks for lines until 'q' or Ctrl-D. With
---listen, it carries each local connection to the server, and reads certificates
-and keys again when their files change, and on SIGHUP.
+--listen, it carries each local connection to the server; with --expose, it
+carries the server's callers to a service of this machine. With either, it reads
+certificates and keys again when their files change, and on SIGHUP.
 
   --server NAME            a server joined with --as NAME (the unnamed one)
   --dir DIR                the folder of the servers joined (INNERLOCK_DIR; else
@@ -46,6 +47,8 @@ and keys again when their files change, and on SIGHUP.
   --port PORT              its port (as joined, or 5001)
   --listen WHERE[=SERVICE] carry local connections: [HOST:]PORT or unix:/path
                            (HOST: 127.0.0.1); may repeat
+  --expose [SERVICE=]TO    offer HOST:PORT or unix:/path to the server's callers;
+                           may repeat
   --connect SERVICE        carry stdin and stdout to a service
   --check                  try each step on the way to the server, and say what
                            to do
@@ -68,8 +71,9 @@ and keys again when their files change, and on SIGHUP.
                            drop it after as many more; 0 for never (25)
   --max-connections N      with --listen: how many local connections at a time;
                            others wait in the system's queue (1000)
-  --reserve N              with --listen: how many sessions to keep ready (8)
-  --grace S                with --listen: seconds for connections to finish
+  --reserve N              with --listen or --expose: how many sessions to keep
+                           ready (8)
+  --grace S                with --listen or --expose: seconds for connections to finish
                            after SIGTERM (30)
   --quiet                  do not show a transfer's progress at a terminal
   --openssl [FILE]         seal with the system's OpenSSL 3, which is faster; FILE
@@ -82,11 +86,11 @@ Exit codes: 1 the network or the server failed, 2 wrong usage or configuration,
 `;
 
 /** Flags that mean something to tunnels alone. */
-const OF_LISTEN = ["max-connections", "reserve", "grace"];
+const OF_TUNNELS = ["max-connections", "reserve", "grace"];
 
 const FLAGS = {
   string: [
-    ...OF_LISTEN,
+    ...OF_TUNNELS,
     "server",
     "dir",
     "host",
@@ -108,7 +112,7 @@ const FLAGS = {
     "grace",
     "openssl",
   ],
-  collect: ["listen"],
+  collect: ["listen", "expose"],
   boolean: ["check", "list", "system-ca", "quiet", "trace"],
   default: {
     "handshake-timeout": "10",
@@ -129,9 +133,12 @@ async function main(args: Args): Promise<number | void> {
     );
   }
   const sealing = chooseEngine(args);
-  if (args.texts("listen").length > 0) return await carryAll(args, sealing);
-  const useless = OF_LISTEN.find((name) => args.texts(name).length > 0);
-  if (useless) throw new UsageError(`--${useless} needs --listen`);
+  const isTunnel = ["listen", "expose"].some((name) =>
+    args.texts(name).length > 0
+  );
+  if (isTunnel && !isCheck) return await carryAll(args, sealing);
+  const useless = OF_TUNNELS.find((name) => args.texts(name).length > 0);
+  if (useless) throw new UsageError(`--${useless} needs --listen or --expose`);
   // As if this program did not listen for SIGHUP.
   onHangUp(() => Deno.exit(Exit.hungUp));
   const service = args.text("connect");

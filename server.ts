@@ -1,6 +1,6 @@
 /**
  * The server: sends every client's text back in upper case, or carries every
- * client to a backend.
+ * client to a backend, or callers of its machine to what clients expose.
  *
  * ```sh
  * deno task server --port 5001
@@ -11,9 +11,11 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
+import { dirname } from "node:path";
 import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
 import { chooseEngine } from "./cli/engine.ts";
 import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
+import { Entrances, readDoors } from "./cli/server/entrances.ts";
 import { Expiry } from "./cli/server/expiry.ts";
 import {
   credentialFiles,
@@ -37,7 +39,7 @@ import { count, mayFinish, stopped } from "./cli/terminal/words.ts";
 import { withAdvice } from "./cli/advice/tls_advice.ts";
 import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
-import type { ListenerCredentials } from "./lib/deno.ts";
+import type { Listener, ListenerCredentials } from "./lib/deno.ts";
 import type { Handler } from "./handlers/handler.ts";
 import { upperCase } from "./handlers/upper_case.ts";
 import type { Address } from "./tunnel/address.ts";
@@ -46,12 +48,16 @@ const USAGE = `
 Usage: deno task server [flags]
 
 Sends every client's text back in upper case, or carries every client to a
-backend, through TLS and an inner lock.
+backend, or callers of this machine to what clients expose, through TLS and an
+inner lock.
 
   --host ADDRESS           address to listen on (127.0.0.1)
   --port PORT              port to listen on; 0 takes a free one (5001)
   --forward [SERVICE=]TO   carry clients to HOST:PORT or unix:/path; repeat it
                            for more services
+  --listen WHERE=NAME      carry callers of this machine to what client NAME, or
+                           NAME@SERVICE, exposes: [HOST:]PORT or unix:/path
+                           (HOST: 127.0.0.1); may repeat
   --echo                   send bytes back unchanged, instead of text in upper
                            case
   --dir DIR                the folder of the server's files (INNERLOCK_DIR, or
@@ -106,7 +112,7 @@ const FLAGS = {
     "log-format",
     "openssl",
   ],
-  collect: ["forward"],
+  collect: ["forward", "listen"],
   boolean: ["echo", "no-tls", "proxy-protocol", "reuse-port", "trace"],
   default: {
     host: "127.0.0.1",
@@ -126,13 +132,17 @@ async function main(args: Args): Promise<number> {
   const sealing = chooseEngine(args);
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const backends = readBackends(args);
-  const services = handlersOf(backends, args.is("echo"));
+  const doors = readDoors(args);
+  const services = handlersOf(backends, doors.length > 0, args.is("echo"));
   const files = credentialFiles(args);
   const { cert: _, ...secrets } = files;
   const paths = Object.values(files);
   const sockets = socketPaths([...backends.values()]);
   const warnings = await acceptMounts(Object.values(secrets));
-  keepOnly({ read: [...paths, ...sockets], write: sockets });
+  // A socket is made beside its place, then moved there.
+  const folders = socketPaths(doors.map(({ address }) => address)).map(dirname);
+  const both = [...sockets, ...folders];
+  keepOnly({ read: [...paths, ...both], write: both });
   for (const warning of warnings) log("warning", warning);
   const metrics = new Metrics();
   const clients = new Clients(log, metrics);
@@ -143,10 +153,12 @@ async function main(args: Args): Promise<number> {
   );
   const first = await followed.read();
   readNoPipes();
-  const listener = listenAs(args, {
+  const listener: Listener = listenAs(args, {
     ...first,
     ...sealing,
     hasService: (service) => services.has(service),
+    takesOffer: (identity) => entrances.takes(identity),
+    onOffer: (channel) => entrances.add(channel),
     onHandshake: ({ remoteAddr, duration, error }) => {
       if (error === undefined) return metrics.accepted(duration);
       const reason = reasonOf(error);
@@ -155,9 +167,14 @@ async function main(args: Args): Promise<number> {
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
+  const entrances = new Entrances(doors, {
+    ...{ listener, clients, log },
+    max: args.integer("max-connections", 1, 1_000_000),
+  });
   const expiry = new Expiry(files.cert, log);
   const announce = (credentials: ListenerCredentials) => {
     announceCredentials(credentials, log);
+    entrances.checkKeys(credentials);
     metrics.certificate = credentials.cert;
     expiry.follow(credentials.cert);
   };
@@ -174,7 +191,9 @@ async function main(args: Args): Promise<number> {
   });
   onHangUp(() => followed.reload());
   let stopAt: number | undefined;
+  let closing: Promise<void> | undefined;
   stopSignal().then(() => {
+    closing = entrances.close();
     listener.shutdown();
     stopAt = performance.now() + grace;
     const live = count(clients.live.size, "client");
@@ -185,7 +204,7 @@ async function main(args: Args): Promise<number> {
     // Handshakes may not take longer either.
     Deno.unrefTimer(setTimeout(() => listener.close(), grace));
   });
-  if (backends.size === 0) {
+  if (backends.size === 0 && services.size > 0) {
     log(
       "echo",
       args.is("echo")
@@ -201,6 +220,7 @@ async function main(args: Args): Promise<number> {
       "no TLS: whoever sees this network sees who talks, and when",
     );
   }
+  await entrances.open();
   stdout.line(`listening on ${addressOf(listener.addr)}`);
   for (const [service, to] of backends) announceBackend(service, to, log);
   for await (const channel of listener) {
@@ -212,7 +232,9 @@ async function main(args: Args): Promise<number> {
   }
   const left = (stopAt ?? performance.now() + grace) - performance.now();
   const cut = await clients.live.drain(Math.max(0, left));
+  await (closing ?? entrances.close());
   refusals.tellRepeated();
+  entrances.tellRest();
   log("stopped", stopped(cut, "client"), { cut });
   return cut === 0 && !hasFailed ? Exit.done : Exit.failed;
 }
@@ -226,12 +248,16 @@ const LIMITS = {
     "more clients wait in the system's queue; raise 'ulimit -n'",
 };
 
-/** What is done for each service: without backends, what comes goes back. */
+/**
+ * What is done for each service: without backends, what comes goes back, unless
+ * it is callers of this machine who are carried.
+ */
 function handlersOf(
   backends: Map<string | undefined, Address>,
+  hasDoors: boolean,
   isEcho: boolean,
 ): Map<string | undefined, Handler> {
-  if (backends.size === 0) {
+  if (backends.size === 0 && (isEcho || !hasDoors)) {
     return new Map([[undefined, isEcho ? echo : upperCase]]);
   }
   if (isEcho) throw new UsageError("--echo does not go with --forward");

@@ -140,6 +140,12 @@ export interface ListenOptions extends
    */
   takesOffer?: (identity: string) => boolean;
   /**
+   * Is called with each channel that is offered and taken, before
+   * {@linkcode Listener.open} gives it to anybody: to see who is there. If it
+   * throws, the listener goes on, and `globalThis` gets an `error` event.
+   */
+  onOffer?: (channel: Channel) => void;
+  /**
    * Is called after each handshake. If it throws, the listener goes on, and
    * `globalThis` gets an `error` event.
    */
@@ -281,6 +287,7 @@ class ChannelListener implements Listener {
 
   readonly #options: ListenOptions;
   readonly #onHandshake: ListenOptions["onHandshake"];
+  readonly #onOffer: ListenOptions["onOffer"];
   readonly #admission: Admission;
   readonly #clock: Clock;
   /** Those whose client has proved a key, and the key. */
@@ -311,7 +318,7 @@ class ChannelListener implements Listener {
 
   constructor(options: ListenOptions, system: System) {
     const { psk, cert, key } = options;
-    const { onHandshake, onLimit } = options;
+    const { onHandshake, onLimit, onOffer } = options;
     if (options.proxyProtocol && options.tls !== false) {
       throw new TypeError(
         "The PROXY protocol's header comes before TLS, where Deno cannot read it",
@@ -319,6 +326,7 @@ class ChannelListener implements Listener {
     }
     this.#options = options;
     this.#onHandshake = onHandshake && guarded(onHandshake);
+    this.#onOffer = onOffer && guarded(onOffer);
     this.#admission = new Admission({
       ...options,
       ...(onLimit && { onLimit: guarded(onLimit) }),
@@ -646,8 +654,10 @@ class ChannelListener implements Listener {
       isOffered = true;
       this.#clock.clear(timer);
       if (this.#isClosed) channel.abort(closed());
-      else if (this.#takesOffer(channel)) this.#offers.add(channel);
-      else channel.abort(noOffer(channel));
+      else if (this.#takesOffer(channel)) {
+        this.#onOffer?.(channel);
+        this.#offers.add(channel);
+      } else channel.abort(noOffer(channel));
     }, () => {});
     channel.opened.then(() => {
       this.#clock.clear(timer);

@@ -125,9 +125,12 @@ test("client: wrong usage exits 2", async (dir, port) => {
       [["--host", "https://x/"], /not https:\/\/x\/; the port goes to --port/],
       [["--host", "a b"], /name or an address, not a b/],
       [["--server-name", "x:1"], /--server-name takes a name .*, not x:1\n/],
-      [["--reserve", "3"], /^client: --reserve needs --listen\n/],
-      [["--max-connections", "3"], /--max-connections needs --listen\n/],
-      [["--grace", "3"], /--grace needs --listen\n/],
+      [["--reserve", "3"], /^client: --reserve needs --listen or --expose\n/],
+      [
+        ["--max-connections", "3"],
+        /--max-connections needs --listen or --expose\n/,
+      ],
+      [["--grace", "3"], /--grace needs --listen or --expose\n/],
       [["--host", "fe80::1"], /fe80::1 needs its zone, as in fe80::1%eth0\n/],
       [
         ["--host", "fe80::1%lo"],

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Complaints } from "../cli/client/complaints.ts";
+import { Complaints } from "../cli/complaints.ts";
 
 /** Longer than any test: only what a test asks for is told. */
 const LONG = 1_000_000;

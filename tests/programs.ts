@@ -305,7 +305,7 @@ export class TestServer extends Program {
   }
 }
 
-/** The real client at a tunnel's near end. */
+/** The real client at a tunnel's near end, or at its far one. */
 export class TestEntrance extends Program {
   private constructor(
     child: Deno.ChildProcess,
@@ -331,7 +331,7 @@ export class TestEntrance extends Program {
     const port = Number(/^listening on .*:(\d+)$/m.exec(greeting)?.[1]);
     const address = { host: "127.0.0.1", port };
     const entrance = new TestEntrance(child, stdout, address);
-    if (greeting.startsWith("listening on ")) return entrance;
+    if (/^(listening on|exposing) /.test(greeting)) return entrance;
     throw new Error(`The client did not start: ${(await entrance.stop()).log}`);
   }
 

@@ -19,16 +19,30 @@ class FakeSession {
   readonly closed = this.#closed.promise;
   readonly #confirmed = Promise.withResolvers<void>();
   readonly confirmed = this.#confirmed.promise;
+  readonly #opened = Promise.withResolvers<void>();
+  readonly opened = this.#opened.promise;
 
   constructor(isConfirmed: boolean) {
     this.closed.catch(() => {});
     this.confirmed.catch(() => {});
+    this.opened.catch(() => {});
     if (isConfirmed) this.confirm();
   }
 
   /** The server has answered its first ping. */
   confirm(): void {
     this.#confirmed.resolve();
+  }
+
+  /** The server begins it, which was offered. */
+  begin(): void {
+    this.#confirmed.resolve();
+    this.#opened.resolve();
+  }
+
+  /** The server has answered what it was offered. */
+  async probe(): Promise<void> {
+    await this.confirmed;
   }
 
   /** As this side does. */
@@ -51,6 +65,7 @@ class FakeSession {
   #end(error: unknown): void {
     this.#closed.reject(error);
     this.#confirmed.reject(error);
+    this.#opened.reject(error);
   }
 }
 
@@ -63,7 +78,11 @@ class Server {
   dialled = 0;
   readonly #dials: PromiseWithResolvers<Channel>[] = [];
 
-  reserve(max: number, dials?: Dials): Reserve {
+  reserve(
+    max: number,
+    dials?: Dials,
+    serve?: (channel: Channel) => void,
+  ): Reserve {
     return new Reserve({
       dial: (signal) => {
         const dial = Promise.withResolvers<Channel>();
@@ -77,6 +96,7 @@ class Server {
       max,
       clock: this.clock,
       ...(dials && { dials }),
+      ...(serve && { serve }),
     });
   }
 
@@ -575,4 +595,77 @@ Deno.test("Reserve: closed, it closes those that are ready or come late", async 
   await settled();
   assertEquals([ready.isClosed, session.isClosed], [true, true]);
   assertEquals([server.clock.left, server.reports], [[], ["ready"]]);
+});
+
+/** A reserve of offers, and those that were begun. */
+function offering(max: number) {
+  const server = new Server();
+  const begun: unknown[] = [];
+  const reserve = server.reserve(max, undefined, (one) => begun.push(one));
+  return { server, begun, reserve };
+}
+
+Deno.test("Reserve of offers: one that is begun is served, and replaced at once", async () => {
+  const { server, begun, reserve } = offering(3);
+  const first = await server.accept();
+  first.begin();
+  await settled();
+  assertEquals(begun, [first]);
+  // There was none left: two take its place.
+  assertEquals(server.waiting, 2);
+  const [second] = [await server.accept(), await server.accept()];
+  second.begin();
+  await settled();
+  assertEquals([begun.length, server.waiting], [2, 1]);
+  await server.accept();
+  // What is begun lives on; the others are not needed any more.
+  reserve.close();
+  assertEquals(server.sessions.map(({ isClosed }) => isClosed), [
+    false,
+    false,
+    true,
+    true,
+  ]);
+});
+
+Deno.test("Reserve of offers: one that is begun before it was answered counts", async () => {
+  const { server, begun, reserve } = offering(1);
+  const session = await server.accept(1, false);
+  session.begin();
+  session.die();
+  await settled();
+  assertEquals(begun, [session]);
+  assertEquals([server.reports, server.waiting], [["ready"], 1]);
+  reserve.close();
+});
+
+Deno.test("Reserve of offers: a refused one is told once, and tried again", async () => {
+  const { server, reserve } = offering(1);
+  await server.end("service");
+  for (const pause of [100, 200, 400]) {
+    assertEquals(server.waiting, 0);
+    server.clock.pass(pause);
+    await server.end("service");
+  }
+  assertEquals(server.reports, ["Says service; trying again"]);
+  server.clock.pass(LONG);
+  await server.accept();
+  assertEquals(server.reports.slice(1), [
+    "Connected to the server again",
+    "ready",
+  ]);
+  reserve.close();
+});
+
+Deno.test("Reserve of offers: at its limit it goes on to offer one", async () => {
+  const { server, reserve } = offering(8);
+  (await server.accept()).die("limit");
+  await settled();
+  server.clock.pass(PAUSE);
+  await server.end("limit");
+  assertEquals(server.reports, ["ready", "Says limit; trying again"]);
+  server.clock.pass(LONG);
+  assertEquals(server.waiting, 1);
+  await server.accept();
+  reserve.close();
 });

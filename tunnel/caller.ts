@@ -34,6 +34,8 @@ export type Sessions = Pick<Reserve, "take" | "forsake">;
 /** What carries a caller. */
 export interface CarryOptions {
   sessions: Sessions;
+  /** With whom the sessions are, for errors. @default {"server"} */
+  peer?: "server" | "client";
   /** Is told why a caller was refused, or why it broke. */
   report: (error: Error) => void;
   /** Resets the caller. This is not reported. */
@@ -139,7 +141,7 @@ class Caller {
     const fresh = this.#begin(AbortSignal.any([signal, stop.signal]), true);
     try {
       const first = await Promise.any([live, fresh]);
-      if (first !== begun) begun.channel.abort(silent(SIGN_TIME));
+      if (first !== begun) begun.channel.abort(this.#silent(SIGN_TIME));
       else fresh.then(({ channel }) => channel.abort(), () => {});
       return first;
     } catch (error) {
@@ -163,7 +165,7 @@ class Caller {
       fromPlain.keep();
       timer = this.#clock.after(
         PATIENCE,
-        () => channel.abort(silent(PATIENCE)),
+        () => channel.abort(this.#silent(PATIENCE)),
       );
       sign.then(() => fromPlain.forget(), () => {})
         .finally(() => this.#clock.clear(timer));
@@ -199,6 +201,12 @@ class Caller {
     const isUnsaid = bytesSent + bytesReceived === 0 && !this.#source.hasEnded;
     return isUnsaid && !isFresh;
   }
+
+  #silent(time: number): ChannelError {
+    const { peer = "server" } = this.#options;
+    const message = `The ${peer} gave no sign of life for ${time / 1000} s`;
+    return new ChannelError("timeout", message);
+  }
 }
 
 /** The session is gone, whatever became of what stands behind it. */
@@ -206,9 +214,4 @@ const LOSSES = ["cut", "timeout", "stopping", "limit"];
 
 function isLoss(error: unknown): error is ChannelError {
   return error instanceof ChannelError && LOSSES.includes(error.code);
-}
-
-function silent(time: number): ChannelError {
-  const message = `The server gave no sign of life for ${time / 1000} s`;
-  return new ChannelError("timeout", message);
 }

@@ -77,6 +77,11 @@ export interface ReserveOptions {
   ready?: () => void;
   /** How many sessions may wait for callers; with 0, none is made in advance. */
   max: number;
+  /**
+   * Gets each session that the server begins: those that are dialled are offers,
+   * which nobody takes here.
+   */
+  serve?: (channel: Channel) => void;
   /** The places for dials. @default They are this reserve's own. */
   dials?: Dials;
   /** Stands in for time in tests. */
@@ -112,6 +117,8 @@ export class Reserve {
   readonly #backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE);
   /** Oldest first. */
   #ready: Channel[] = [];
+  /** Those that the server has begun: they are not the reserve's any more. */
+  readonly #begun = new WeakSet<Channel>();
   /** How many are to be ready. */
   #target: number;
   /** The fewest that were ready since the last review. */
@@ -130,9 +137,15 @@ export class Reserve {
     this.#options = options;
     this.#clock = options.clock ?? CLOCK;
     this.#dials = options.dials ?? new Dials(this.#clock);
-    this.#target = Math.min(1, options.max);
+    this.#target = this.#least;
     this.#reviewLater();
     this.#fill();
+  }
+
+  /** How many are ready though nobody needs them. */
+  get #least(): number {
+    const { serve, max } = this.#options;
+    return serve ? 1 : Math.min(1, max);
   }
 
   /** How many sessions are still to be made, for callers and for the reserve. */
@@ -180,13 +193,13 @@ export class Reserve {
     const isDead = (channel: Channel) => channel.silence >= silence;
     const dead = this.#ready.filter(isDead);
     this.#ready = this.#ready.filter((channel) => !isDead(channel));
-    for (const channel of dead) channel.close();
+    for (const channel of dead) this.#drop(channel);
     this.#fill();
   }
 
   /** Drops the reserve and dials again now: what failed before may work now. */
   renew(): void {
-    for (const channel of this.#ready.splice(0)) channel.close();
+    for (const channel of this.#ready.splice(0)) this.#drop(channel);
     this.#backoff.reset();
     this.#resume();
   }
@@ -198,7 +211,7 @@ export class Reserve {
     }
     this.#stop.abort(new Unreachable("The tunnel was closed"));
     this.#refuseAll(this.#stop.signal.reason);
-    for (const channel of this.#ready.splice(0)) channel.close();
+    for (const channel of this.#ready.splice(0)) this.#drop(channel);
   }
 
   #pick(): Channel | undefined {
@@ -249,6 +262,9 @@ export class Reserve {
     let hasSucceeded = false;
     try {
       const channel = await this.#options.dial(this.#stop.signal);
+      if (this.#options.serve) {
+        channel.opened.then(() => this.#serve(channel), () => {});
+      }
       await this.#confirm(channel, start);
       hasSucceeded = true;
       this.#succeeded(start);
@@ -269,12 +285,15 @@ export class Reserve {
       const message = "The server proved its key, and then said nothing";
       channel.abort(new ChannelError("timeout", message));
     });
-    const stop = () => channel.close();
+    const stop = () => this.#drop(channel);
     const { signal } = this.#stop;
     signal.addEventListener("abort", stop);
     if (signal.aborted) stop();
     try {
       await channel.confirmed;
+      if (!this.#options.serve) return;
+      // What may be refused yet is not the proof, but the offer behind it.
+      await Promise.race([channel.opened, channel.probe()]);
     } finally {
       this.#clock.clear(timer);
       signal.removeEventListener("abort", stop);
@@ -299,12 +318,34 @@ export class Reserve {
    */
   #add(channel: Channel): void {
     const [first] = this.#waiting;
-    if (this.#stop.signal.aborted) channel.close();
+    if (this.#begun.has(channel)) return;
+    if (this.#stop.signal.aborted) this.#drop(channel);
     else if (first) {
       this.#waiting.delete(first);
       first.resolve(channel);
     } else if (this.#ready.length < this.#target) this.#keep(channel);
-    else channel.close();
+    else this.#drop(channel);
+  }
+
+  /** Gives up one that is not needed; the peer may go on with another. */
+  #drop(channel: Channel): void {
+    if (this.#begun.has(channel)) return;
+    channel.abort(new ChannelError("stopping", "It was not needed any more"));
+  }
+
+  /** The server has begun one: another takes its place, or two if it was the last. */
+  #serve(channel: Channel): void {
+    this.#begun.add(channel);
+    this.#ready = this.#ready.filter((other) => other !== channel);
+    this.#spare = Math.min(this.#spare, this.#ready.length);
+    if (this.#ready.length === 0) {
+      this.#target = Math.max(
+        this.#target,
+        Math.min(this.#target + 1, this.#options.max),
+      );
+    }
+    this.#options.serve!(channel);
+    this.#fill();
   }
 
   /** Keeps a session, and replaces it if it dies in reserve. */
@@ -324,14 +365,16 @@ export class Reserve {
       return this.#failed(error as Error, Infinity);
     }
     // The server has no room for those that wait.
-    if (code === "limit") this.#target = this.#ready.length;
+    if (code === "limit") this.#atLimit();
     this.#waitABit();
   }
 
   /** @param start When the dial began, by the clock; `Infinity` if none did. */
   #failed(error: Error, start: number): void {
     if (this.#stop.signal.aborted) return;
-    if (codeOf(error) === "limit") return this.#reachedLimit(error);
+    if (codeOf(error) === "limit" && !this.#options.serve) {
+      return this.#reachedLimit(error);
+    }
     // Others came through meanwhile: this one had bad luck.
     const isAlone = this.#lastSuccess < start;
     if (!isAlone) this.#backoff.reset();
@@ -345,9 +388,14 @@ export class Reserve {
     if (this.#isHopeless) this.#refuseAll(this.#unreachable());
   }
 
+  #atLimit(): void {
+    const least = this.#options.serve ? 1 : 0;
+    this.#target = Math.max(least, this.#ready.length);
+  }
+
   /** Only those that are in use have room. */
   #reachedLimit(cause: Error): void {
-    this.#target = this.#ready.length;
+    this.#atLimit();
     this.#backoff.reset();
     this.#waitABit();
     this.#refuseAll(new Unreachable(cause.message, { cause }));
@@ -401,10 +449,10 @@ export class Reserve {
 
   #shrink(): void {
     this.#target = Math.max(
-      Math.min(1, this.#options.max),
+      this.#least,
       this.#target - this.#spare,
     );
-    while (this.#ready.length > this.#target) this.#ready.shift()!.close();
+    while (this.#ready.length > this.#target) this.#drop(this.#ready.shift()!);
     this.#spare = this.#ready.length;
   }
 }

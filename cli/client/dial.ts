@@ -265,6 +265,7 @@ export function forService(
 export async function dial(
   options: DialOptions & {
     standby?: boolean;
+    offer?: boolean;
     signal?: AbortSignal | undefined;
   },
 ): Promise<Channel> {

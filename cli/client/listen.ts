@@ -1,5 +1,6 @@
 /**
- * `client --listen`: the near ends of tunnels, from flags to the last caller.
+ * `client --listen` and `--expose`: the ends of tunnels, from flags to the last
+ * caller.
  *
  * @module
  */
@@ -8,15 +9,14 @@ import { dirname } from "node:path";
 import { UnansweredError } from "../../lib/deno.ts";
 import type { Channel, Engine } from "../../lib/mod.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import { ChannelError } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
 import { carry } from "../../tunnel/caller.ts";
 import { Dials } from "../../tunnel/dials.ts";
 import { listenPlain } from "../../tunnel/plain.ts";
-import { Reserve, Unreachable } from "../../tunnel/reserve.ts";
+import { Reserve } from "../../tunnel/reserve.ts";
 import { readNoPipes } from "../files.ts";
 import { FollowedFiles } from "../followed_files.ts";
-import { Complaints } from "./complaints.ts";
+import { complaintOf, Complaints } from "../complaints.ts";
 import {
   acceptSecrets,
   dial,
@@ -26,6 +26,7 @@ import {
   readDialOptions,
 } from "./dial.ts";
 import { Exit, messageOf, UsageError } from "../advice/errors.ts";
+import { expose, type Exposure, parseExposures } from "./expose.ts";
 import { onHangUp } from "../hangup.ts";
 import { Live } from "../live.ts";
 import { mayPass } from "../advice/system_errors.ts";
@@ -46,14 +47,16 @@ const SHORTAGE =
   "out of file descriptors: callers wait in the system's queue; " +
   "raise 'ulimit -n'";
 
-/** Carries local callers, until a signal says to stop. */
+/** Carries local callers, and the server's, until a signal says to stop. */
 export async function carryAll(
   args: Args,
   sealing: { engine?: Engine },
 ): Promise<number> {
   const entrances = args.texts("listen").map(parseEntrance);
+  const exposures = parseExposures(args.texts("expose"));
   if (args.words.length > 0) {
-    throw new UsageError(`--listen takes no words: ${args.words[0]}`);
+    const flag = entrances.length > 0 ? "--listen" : "--expose";
+    throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
   }
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
@@ -63,7 +66,9 @@ export async function carryAll(
   await acceptSecrets(args, named);
   const followed = new FollowedFiles(files, async () => {
     const options = { ...await readDialOptions(args, named), ...sealing };
-    for (const { service } of entrances) forService(options, service);
+    for (const { service } of [...entrances, ...exposures]) {
+      forService(options, service);
+    }
     return options;
   });
   let options = await followed.read();
@@ -71,7 +76,9 @@ export async function carryAll(
   // A socket is made beside its place, then moved there.
   const folders = socketPaths(entrances.map(({ address }) => address))
     .map(dirname);
-  keepOnly({ read: [...folders, ...files], write: folders });
+  const sockets = socketPaths(exposures.map(({ backend }) => backend));
+  const both = [...folders, ...sockets];
+  keepOnly({ read: [...both, ...files], write: both });
   // The system's CAs are read again at each reload.
   if (!args.is("system-ca")) giveUpSystem();
   if (sealing.engine) report(`sealing with ${sealing.engine.name}`);
@@ -84,6 +91,7 @@ export async function carryAll(
     return Math.min(missing, dials.limit);
   };
   const complaints = new Complaints(report);
+  const complain = (error: Error) => complaints.add(...complaintOf(error));
   const tunnels = await Promise.all(entrances.map(async (entrance) => {
     const { address, service } = entrance;
     const listener = await listenPlain(address, {
@@ -94,7 +102,7 @@ export async function carryAll(
       throw mayPass(error.cause) ? new Error(message) : new UsageError(message);
     });
     const reserve = new Reserve({
-      dial: dialer(() => forService(options, service)),
+      dial: dialer(() => forService(options, service), { standby: true }),
       report,
       ready: () => report(`ready: ${way(listener.address, options, service)}`),
       max,
@@ -103,6 +111,17 @@ export async function carryAll(
     reserves.push(reserve);
     return { listener, reserve };
   }));
+  const offers = exposures.map((exposure) => {
+    const { backend, service } = exposure;
+    const reserve = expose({
+      dial: dialer(() => forService(options, service), { offer: true }),
+      report,
+      ready: () => report(`ready: ${wayBack(exposure, options)}`),
+      ...{ max, dials, backend, live, complain },
+    });
+    reserves.push(reserve);
+    return reserve;
+  });
   followed.follow({
     take: (later) => {
       options = later;
@@ -125,15 +144,19 @@ export async function carryAll(
       const stop = new AbortController();
       const work = carry(caller, {
         sessions: reserve,
-        report: (error) => complaints.add(...complaintOf(error)),
+        report: complain,
         signal: stop.signal,
       });
       live.add(work, () => stop.abort());
     }
   });
+  for (const { backend } of exposures) {
+    stdout.line(`exposing ${format(backend)}`);
+  }
   await stopping;
   isStopping = true;
   await Promise.all(tunnels.map(({ listener }) => listener.close()));
+  for (const offer of offers) offer.close();
   if (live.size > 0) report(mayFinish(count(live.size, "caller"), grace));
   const cut = await live.drain(grace);
   for (const reserve of reserves) reserve.close();
@@ -149,12 +172,13 @@ export async function carryAll(
  */
 function dialer(
   current: () => DialOptions,
+  as: { standby: true } | { offer: true },
 ): (signal: AbortSignal) => Promise<Channel> {
   let taken: DialOptions["psk"] | undefined;
   return async (signal) => {
     const options = current();
     try {
-      const channel = await dial({ ...options, standby: true, signal });
+      const channel = await dial({ ...options, ...as, signal });
       channel.confirmed.then(() => taken = options.psk, () => {});
       return channel;
     } catch (error) {
@@ -195,14 +219,9 @@ function way(
   return `${format(from)} → ${server} as ${identity}`;
 }
 
-/** What is said of a caller that has failed, and what tells it from another. */
-function complaintOf(error: Error): [kind: string, message: string] {
-  if (!(error instanceof Unreachable)) return [kindOf(error), error.message];
-  const kind = `refused: ${error.cause && kindOf(error.cause)}`;
-  return [kind, `a caller was refused: ${error.message}`];
-}
-
-/** Its words may differ each time. */
-function kindOf(error: Error): string {
-  return error instanceof ChannelError ? error.code : error.message;
+/** The same for what is exposed. */
+function wayBack({ backend, service }: Exposure, options: DialOptions): string {
+  const { hostname, port, identity } = forService(options, service);
+  const server = authority(hostname, port);
+  return `${server} as ${identity} → ${format(backend)}`;
 }

@@ -36,25 +36,34 @@ export class Clients {
   /** Begins to serve a channel. */
   serve(channel: Channel, handler: Handler): void {
     const stop = new AbortController();
-    this.live.add(this.#serve(channel, handler, stop.signal), () => {
+    // The handler's first steps do not wait for the log.
+    const handling = handler(channel, stop.signal);
+    this.live.add(this.follow(channel, handling), () => {
       const error = new ChannelError("stopping", "The server stopped");
       channel.abort(error);
       stop.abort(error);
     });
   }
 
-  async #serve(
+  /**
+   * Logs and counts a channel until the work on it is done.
+   *
+   * @param caller Where its caller came in, if it is one of this side.
+   */
+  async follow(
     channel: Channel,
-    handler: Handler,
-    signal: AbortSignal,
+    handling: Promise<void>,
+    caller?: string,
   ): Promise<void> {
     await using _ = channel;
     const { identity } = channel;
     const address = addressOf(channel.remoteAddr as Deno.NetAddr);
     const start = performance.now();
-    // The handler's first steps do not wait for the log.
-    const handling = handler(channel, signal);
-    this.#log("connected", "connected", { address, identity });
+    const called = caller === undefined ? "connected" : `called at ${caller}`;
+    this.#log("connected", called, {
+      ...{ address, identity },
+      ...(caller !== undefined && { caller }),
+    });
     this.#metrics.began(channel);
     let error: unknown;
     try {

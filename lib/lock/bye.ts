@@ -42,6 +42,8 @@ export interface Circumstances {
   identity: string;
   /** The service that it asks for. */
   service: string | undefined;
+  /** Whether the client has offered it, in place of a call. */
+  isOffered: boolean;
   /** Whether the stream had brought anything before. */
   hasTalked: boolean;
 }
@@ -49,11 +51,13 @@ export interface Circumstances {
 /** The error that a peer's bye stands for. */
 export function byeError(
   reason: Reason,
-  { peer, identity, service, hasTalked }: Circumstances,
+  { peer, identity, service, isOffered, hasTalked }: Circumstances,
 ): ChannelError {
   const behind = service === undefined ? "" : ` behind ${service}`;
   const messages: Record<Reason, string> = {
-    service: service === undefined
+    service: isOffered
+      ? `The ${peer} takes no offer of ${identity}`
+      : service === undefined
       ? `The ${peer} has no service without a name`
       : `The ${peer} has no service ${service}`,
     backend: hasTalked

@@ -408,6 +408,7 @@ export class Session {
       peer: this.#role === "client" ? "server" : "client",
       identity: this.#identity,
       service: serviceOf(this.#identity),
+      isOffered: this.#isOffered,
       hasTalked: this.#receiver.taken > 0,
     });
     this.#state = "left";

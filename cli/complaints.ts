@@ -4,7 +4,9 @@
  * @module
  */
 
-import { NOTICE_INTERVAL } from "../../lib/notice.ts";
+import { ChannelError } from "../lib/mod.ts";
+import { NOTICE_INTERVAL } from "../lib/notice.ts";
+import { Unreachable } from "../tunnel/reserve.ts";
 
 /** A kind of complaint, of which the last line was told a short while ago. */
 interface Kind {
@@ -73,4 +75,16 @@ export class Complaints {
     known.more = 0;
     known.timer = this.#countOn(kind);
   }
+}
+
+/** What is said of a caller that has failed, and what tells it from another. */
+export function complaintOf(error: Error): [kind: string, message: string] {
+  if (!(error instanceof Unreachable)) return [kindOf(error), error.message];
+  const kind = `refused: ${error.cause && kindOf(error.cause)}`;
+  return [kind, `a caller was refused: ${error.message}`];
+}
+
+/** Its words may differ each time. */
+function kindOf(error: Error): string {
+  return error instanceof ChannelError ? error.code : error.message;
 }

@@ -346,6 +346,7 @@ export async function tamper(
       // By then the server has said and heard all: only the client can tell.
       const isLast = frame === SCENES.echo.frames.down - 1;
       if (direction === "down" && isLast) serverMayEnd++;
+      else if (isAfterEnd(next.value)) serverMayEnd++;
       progress(++count);
     }
   };
@@ -380,12 +381,11 @@ export async function tamper(
 }
 
 /**
- * Whether something is added when the client has said all: that the server
- * notices. The client may have its whole answer by then.
+ * Whether something is added behind the last word of a side. The other may have
+ * said its own by then, and what comes behind both is no matter to either.
  */
 function isAfterEnd({ kind, scene, direction, frame }: Manipulation): boolean {
-  return scene === "echo" && direction === "up" &&
-    frame === SCENES.echo.frames.up - 1 &&
+  return scene === "echo" && frame === SCENES.echo.frames[direction] - 1 &&
     (kind === "repeat" || kind === "data after the end");
 }
 

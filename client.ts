@@ -20,13 +20,19 @@ import {
   forService,
   readDialOptions,
 } from "./cli/client/dial.ts";
+import { parseExposures } from "./cli/client/expose.ts";
 import { carryAll } from "./cli/client/listen.ts";
 import { listServers } from "./cli/client/list.ts";
 import { chooseEngine } from "./cli/engine.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
 import { type Args, run } from "./cli/main.ts";
 import { stderr } from "./cli/terminal/output.ts";
-import { giveUpNetwork, giveUpSystem, keepOnly } from "./cli/permissions.ts";
+import {
+  giveUpNetwork,
+  giveUpSystem,
+  keepOnly,
+  socketPaths,
+} from "./cli/permissions.ts";
 import { showProgress } from "./cli/terminal/progress.ts";
 import { authority } from "./lib/carrier/ip_address.ts";
 
@@ -51,7 +57,7 @@ certificates and keys again when their files change, and on SIGHUP.
                            may repeat
   --connect SERVICE        carry stdin and stdout to a service
   --check                  try each step on the way to the server, and say what
-                           to do
+                           to do; with --expose, whether it takes the offer
   --websocket [PATH]       go through boxes that speak HTTP (/innerlock)
   --proxy URL              go through a forward proxy, http://[USER@]HOST:PORT;
                            none for no proxy (what HTTPS_PROXY, ALL_PROXY and
@@ -141,7 +147,12 @@ async function main(args: Args): Promise<number | void> {
   if (useless) throw new UsageError(`--${useless} needs --listen or --expose`);
   // As if this program did not listen for SIGHUP.
   onHangUp(() => Deno.exit(Exit.hungUp));
-  const service = args.text("connect");
+  const [exposure, another] = parseExposures(args.texts("expose"));
+  if (another) throw new UsageError("--check tries one --expose at a time");
+  if (exposure && args.text("connect") !== undefined) {
+    throw new UsageError("--check tries either --expose or --connect");
+  }
+  const service = exposure ? exposure.service : args.text("connect");
   if ((service !== undefined || isCheck) && args.words.length > 0) {
     const flag = isCheck ? "--check" : "--connect";
     throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
@@ -153,11 +164,12 @@ async function main(args: Args): Promise<number | void> {
     const given = { ...await readDialOptions(args, files), ...sealing };
     const options = forService(given, service);
     // All files have been read.
-    keepOnly({ read: [], write: [] });
+    const backends = exposure ? socketPaths([exposure.backend]) : [];
+    keepOnly({ read: backends, write: backends });
     giveUpSystem();
     return options;
   };
-  if (isCheck) return await check(read);
+  if (isCheck) return await check(read, exposure?.backend);
   const options = await read();
   await using channel = await dial(options);
   giveUpNetwork();

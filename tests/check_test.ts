@@ -372,3 +372,43 @@ test("with words or --listen it exits 2", async (dir) => {
     assertMatch(stderr, /^client: --check (takes no words|does not go with)/);
   }
 });
+
+const testOffer = (name: string, fn: (dir: string) => Promise<void>) =>
+  testUnless(
+    lacksPermissions(...MAY_RUN),
+    `--check: ${name}`,
+    withCerts(fn, ["--identity", "alice"]),
+  );
+
+testOffer(
+  "whether the server takes an offer, and a backend stands behind it",
+  async (dir) => {
+    using backend = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+    await using server = await TestServer.start([
+      ...serverFlags(dir),
+      ...["--listen", `${freePort()}=alice@db`],
+    ]);
+    const offers = (exposed: string) => [
+      ...clientFlags(dir, server.port),
+      ...["--identity", "alice", "--expose", exposed],
+    ];
+    const to = `127.0.0.1:${backend.addr.port}`;
+    const { code, text } = await check(offers(`db=${to}`));
+    assertEquals(code, 0, text);
+    assertMatch(text, /^✓ offer: the server takes what alice@db offers$/m);
+    assertMatch(text, new RegExp(`^✓ backend: ${to} answers$`, "m"));
+    const other = await check(offers(`web=${to}`));
+    assertEquals(other.code, 1);
+    assertEquals(
+      other.failed,
+      "offer: The server takes no offer of alice@web; start it with " +
+        "--listen PORT=alice@web",
+    );
+    const nobody = await check(offers(`db=127.0.0.1:${freePort()}`));
+    assertEquals(nobody.code, 1);
+    assertMatch(
+      nobody.failed,
+      /^backend: Cannot reach 127.*: connection refused/,
+    );
+  },
+);

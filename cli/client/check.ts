@@ -15,6 +15,8 @@ import { connectThroughProxy } from "../../lib/carrier/proxy.ts";
 import { nameOf as ownerOf, takePsks } from "../../lib/lock/psk.ts";
 import { certificateOf, dayOf, nameOf, whose } from "./certificate.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
+import { type Address, format } from "../../tunnel/address.ts";
+import { connectPlain } from "../../tunnel/plain.ts";
 import { Exit, exitCodeOf, messageOf } from "../advice/errors.ts";
 import { stdout } from "../terminal/output.ts";
 
@@ -27,10 +29,15 @@ const BACKEND_TIME = 3000;
  * Each step has the time limit of a handshake.
  *
  * @param read Reads the files.
+ * @param backend What would be offered to the server's callers, if that is what
+ * is to be checked.
  * @returns The exit code: 0, or that of the step that failed, or 1 if something
  * is not known.
  */
-export async function check(read: () => Promise<DialOptions>): Promise<number> {
+export async function check(
+  read: () => Promise<DialOptions>,
+  backend?: Address,
+): Promise<number> {
   let step = "files";
   let code: number = Exit.done;
   try {
@@ -38,7 +45,7 @@ export async function check(read: () => Promise<DialOptions>): Promise<number> {
     const { hostname, port, identity } = options;
     const server = authority(hostname, port);
     stdout.line(`✓ files: for ${server} as ${identity}`);
-    for await (const [name, work] of steps(options)) {
+    for await (const [name, work] of steps(options, backend)) {
       step = name;
       const found = await within(options.handshakeTimeout!, work());
       const isKnown = typeof found === "string";
@@ -78,7 +85,10 @@ async function within<T>(time: number, work: T | Promise<T>): Promise<T> {
 }
 
 /** The steps, in order. */
-async function* steps(options: DialOptions): AsyncGenerator<Step> {
+async function* steps(
+  options: DialOptions,
+  exposed?: Address,
+): AsyncGenerator<Step> {
   const { hostname, port, proxy, websocket } = options;
   const server = authority(hostname, port);
   const first = proxy ?? { hostname, port };
@@ -102,9 +112,10 @@ async function* steps(options: DialOptions): AsyncGenerator<Step> {
     }];
   }
 
-  const attempt = await tryToProve(options);
+  const attempt = await tryToProve(options, exposed !== undefined);
   // Two limits do not stand one behind the other.
-  const roundTrip = attempt.channel && tryService(attempt.channel, options);
+  const roundTrip = attempt.channel &&
+    tryService(attempt.channel, options, exposed !== undefined);
   roundTrip?.catch(() => {});
   const isLate = attempt.error instanceof ChannelError &&
     attempt.error.code === "timeout";
@@ -126,16 +137,25 @@ async function* steps(options: DialOptions): AsyncGenerator<Step> {
   yield unless("inner lock", `the server has the key of ${keyName(options)}`);
 
   const channel = attempt.channel!;
-  yield ["service", async () => {
-    await roundTrip;
-    return `the server has ${serviceOf(channel)}`;
-  }];
-  yield ["backend", () => tryBackend(channel, options)];
+  if (exposed) {
+    yield ["offer", async () => {
+      await roundTrip;
+      return `the server takes what ${channel.identity} offers`;
+    }];
+    yield ["backend", () => tryPlain(exposed)];
+  } else {
+    yield ["service", async () => {
+      await roundTrip;
+      return `the server has ${serviceOf(channel)}`;
+    }];
+    yield ["backend", () => tryBackend(channel, options)];
+  }
   yield [
     "round trip",
     async () => `${(await roundTrip!).toFixed(1)} ms, through both locks`,
   ];
-  channel.abort();
+  // A caller that the server has just given it goes on with another session.
+  channel.abort(new ChannelError("stopping", "The check is over"));
   if (shown) yield ["clock", () => clockWithin(shown)];
 }
 
@@ -198,14 +218,17 @@ interface Attempt {
 }
 
 /** Connects as the client always does, and says how far it got. */
-async function tryToProve(options: DialOptions): Promise<Attempt> {
+async function tryToProve(
+  options: DialOptions,
+  offer: boolean,
+): Promise<Attempt> {
   let saidHello = false;
   const trace = (frame: FrameTrace) => {
     options.trace?.(frame);
     saidHello = true;
   };
   try {
-    return { channel: await dial({ ...options, standby: true, trace }) };
+    return { channel: await dial({ ...options, standby: true, offer, trace }) };
   } catch (error) {
     const { cause } = error as Error;
     const failedAt = !saidHello && cause instanceof HttpError
@@ -251,6 +274,7 @@ function serviceOf({ service }: Channel): string {
 async function tryService(
   channel: Channel,
   { handshakeTimeout }: DialOptions,
+  isOffer: boolean,
 ): Promise<number> {
   const answered = async () => {
     await channel.confirmed;
@@ -262,10 +286,12 @@ async function tryService(
     return await within(handshakeTimeout!, answered());
   } catch (error) {
     if (error instanceof ChannelError) {
-      const isNameless = error.code === "service" &&
-        channel.service === undefined;
-      if (!isNameless) throw error;
-      const message = `${error.message}; name one with --connect`;
+      const isNameless = channel.service === undefined;
+      if (error.code !== "service" || !isNameless && !isOffer) throw error;
+      const advice = isOffer
+        ? `start it with --listen PORT=${channel.identity}`
+        : "name one with --connect";
+      const message = `${error.message}; ${advice}`;
       throw new ChannelError(error.code, message, { isFromPeer: true });
     }
     throw new Error(
@@ -301,6 +327,12 @@ async function tryBackend(
         "than an end; the server's log says which",
     };
   }
+}
+
+/** What stands behind an offer is on this side. */
+async function tryPlain(backend: Address): Promise<string> {
+  (await connectPlain(backend, new AbortController().signal)).close();
+  return `${format(backend)} answers`;
 }
 
 /** A clock within the certificate's dates is all that can be checked. */

@@ -435,3 +435,14 @@ Deno.test("Sender: what is being sealed stays where it is, whatever comes behind
   }
   assertEquals([types[0], types.at(-1)], [Type.ping, Type.end]);
 });
+
+Deno.test("Sender: a last message takes no pong along", async () => {
+  const transport = new GatedTransport();
+  const sender = new Sender(transport, PLAIN, () => {}, new FakeClock());
+  sender.sendPong();
+  const finished = sender.finish(new Uint8Array([Type.bye, 1]), undefined);
+  const { length, release } = await transport.nextWrite();
+  assertEquals(length, 2 + 2 + 16);
+  release();
+  await finished;
+});

@@ -162,11 +162,12 @@ export class Sender {
 
   /**
    * Sends a last message behind what was taken; resolves when it is written. What
-   * waits for room fails with the reason.
+   * waits for room fails with the reason. A pong that was still to be sent is not:
+   * the peer may take it for a welcome.
    */
   async finish(last: Bytes, reason: unknown): Promise<void> {
     if (this.#isOver) return;
-    this.sendPongs();
+    this.#dropPongs();
     this.#put(last);
     this.#last = { reason };
     this.#madeRoom();
@@ -187,13 +188,18 @@ export class Sender {
   stop(reason: unknown): void {
     if (this.#stopped) return;
     this.#stopped = { reason };
-    this.#clock.clear(this.#pongTimer);
-    this.#pongsDue = 0;
+    this.#dropPongs();
     this.#batches.length = 0;
     this.#spares.length = 0;
     this.#unsealed = undefined;
     this.#madeRoom();
     this.#idle?.resolve();
+  }
+
+  #dropPongs(): void {
+    this.#clock.clear(this.#pongTimer);
+    this.#pongTimer = undefined;
+    this.#pongsDue = 0;
   }
 
   get #isOver(): boolean {

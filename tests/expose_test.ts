@@ -334,12 +334,28 @@ test("who offers what nobody listens for is told so, and gets no caller", async 
   const others = ["bob", "bob@db", "carol@db"];
   for (const identity of others) {
     const channel = await server.dial(identity);
-    const error = await assertRejects(() => channel.opened, ChannelError);
+    const taken = channel.confirmed.then(() => channel.probe());
+    const error = await assertRejects(() => taken, ChannelError);
     const said = `The server takes no offer of ${identity}`;
     assertEquals([error.code, error.message], ["service", said]);
   }
   server.offer(backend.addr);
   assertEquals(await ask(server.door, "you"), "hello you");
+});
+
+test("a refused offer is told once, though its key may call", async () => {
+  await using backend = greeter("127.0.0.1:0");
+  const tried = Promise.withResolvers<void>();
+  let dials = 0;
+  await using server = await Server.start({
+    hasService: () => true,
+    onHandshake: () => {
+      if (++dials === 4) tried.resolve();
+    },
+  });
+  const { said } = server.offer(backend.addr, { identity: "bob" });
+  await tried.promise;
+  assertEquals(said, ["The server takes no offer of bob; trying again"]);
 });
 
 test("thousands of offers of what is not one's own hold up nobody", async () => {

@@ -15,6 +15,7 @@ import { settled } from "./pipe.ts";
 class FakeSession {
   isClosed = false;
   silence = 0;
+  #hasEnded = false;
   readonly #closed = Promise.withResolvers<void>();
   readonly closed = this.#closed.promise;
   readonly #confirmed = Promise.withResolvers<void>();
@@ -42,7 +43,7 @@ class FakeSession {
 
   /** The server has answered what it was offered. */
   async probe(): Promise<void> {
-    await this.confirmed;
+    await (this.#hasEnded ? this.closed : this.confirmed);
   }
 
   /** As this side does. */
@@ -63,6 +64,7 @@ class FakeSession {
   }
 
   #end(error: unknown): void {
+    this.#hasEnded = true;
     this.#closed.reject(error);
     this.#confirmed.reject(error);
     this.#opened.reject(error);

@@ -1,4 +1,7 @@
-/** Two machines, as two network namespaces with a cable between them. */
+/**
+ * Machines, as network namespaces: a server, and others with a cable to it. These
+ * reach the server, and not each other.
+ */
 
 import { limited } from "./limit.ts";
 import { Terminal } from "./programs.ts";
@@ -20,26 +23,36 @@ export const linksNetworks = () => [
   ...["type", "veth", "peer", "name", "client", "netns", "1"],
 ];
 
-export type Name = "server" | "client";
+export type Name = "server" | "client" | "nas";
 
-/** The server runs this, and the client is a child; $1 is their /etc/hosts. */
+/**
+ * The server runs this, and the others are children; $1 is their /etc/hosts, and
+ * $2 has the names of the others.
+ */
 const MACHINES = `
 ip link set lo up
 mount --bind "$1" /etc/hosts
-# This waits until the client lets go of its stdout.
-client=$(unshare --net sh -ec '
-  ip link set lo up
-  ip link add server type veth peer name client netns 1
-  ip address add 10.0.0.2/24 dev server
-  ip link set server up
-  # /proc is of the machine around: there the processes have other numbers.
-  read -r pid _ </proc/self/stat
-  echo "$pid"
-  exec sleep infinity >/dev/null' &)
-ip address add 10.0.0.1/24 dev client
-ip link set client up
+number=0
+pids=
+for name in $2; do
+  # This waits until the machine lets go of its stdout.
+  machine=$(unshare --net sh -ec '
+    ip link set lo up
+    ip link add server type veth peer name "$1" netns 1
+    ip address add "10.0.$2.2/24" dev server
+    ip link set server up
+    ip route add default via "10.0.$2.1"
+    # /proc is of the machine around: there the processes have other numbers.
+    read -r pid _ </proc/self/stat
+    echo "$pid"
+    exec sleep infinity >/dev/null' sh "$name" "$number" &)
+  ip address add "10.0.$number.1/24" dev "$name"
+  ip link set "$name" up
+  pids="$pids $machine"
+  number=$((number + 1))
+done
 read -r pid _ </proc/self/stat
-echo "$pid $client"
+echo "$pid$pids"
 exec cat
 `;
 
@@ -49,8 +62,8 @@ const HOSTS = `127.0.0.1 localhost
 `;
 
 /**
- * The two machines. They share the files of a folder, where each has a home, and
- * have no other network than the cable. So npm's and Deno's caches hold already
+ * The machines. They share the files of a folder, where each has a home, and have
+ * no other network than the cables. So npm's and Deno's caches hold already
  * what those would download; nothing is installed from there yet.
  */
 export class Machines implements AsyncDisposable {
@@ -62,7 +75,7 @@ export class Machines implements AsyncDisposable {
     readonly dir: string,
     child: Deno.ChildProcess,
     limit: number,
-    private readonly pids: Record<Name, string>,
+    private readonly pids: Map<Name, string>,
   ) {
     this.#child = child;
     this.#watchdog = setTimeout(() => this.#end(), limit);
@@ -74,31 +87,36 @@ export class Machines implements AsyncDisposable {
    * @param dir What they share, a new folder.
    * @param programs The only commands that they have, and where those are.
    * @param limit After so many milliseconds they end.
+   * @param others Those that have a cable to the server.
    */
   static async start(
     dir: string,
     programs: Record<string, string>,
     limit: number,
+    others: Name[] = ["client"],
   ): Promise<Machines> {
     await Deno.mkdir(`${dir}/bin`);
     for (const [name, path] of Object.entries(programs)) {
       await Deno.symlink(path, `${dir}/bin/${name}`);
     }
-    await makeHomes(dir);
+    const names: Name[] = ["server", ...others];
+    await makeHomes(dir, names);
     await Deno.writeTextFile(`${dir}/hosts`, HOSTS);
     const [name, ...args] = [...unshare(), "sh", "-ec", MACHINES, "sh"];
     const child = limited(new Deno.Command(name!, {
-      args: [...args, `${dir}/hosts`],
+      args: [...args, `${dir}/hosts`, others.join(" ")],
       stdin: "piped",
       stdout: "piped",
     }).spawn());
     const reader = child.stdout.getReader();
     const { value } = await reader.read();
     await reader.cancel();
-    const [server = "", client = ""] = new TextDecoder().decode(value)
-      .trim().split(" ");
-    if (client === "") throw new Error("The machines do not start");
-    return new Machines(dir, child, limit, { server, client });
+    const pids = new TextDecoder().decode(value).trim().split(" ");
+    if (pids.length < names.length) {
+      throw new Error("The machines do not start");
+    }
+    const known = new Map(names.map((name, i) => [name, pids[i]!]));
+    return new Machines(dir, child, limit, known);
   }
 
   /** What runs a command in a machine's network, with all else as it is here. */
@@ -107,7 +125,7 @@ export class Machines implements AsyncDisposable {
   }
 
   #enter(name: Name, ...namespaces: string[]): string[] {
-    const target = ["--target", this.pids[name], "--preserve-credentials"];
+    const target = ["--target", this.pids.get(name)!, "--preserve-credentials"];
     const user = isRoot() ? [] : ["--user"];
     return ["nsenter", ...target, ...user, "--net", ...namespaces];
   }
@@ -167,7 +185,7 @@ export class Shell {
 }
 
 /** Homes with nothing but npm's and Deno's copies of what they download. */
-async function makeHomes(dir: string): Promise<void> {
+async function makeHomes(dir: string, names: Name[]): Promise<void> {
   const version = Deno.version.deno;
   const arch = Deno.build.arch === "aarch64" ? "arm64" : "x64";
   const packages = [`deno@${version}`, `@deno/linux-${arch}-glibc@${version}`];
@@ -175,7 +193,7 @@ async function makeHomes(dir: string): Promise<void> {
   const npm = (await run(["npm", "config", "get", "cache"])).trim();
   const info = await run([Deno.execPath(), "info", "--json"]);
   const { denoDir } = JSON.parse(info);
-  for (const name of ["server", "client"]) {
+  for (const name of names) {
     await Deno.mkdir(`${dir}/${name}/.npm`, { recursive: true });
     await Deno.symlink(`${npm}/_cacache`, `${dir}/${name}/.npm/_cacache`);
     await Deno.mkdir(`${dir}/${name}/.cache/deno`, { recursive: true });

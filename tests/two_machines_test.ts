@@ -1,6 +1,7 @@
 /**
- * README's way from nothing to a tunnel, typed at the terminals of two machines
- * that have Node and openssl: four commands and one pasted line.
+ * README's ways from nothing to a tunnel, typed at the terminals of machines that
+ * have Node and openssl: four commands and one pasted line, and some more for a
+ * machine that only dials out.
  */
 
 import { assertEquals, assertMatch } from "@std/assert";
@@ -130,20 +131,86 @@ testUnless(
   },
 );
 
+/** A copy of this folder. */
+const CLONE: Way = {
+  bring: async (home) => {
+    // Not what somebody has made here, as README says.
+    const others = "--exclude-vcs --exclude-vcs-ignores --exclude=./certs";
+    const ours = `tar ${others} -C $0 -c .`;
+    const copy = `${ours} | tar -x -C $1 --one-top-level=innerlock`;
+    await run(["sh", "-c", copy, ROOT, home]);
+  },
+  folder: "innerlock",
+  command: "npx -y deno@2.9.6 task",
+};
+
 testUnless(
   reason,
   "two machines: from a clone to psql, four commands and a pasted line",
   async () => {
-    await travel({
-      bring: async (home) => {
-        // Not what somebody has made here, as README says.
-        const others = "--exclude-vcs --exclude-vcs-ignores --exclude=./certs";
-        const ours = `tar ${others} -C $0 -c .`;
-        const copy = `${ours} | tar -x -C $1 --one-top-level=innerlock`;
-        await run(["sh", "-c", copy, ROOT, home]);
-      },
-      folder: "innerlock",
-      command: "npx -y deno@2.9.6 task",
-    });
+    await travel(CLONE);
+  },
+);
+
+testUnless(
+  reason,
+  "three machines: callers reach the database of one that only dials out",
+  async () => {
+    const readme = await commandsOfReadme();
+    const asReadme = (line: string) => {
+      assertEquals(readme.has(line), true, `README has no ${line}`);
+      return line.replace(/^innerlock/, CLONE.command);
+    };
+    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => Deno.remove(dir, { recursive: true }));
+    await using machines = await Machines.start(
+      dir,
+      await programs(),
+      TIME_LIMIT,
+      ["client", "nas"],
+    );
+    await using _ = await startPostgres(
+      dir,
+      { host: "localhost", port: 5432 },
+      machines.network("nas"),
+    );
+    const arrive = async (name: Name) => {
+      await CLONE.bring(`${dir}/${name}`);
+      return await machines.sitDown(name, CLONE.folder);
+    };
+    const [server, nas, client] = await Promise.all([
+      arrive("server"),
+      arrive("nas"),
+      arrive("client"),
+    ]);
+    const invite = asReadme(
+      "innerlock certs --host server.example --invite alice",
+    );
+    for (const [name, shell] of [["nas", nas], ["alice", client]] as const) {
+      const said = await server.run(invite.replace("alice", name));
+      const [line] = /^innerlock-1\.\S+/m.exec(said)!;
+      await shell.start(asReadme("innerlock certs --join"), "Paste");
+      const joined = await shell.run(line);
+      assertMatch(joined, new RegExp(`^joined .* as ${name}`, "m"));
+    }
+    const listen = asReadme(
+      "innerlock server --host 0.0.0.0 --listen 5432=nas",
+    );
+    await server.start(
+      `${listen} --forward localhost:5432`,
+      "listening on 0.0.0.0:5001",
+    );
+    await nas.start(
+      asReadme("innerlock client --expose localhost:5432"),
+      "ready: server.example:5001 as nas → localhost:5432",
+    );
+    await client.start(asReadme("innerlock client --listen 5432"), "ready: ");
+    const psql = asReadme("psql -h localhost -U postgres");
+    for (const name of ["server", "client"] as const) {
+      const another = await machines.sitDown(name);
+      await another.start(psql, "postgres=# ");
+      await another.start("select 6 * 7;", "42");
+    }
   },
 );

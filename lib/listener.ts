@@ -397,8 +397,13 @@ class ChannelListener implements Listener {
       const channel = await this.#offers.take(identity, either);
       if (standby) return channel;
       if (await givesSign(channel, this.#clock)) {
-        await channel.open();
-        return channel;
+        try {
+          await channel.open();
+          return channel;
+        } catch {
+          // It was given up just now, and is about to close.
+          continue;
+        }
       }
       channel.abort(new ChannelError("timeout", "It gave no sign of life"));
     }

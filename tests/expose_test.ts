@@ -61,6 +61,8 @@ class Server implements AsyncDisposable {
   readonly entrances: Entrances;
   readonly clients: Clients;
   readonly addresses: Address[] = [];
+  /** Is called when a session has just been opened. */
+  onCall: (() => void) | undefined;
   readonly #offering: { reserve: Reserve; live: Live }[] = [];
   #more = Promise.withResolvers<void>();
 
@@ -73,6 +75,7 @@ class Server implements AsyncDisposable {
           )!,
         );
       }
+      if (message.startsWith("called")) this.onCall?.();
       this.log.push(message);
       this.#more.resolve();
       this.#more = Promise.withResolvers();
@@ -418,6 +421,27 @@ test("offers that are never answered cost a caller little", async () => {
   const answers = ["a", "b", "c"].map((text) => ask(server.door, text));
   assertEquals(await Promise.all(answers), ["hello a", "hello b", "hello c"]);
   for (const channel of silent) channel.abort();
+});
+
+test("an open that crosses a bye costs no caller anything", async () => {
+  await using backend = greeter("127.0.0.1:0");
+  await using server = await Server.start();
+  const { reserve } = server.offer(backend.addr);
+  for (let round = 0; round < 10; round++) {
+    // The server has just said open, and the client has not heard it.
+    server.onCall = () => {
+      server.onCall = undefined;
+      reserve.renew();
+    };
+    const texts = ["a", "b", "c", "d"];
+    const answers = texts.map((text) => ask(server.door, text));
+    assertEquals(
+      await Promise.all(answers),
+      texts.map((text) => `hello ${text}`),
+    );
+    assertEquals(server.onCall, undefined);
+  }
+  assertMatch(server.log.join("\n"), /stopping \(The client is stopping\)/);
 });
 
 test("a caller that leaves while its session is opened leaves nothing behind", async () => {

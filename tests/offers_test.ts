@@ -126,6 +126,38 @@ test("one whose key is revoked goes, one that waits at a shutdown is told so", a
   await assertRejects(() => listener.open("alice@db"), Deno.errors.BadResource);
 });
 
+test("who offers is told to whoever listens, before anybody calls", async () => {
+  const told: Channel[] = [];
+  const { listener, offer } = offering({
+    onOffer: (channel) => told.push(channel),
+  });
+  const opening = listener.open("alice@db");
+  const offered = await offer();
+  const caller = await opening;
+  assertEquals(told, [caller]);
+  const refused = await offer("bob");
+  await assertFails(refused.closed, "service");
+  assertEquals(told.length, 1);
+  await assertTalks(caller, offered);
+  await listener.shutdown();
+});
+
+test("one that was given up just now is not given to who calls", async () => {
+  let isFirst = true;
+  const { listener, offer } = offering({
+    onOffer: (channel) => {
+      if (isFirst) channel.abort(new ChannelError("limit", "No room"));
+      isFirst = false;
+    },
+  });
+  const opening = listener.open("alice@db");
+  const first = await offer();
+  await assertFails(first.closed, "limit");
+  const second = await offer();
+  await assertTalks(await opening, second);
+  await listener.shutdown();
+});
+
 test("acceptChannel wants none", async () => {
   const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
   const refusing = assertFails(

@@ -39,10 +39,10 @@ const SCENES = {
    */
   echo: { identity: "mallory", frames: { up: 7, down: 5 } },
   /**
-   * One that the server gives up, for lack of the service. Down: a Noise message,
-   * a pong and the bye.
+   * One that the server gives up, for lack of the service. Down: a Noise message
+   * and the bye.
    */
-  bye: { identity: "mallory@nowhere", frames: { up: 0, down: 3 } },
+  bye: { identity: "mallory@nowhere", frames: { up: 0, down: 2 } },
 };
 
 type Scene = keyof typeof SCENES;
@@ -343,10 +343,7 @@ export async function tamper(
       }
       if (!REPLY.startsWith(reply)) result.wrongs.push(`${what}: forged`);
       result.counts.set(kind, (result.counts.get(kind) ?? 0) + 1);
-      // By then the server has said and heard all: only the client can tell.
-      const isLast = frame === SCENES.echo.frames.down - 1;
-      if (direction === "down" && isLast) serverMayEnd++;
-      else if (isAfterEnd(next.value)) serverMayEnd++;
+      if (mayBeWhole(next.value)) serverMayEnd++;
       progress(++count);
     }
   };
@@ -387,6 +384,18 @@ export async function tamper(
 function isAfterEnd({ kind, scene, direction, frame }: Manipulation): boolean {
   return scene === "echo" && frame === SCENES.echo.frames[direction] - 1 &&
     (kind === "repeat" || kind === "data after the end");
+}
+
+/**
+ * Whether the server may have said and heard all by then, so that only the client
+ * can tell: at the server's end, behind either side's, or where the client has its
+ * whole answer, and may have said its end, before something is added.
+ */
+function mayBeWhole(manipulation: Manipulation): boolean {
+  const { kind, direction, frame } = manipulation;
+  const end = SCENES.echo.frames.down - 1;
+  return isAfterEnd(manipulation) || direction === "down" &&
+      (frame === end || (kind === "repeat" && frame === end - 1));
 }
 
 /** Whether a session came to what the server has to say for want of a service. */

@@ -32,9 +32,6 @@ import { Turns } from "./turns.ts";
 /** How many frames may be read ahead of the data that was taken. */
 const READ_AHEAD = 8;
 
-/** What a read costs that may have brought little: see {@linkcode Turns}. */
-const FILL_COST = 1024;
-
 /** Hears what is not data, in the order in which it came. */
 export interface Listener {
   /** Another message. Until what it returns resolves, nothing is delivered. */
@@ -202,7 +199,7 @@ export class Receiver {
           break;
         }
       }
-      const turn = this.#turns.spend(frame?.length ?? FILL_COST);
+      const turn = this.#turns.spend(frame?.length ?? 0);
       if (turn) await turn;
     }
     while (this.#opening.length > 0 || this.#isPaused) await this.#next();

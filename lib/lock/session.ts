@@ -343,7 +343,8 @@ export class Session {
     if (this.#isPonging) return waits;
     this.#isPonging = true;
     const heard = this.#dataHeard;
-    nextTurn().then(() => {
+    // What came with the ping may have to wait for a turn of its own.
+    nextTurn().then(nextTurn).then(() => {
       this.#isPonging = false;
       if (heard === this.#dataHeard) this.#sender.sendPongs();
     });

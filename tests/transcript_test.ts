@@ -154,6 +154,8 @@ Deno.test("transcript: bye, byte for byte, both sides", async () => {
   const served = new Session(serverEnd, await accepting, "server", 0);
   const p = new Uint8Array(100);
   assertEquals(await served.read(p), "hello".length);
+  // The pong has been said by then.
+  await caller.confirmed;
   served.abort(new ChannelError("backend", "It broke"));
   await assertFails(caller.closed, "backend");
   await assertFails(served.closed, "backend");

@@ -12,13 +12,13 @@ import { nextTurn } from "./runtime.ts";
 
 /**
  * How much work a loop may do in one turn: bytes, or what costs as much. A frame of
- * full length is a turn, and so are four of whatever is short. With 64 KiB and 64
- * of them, others waited up to twice as long, and bulk was no faster.
+ * full length is a turn, and so are sixteen of whatever is short. With 64 KiB and
+ * 64 of them, others waited up to half as long again, and bulk was no faster.
  */
 const BUDGET = 16_384;
 
 /** What the smallest piece of work costs: a read, or a short frame and its AES. */
-const LEAST_COST = 4096;
+const LEAST_COST = 1024;
 
 /** Counts what a loop does, and says when others must have their turn. */
 export class Turns {

@@ -21,7 +21,7 @@ import {
   serverFolder,
   takeVariables,
 } from "./cli/folders.ts";
-import { checkHosts, invite, invited, join } from "./cli/keys/invite.ts";
+import { checkHosts, invite, join, named } from "./cli/keys/invite.ts";
 import { KeyFile } from "./cli/keys/key_file.ts";
 import { type Args, run } from "./cli/main.ts";
 import { acceptMounts } from "./cli/secrets.ts";
@@ -47,8 +47,8 @@ are, except that --host adds names to the certificate.
                      127.0.0.1, ::1 and the old certificate's names are always
                      included
   --invite NAME      print the line for a client
-  --service NAME     with --invite: for this service alone; the same as
-                     --invite NAME@SERVICE
+  --service NAME     with --invite or --identity: for this service alone; the
+                     same as NAME@SERVICE there
   --port PORT        the server's port, for --invite (5001)
   --join             on a client: ask for that line, and write its files
   --as NAME          with --join: the name to keep the server under, for
@@ -107,7 +107,7 @@ async function main(args: Args): Promise<void> {
   await inFolder(args, out, async () => {
     const notes = await make(args, out);
     // Under the same lock: nobody has taken the key out again.
-    const identity = invited(args);
+    const [identity] = named(args, "invite");
     if (identity !== undefined) await invite(args, out, identity, notes);
     else tell(notes, out);
   });
@@ -123,12 +123,16 @@ function tell(notes: string[], out: string): void {
 
 /** Refuses what no key file can have. */
 function checkIdentities(args: Args): void {
-  for (const name of ["identity", "rekey", "invite", "revoke"]) {
-    const all = name === "invite" ? invited(args) : args.texts(name);
-    for (const identity of [all ?? []].flat()) {
-      if (isIdentity(identity)) continue;
-      throw new UsageError(`--${name} takes ${IDENTITY_FORM}, not ${identity}`);
-    }
+  const given = {
+    identity: named(args, "identity"),
+    rekey: args.texts("rekey"),
+    invite: named(args, "invite"),
+    revoke: args.texts("revoke"),
+  };
+  for (const [flag, identities] of Object.entries(given)) {
+    const wrong = identities.find((identity) => !isIdentity(identity));
+    if (wrong === undefined) continue;
+    throw new UsageError(`--${flag} takes ${IDENTITY_FORM}, not ${wrong}`);
   }
 }
 
@@ -152,9 +156,12 @@ function checkNames(args: Args): void {
   if (args.text("as") !== undefined) {
     throw new UsageError("--as goes with --join");
   }
-  if (args.text("invite") !== undefined) return checkHosts(args.texts("host"));
-  const unused = ["port", "invite-file", "service"]
-    .find((name) => args.texts(name).length > 0);
+  const isGiven = (name: string) => args.texts(name).length > 0;
+  if (isGiven("invite")) return checkHosts(args.texts("host"));
+  if (isGiven("service") && !isGiven("identity")) {
+    throw new UsageError("--service goes with --invite or --identity");
+  }
+  const unused = ["port", "invite-file"].find(isGiven);
   if (unused !== undefined) {
     throw new UsageError(`--${unused} goes with --invite`);
   }
@@ -168,7 +175,7 @@ async function make(args: Args, out: string): Promise<string[]> {
     ? await readKeyFile(path)
     : new KeyFile(path, old);
   const notes: string[] = [];
-  const asked = [args.texts("identity"), invited(args) ?? []].flat();
+  const asked = [...named(args, "identity"), ...named(args, "invite")];
   const isFirst = file.keys().size === 0 && asked.length === 0;
   for (const identity of new Set(isFirst ? ["default"] : asked)) {
     if (file.keys().has(identity)) {

@@ -518,19 +518,21 @@ test("an invitation that nobody could use is not made", async ({ server }) => {
   );
 });
 
-test("--invite asks whether an e-mail address is meant; --service", async ({ server }) => {
-  const invite = (...flags: string[]) =>
-    run("certs", ["--out", server, "--invite", ...flags]);
+test("certs asks whether an e-mail address is meant; --service", async ({ server }) => {
+  const certs = (...flags: string[]) =>
+    run("certs", ["--out", server, ...flags]);
   const psk = await Deno.readTextFile(`${server}/psk.txt`);
-  await fails(
-    invite("alice@corp.example"),
-    /^certs: Is corp\.example a service of yours\? Then say --invite alice --service corp\.example; .* say --invite alice\n$/,
-  );
-  await fails(invite("alice@x", "--service", "db"), /alice@x@db/);
-  await fails(
-    run("certs", ["--out", server, "--service", "db"]),
-    /--service goes with --invite/,
-  );
+  for (const flag of ["--invite", "--identity"]) {
+    await fails(
+      certs(flag, "alice@corp.example"),
+      new RegExp(
+        String
+          .raw`^certs: Is corp\.example a service of yours\? Then say ${flag} alice --service corp\.example; .* say ${flag} alice\n$`,
+      ),
+    );
+    await fails(certs(flag, "alice@x", "--service", "db"), /alice@x@db/);
+  }
+  await fails(certs("--service", "db"), /--service goes with --invite or/);
   assertEquals(await Deno.readTextFile(`${server}/psk.txt`), psk);
   for (
     const [flags, identity] of [
@@ -539,9 +541,16 @@ test("--invite asks whether an e-mail address is meant; --service", async ({ ser
       [["carol@db"], "carol@db"],
     ] as const
   ) {
-    const { text } = await succeeds(invite(...flags));
+    const { text } = await succeeds(certs("--invite", ...flags));
     assertEquals(parseInvitation(text).identity, identity);
   }
+  await succeeds(
+    certs("--identity", "dan", "--identity", "eve", "--service", "db"),
+  );
+  assertMatch(
+    (await succeeds(certs("--list"))).text,
+    /^dan@db: the service db\neve@db: the service db$/m,
+  );
 });
 
 test("a host that cannot be found, or trusted, is told", async ({ server, client }) => {

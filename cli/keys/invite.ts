@@ -40,24 +40,25 @@ import {
 } from "../folders.ts";
 
 /**
- * The identity that `--invite NAME` means, for the service that `--service` names.
+ * The identities that `--identity NAME` or `--invite NAME` means, for the service
+ * that `--service` names.
  *
- * @throws {UsageError} If it looks like an e-mail address: a service is seldom
+ * @throws {UsageError} If one looks like an e-mail address: a service is seldom
  * called so.
  */
-export function invited(args: Args): string | undefined {
-  const name = args.text("invite");
+export function named(args: Args, flag: "identity" | "invite"): string[] {
   const service = args.text("service");
-  if (name === undefined || service !== undefined) {
-    return service === undefined ? name : `${name}@${service}`;
-  }
-  const domain = /@(.+\.[a-z]{2,})$/i.exec(name)?.[1];
-  if (domain === undefined) return name;
-  const [person] = name.split("@");
-  throw new UsageError(
-    `Is ${domain} a service of yours? Then say --invite ${person} --service ` +
-      `${domain}; if ${name} is an e-mail address, say --invite ${person}`,
-  );
+  return args.texts(flag).map((name) => {
+    if (service !== undefined) return `${name}@${service}`;
+    const domain = /@(.+\.[a-z]{2,})$/i.exec(name)?.[1];
+    if (domain === undefined) return name;
+    const [person] = name.split("@");
+    throw new UsageError(
+      `Is ${domain} a service of yours? Then say --${flag} ${person} ` +
+        `--service ${domain}; if ${name} is an e-mail address, say ` +
+        `--${flag} ${person}`,
+    );
+  });
 }
 
 /** Whether a host means the same machine everywhere: clients can dial it. */

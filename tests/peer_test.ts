@@ -243,7 +243,7 @@ async function outcome(
       if (ends) await channel.closeWrite();
     };
     if (talks && begins) await write("hello");
-    while (talks && text.length < "hello".length) await read();
+    while (talks && text.length < "hello".length && await read());
     if (talks && !begins) await write("HELLO");
     if (gives !== undefined) {
       await channel.confirmed;

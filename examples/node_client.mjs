@@ -1,6 +1,6 @@
 /**
- * A client that runs on Node (22.18 or newer) and Bun: sends a text to a server
- * of innerlock and prints the reply.
+ * A client for Node and Bun: sends a text to a server of innerlock and prints
+ * the reply.
  *
  * ```sh
  * node examples/node_client.mjs HOST PORT CERT PSK hello world

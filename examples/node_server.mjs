@@ -1,6 +1,6 @@
 /**
- * A server that runs on Node (22.18 or newer) and Bun: sends each client's text
- * back in upper case. Prints its port.
+ * A server for Node and Bun: sends each client's text back in upper case.
+ * Prints its port.
  *
  * ```sh
  * node examples/node_server.mjs CERT KEY PSK

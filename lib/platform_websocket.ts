@@ -8,6 +8,7 @@
 import { CLOCK } from "./lock/clock.ts";
 import { closedFor } from "./carrier/close_codes.ts";
 import { ChannelError } from "./lock/errors.ts";
+import { withResolvers } from "./lock/runtime.ts";
 
 /** How far a page may fall behind its WebSocket by default, in bytes. */
 const MAX_BUFFERED = 16 * 1024 * 1024;
@@ -96,7 +97,7 @@ export function webSocketPair(
   writable: WritableStream<Uint8Array<ArrayBuffer>>;
 } {
   socket.binaryType = "arraybuffer";
-  const opened = Promise.withResolvers<void>();
+  const opened = withResolvers<void>();
   opened.promise.catch(() => {});
   if (socket.readyState === OPEN) opened.resolve();
   else if (socket.readyState > OPEN) opened.reject(failed());

@@ -1,9 +1,11 @@
 /** What `task pack` and `deno publish` give, as a stranger uses it. */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { dirname, join } from "node:path";
 import config from "../deno.json" with { type: "json" };
-import { MAY_RUN } from "./programs.ts";
+import { CHROMIUM, Chromium } from "./chromium.ts";
+import { MAY_RUN, withCerts } from "./programs.ts";
+import { outputOf } from "./limit.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 import { run } from "./services.ts";
 
@@ -107,36 +109,76 @@ testUnless(
       assertEquals(sideEffects, false);
 
       await Deno.copyFile(`${TESTDATA}/stranger.mjs.txt`, `${dir}/use.mjs`);
-      for (
-        const runtime of [
-          npx("node@22", "node"),
-          npx("node@24", "node"),
-          npx("bun@1", "bun"),
-        ]
-      ) {
-        if (lacksProgram([...runtime, "--version"], "it")) continue;
-        const printed = await run([...runtime, `${dir}/use.mjs`]);
-        assertEquals(printed, "1000000 function\n");
-      }
-      // As for a browser: in one file that imports nothing.
-      const bundle =
-        'cd "$1" && exec "$0" bundle --quiet --platform browser "$2"';
-      const bundled = await run([
-        ...["sh", "-c", bundle, Deno.execPath(), dir, "use.mjs"],
-      ]);
-      assertEquals(/^import /m.test(bundled), false);
-      await Deno.writeTextFile(`${dir}/bundle.mjs`, bundled);
-      const alone = [
-        Deno.execPath(),
-        "run",
-        "--no-prompt",
-        `${dir}/bundle.mjs`,
-      ];
-      assertEquals(await run(alone), "1000000 function\n");
-
+      await runtimes(dir);
+      await browser(dir);
       await types(dir);
     }),
 );
+
+/** What `use.mjs` says when both roles have met. */
+const OUTCOME = "1000000 function";
+
+/** The library in each runtime, and the examples in it. */
+async function runtimes(dir: string): Promise<void> {
+  // Node 18 has WebCrypto, but not unasked.
+  const node18 = npx("node@18", "node");
+  const flag = "--experimental-global-webcrypto";
+  for (
+    const runtime of [
+      [...node18, "--no-warnings", flag],
+      npx("node@20", "node"),
+      npx("node@22", "node"),
+      npx("node@24", "node"),
+      npx("bun@1", "bun"),
+    ]
+  ) {
+    if (lacksProgram([...runtime, "--version"], "it")) continue;
+    assertEquals(await run([...runtime, `${dir}/use.mjs`]), `${OUTCOME}\n`);
+    await withCerts(async (certs) => {
+      const examples = `${dir}/node_modules/innerlock/examples`;
+      const script = `${TESTDATA}/node_examples.sh`;
+      const said = await run(["sh", script, examples, certs, ...runtime]);
+      assertEquals(said, "GRÜSSE\n");
+    })();
+  }
+  if (lacksProgram([...node18, "--version"], "Node 18")) return;
+  const { stderr } = await outputOf(node18[0]!, {
+    args: [...node18.slice(1), `${dir}/use.mjs`],
+  });
+  assertStringIncludes(new TextDecoder().decode(stderr), `needs ${flag}\n`);
+}
+
+/** In one file that imports nothing: alone, and in a browser. */
+async function browser(dir: string): Promise<void> {
+  const bundle = 'cd "$1" && exec "$0" bundle --quiet --platform browser "$2"';
+  const bundled = await run([
+    ...["sh", "-c", bundle, Deno.execPath(), dir, "use.mjs"],
+  ]);
+  assertEquals(/^import /m.test(bundled), false);
+  await Deno.writeTextFile(`${dir}/bundle.mjs`, bundled);
+  const alone = [Deno.execPath(), "run", "--no-prompt", `${dir}/bundle.mjs`];
+  assertEquals(await run(alone), `${OUTCOME}\n`);
+  if (lacksProgram(CHROMIUM, "chromium")) return;
+  const html = "<!doctype html><title>test</title>";
+  const serve = (request: Request) =>
+    request.url.endsWith("/bundle.mjs")
+      ? new Response(bundled, {
+        headers: { "content-type": "text/javascript" },
+      })
+      : new Response(html, { headers: { "content-type": "text/html" } });
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+  await using server = Deno.serve(options, serve);
+  await using chromium = await Chromium.start();
+  const page = await chromium.open(`http://127.0.0.1:${server.addr.port}/`);
+  const outcome = await page.evaluate(
+    'import("/bundle.mjs").then(() => globalThis.outcome)',
+  );
+  assertEquals([outcome, page.complaints], [OUTCOME, []]);
+}
+
+/** How a project may find modules. */
+const NODE = { module: "nodenext" };
+const BUNDLER = { module: "esnext", moduleResolution: "bundler" };
 
 /** The types, under whatever a project says. */
 async function types(dir: string): Promise<void> {
@@ -150,17 +192,20 @@ async function types(dir: string): Promise<void> {
     ...["--silent", "--prefix", "types", "@types/node@22"],
   ]);
   for (
-    const [target, lib, types] of [
-      ["es2022", ["es2022", "dom"], []],
-      ["es2022", ["es2022"], ["node"]],
-      ["esnext", ["esnext", "dom"], ["node"]],
+    const [target, lib, types, how] of [
+      ["es2022", ["es2022", "dom"], [], NODE],
+      ["es2022", ["es2022"], ["node"], NODE],
+      ["es2022", ["es2022", "dom"], [], BUNDLER],
+      ["es2024", ["es2024", "dom"], [], BUNDLER],
+      ["es2024", ["es2024"], ["node"], BUNDLER],
+      ["esnext", ["esnext", "dom"], ["node"], NODE],
     ] as const
   ) {
     const settings = {
       compilerOptions: {
         ...{ noEmit: true, strict: true, skipLibCheck: false },
         ...{ exactOptionalPropertyTypes: true, target, lib, types },
-        ...{ module: "nodenext", typeRoots: ["types/node_modules/@types"] },
+        ...{ ...how, typeRoots: ["types/node_modules/@types"] },
       },
       files: [
         names[0],
@@ -172,7 +217,11 @@ async function types(dir: string): Promise<void> {
     const { stdout } = await new Deno.Command(TSC[0]!, {
       args: [...TSC.slice(1), "-p", dir],
     }).output();
-    assertEquals([target, new TextDecoder().decode(stdout)], [target, ""]);
+    const said = new TextDecoder().decode(stdout);
+    assertEquals([settings.compilerOptions, said], [
+      settings.compilerOptions,
+      "",
+    ]);
   }
 }
 

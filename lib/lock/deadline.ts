@@ -6,6 +6,7 @@
 
 import { CLOCK, type Clock } from "./clock.ts";
 import { ChannelError } from "./errors.ts";
+import { withResolvers } from "./runtime.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
 /** The time limit of a handshake, in milliseconds. */
@@ -32,7 +33,7 @@ export async function withDeadline<T>(
   const { handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
   const { clock = CLOCK } = options;
   const stop = new AbortController();
-  const stopped = Promise.withResolvers<never>();
+  const stopped = withResolvers<never>();
   stop.signal.addEventListener(
     "abort",
     () => stopped.reject(stop.signal.reason),

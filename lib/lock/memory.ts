@@ -24,6 +24,8 @@ const SMALL = 4096;
  * of the speed.
  */
 export function free({ buffer }: Uint8Array<ArrayBuffer>): void {
+  // Node 20 cannot.
+  if (!buffer.transfer) return;
   if (!isTaught) new ArrayBuffer(LESSON).transfer(0);
   isTaught = true;
   if (buffer.byteLength > SMALL) buffer.transfer(0);

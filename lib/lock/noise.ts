@@ -15,6 +15,7 @@ import {
   webCrypto,
 } from "./aes_gcm.ts";
 import { hkdf, sha256 } from "./hash.ts";
+import { subtle } from "./runtime.ts";
 
 const PROTOCOL_NAME = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
@@ -261,7 +262,7 @@ export class HandshakeState {
   static async initialize(options: HandshakeOptions): Promise<HandshakeState> {
     const { engine = webCrypto, psk } = options;
     const symmetric = SymmetricState.initializeSymmetric(engine);
-    const e = options.e ?? await crypto.subtle.generateKey(
+    const e = options.e ?? await subtle().generateKey(
       "X25519",
       false,
       ["deriveBits"],

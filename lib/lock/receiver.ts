@@ -27,6 +27,7 @@ import {
   Type,
   TYPE_LENGTH,
 } from "./message.ts";
+import { withResolvers } from "./runtime.ts";
 import { Turns } from "./turns.ts";
 
 /** How many frames may be read ahead of the data that was taken. */
@@ -64,7 +65,7 @@ export class Receiver {
   readonly #seal: Seal;
   readonly #listener: Listener;
   readonly #turns = new Turns();
-  readonly #over = Promise.withResolvers<void>();
+  readonly #over = withResolvers<void>();
   /** What is being opened, or waits for what came before, in order. */
   readonly #opening: Message[] = [];
   /** Data that has been delivered and not been taken, in order. */
@@ -311,7 +312,7 @@ export class Receiver {
   }
 
   #next(): Promise<void> {
-    this.#progress ??= Promise.withResolvers();
+    this.#progress ??= withResolvers();
     return this.#progress.promise;
   }
 

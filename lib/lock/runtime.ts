@@ -1,9 +1,10 @@
 /**
- * What some runtimes offer in addition to WebCrypto: the synchronous primitives
- * of `node:crypto`. Node, Deno and Bun have them; browsers do not.
+ * What not every runtime has.
  *
- * A WebCrypto call changes threads twice. For a short message, that takes
- * several times as long as the work itself. The results are the same bytes.
+ * In addition to WebCrypto, Node, Deno and Bun have the synchronous primitives of
+ * `node:crypto`; browsers do not. A WebCrypto call changes threads twice. For a
+ * short message, that takes several times as long as the work itself. The results
+ * are the same bytes.
  *
  * @module
  */
@@ -75,6 +76,32 @@ export function plain(
   buffer: Uint8Array<ArrayBuffer>,
 ): Uint8Array<ArrayBuffer> {
   return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+}
+
+/**
+ * WebCrypto's methods.
+ *
+ * @throws {Error} If there are none: a browser hides them from a page that came
+ * over plain HTTP, and Node 18 behind a flag.
+ */
+export function subtle(): SubtleCrypto {
+  const found = (globalThis as { crypto?: Partial<Crypto> }).crypto?.subtle;
+  if (found) return found;
+  throw new Error(
+    "There is no WebCrypto here: a page needs HTTPS, and Node 18 needs " +
+      "--experimental-global-webcrypto",
+  );
+}
+
+/** `Promise.withResolvers()`, which Node 20 does not have. */
+export function withResolvers<T>(): PromiseWithResolvers<T> {
+  let resolve: PromiseWithResolvers<T>["resolve"];
+  let reject: PromiseWithResolvers<T>["reject"];
+  const promise = new Promise<T>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { promise, resolve: resolve!, reject: reject! };
 }
 
 const { setImmediate = (callback: () => void) => setTimeout(callback) } =

@@ -20,7 +20,7 @@ import { type Bytes, SHORT_LENGTH, TAG_LENGTH } from "./aes_gcm.ts";
 import { CLOCK, type Clock, type Timer } from "./clock.ts";
 import { HEADER_LENGTH, putLength } from "./frame.ts";
 import { MIN_MESSAGE_LENGTH, type Seal, Type } from "./message.ts";
-import { nextTurn } from "./runtime.ts";
+import { nextTurn, withResolvers } from "./runtime.ts";
 import type { Transport } from "./transport.ts";
 
 /** What one `Deno.Conn.write` takes at most, in bytes: four TLS records. */
@@ -178,7 +178,7 @@ export class Sender {
   async flush(): Promise<void> {
     this.sendPongs();
     if (this.#isRunning && !this.#stopped) {
-      this.#idle ??= Promise.withResolvers();
+      this.#idle ??= withResolvers();
       await this.#idle.promise;
     }
     if (this.#stopped) throw this.#stopped.reason;
@@ -244,7 +244,7 @@ export class Sender {
   }
 
   #roomChanged(): Promise<void> {
-    this.#room ??= Promise.withResolvers();
+    this.#room ??= withResolvers();
     return this.#room.promise;
   }
 

@@ -24,7 +24,7 @@ import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
 import { type Seal, Type } from "./message.ts";
 import { serviceOf } from "./psk.ts";
 import { type Listener, Receiver } from "./receiver.ts";
-import { nextTurn } from "./runtime.ts";
+import { nextTurn, withResolvers } from "./runtime.ts";
 import { Sender } from "./sender.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
@@ -87,10 +87,10 @@ export class Session {
   /** Of the close: also where the stream has none. */
   readonly #idleTimeout: number;
   readonly #role: Role;
-  readonly #closed = Promise.withResolvers<void>();
-  readonly #opened = Promise.withResolvers<void>();
-  readonly #confirmed = Promise.withResolvers<void>();
-  readonly #offered = Promise.withResolvers<void>();
+  readonly #closed = withResolvers<void>();
+  readonly #opened = withResolvers<void>();
+  readonly #confirmed = withResolvers<void>();
+  readonly #offered = withResolvers<void>();
   #state: State = "standby";
   /** Whether the server knows, or will know, that the client is there now. */
   #isProved: boolean;
@@ -196,7 +196,7 @@ export class Session {
   async probe(): Promise<void> {
     this.#refuseAfterFailure();
     if (this.#state === "closed") throw isClosed();
-    this.#sign ??= Promise.withResolvers();
+    this.#sign ??= withResolvers();
     this.#ping();
     await this.#sign.promise;
   }

@@ -14,6 +14,7 @@ import {
   run,
   serverFlags,
   spawn,
+  start,
   TestServer,
   withCerts,
 } from "./programs.ts";
@@ -33,9 +34,15 @@ const test = (
 /** The lines, with what passed named only, and what failed in full. */
 async function check(
   flags: string[],
+  enter: string[] = [],
 ): Promise<{ code: number; passed: string; failed: string; text: string }> {
-  const { code, text, stderr } = await run("client", [...flags, "--check"]);
-  assertEquals(stderr, "");
+  const words = command("client", [...flags, "--check"]);
+  const child = spawn([...enter, ...words], environment("client"));
+  await child.stdin.close();
+  const { code, stdout, stderr } = await child.output();
+  const [text, complaints] = [stdout, stderr]
+    .map((bytes) => new TextDecoder().decode(bytes)) as [string, string];
+  assertEquals(complaints, "");
   const lines = text.trimEnd().split("\n");
   const named = (mark: string) =>
     lines.filter((line) => line.startsWith(mark))
@@ -77,19 +84,208 @@ test("nobody is there", async (dir) => {
   assertMatch(why, /^name: there is no name no\.such\.invalid, or/);
 });
 
+/**
+ * A network where 10.9.9.2 never answers, as behind a firewall; it is the name
+ * server, too. To 10.8.8.8 there is no route.
+ */
+const SILENT_NETWORK = [
+  ...["unshare", "--map-root-user", "--net", "--mount", "sh", "-ec"],
+  `ip link set lo up
+  ip link add near type veth peer name far
+  ip address add 10.9.9.1/24 dev near
+  ip link set near up
+  ip link set far up
+  ip neighbour add 10.9.9.2 lladdr 02:00:00:00:00:01 dev near
+  ip route add unreachable 10.8.8.8
+  mount -t tmpfs none /mnt
+  echo nameserver 10.9.9.2 >/mnt/resolv.conf
+  mount --bind /mnt/resolv.conf /etc/resolv.conf
+  exec "$@"`,
+  "sh",
+];
+
+test("no name server, no answer, no route", async (dir) => {
+  for (
+    const [flags, passed, failed] of [
+      [
+        ["--host", "db.example"],
+        "files",
+        "name: there is no name db.example, or the name server does not " +
+        "answer; check --host",
+      ],
+      [
+        ["--host", "10.9.9.2"],
+        "files, name",
+        "TCP: Cannot connect to 10.9.9.2:1: no answer within 1 s; the address " +
+        "may be wrong, or a firewall may block it",
+      ],
+      [
+        ["--host", "10.8.8.8"],
+        "files, name",
+        "TCP: Cannot connect to 10.8.8.8:1: there is no route to it; is it on, " +
+        "and is the address right?",
+      ],
+      [
+        ["--host", "10.7.7.7"],
+        "files, name",
+        "TCP: Cannot connect to 10.7.7.7:1: there is no route to its network; " +
+        "is this machine online?",
+      ],
+      [
+        ["--proxy", "http://10.9.9.2:3128", "--host", "db.example"],
+        "files, name",
+        "TCP: Cannot connect to the proxy 10.9.9.2:3128: no answer within 1 s; " +
+        "the address may be wrong, or a firewall may block it; check --proxy",
+      ],
+    ] as const
+  ) {
+    const result = await check(
+      [...clientFlags(dir, 1), "--handshake-timeout", "1", ...flags],
+      SILENT_NETWORK,
+    );
+    assertEquals([result.code, result.passed, result.failed], [
+      1,
+      passed,
+      failed,
+    ]);
+  }
+}, lacksProgram([...SILENT_NETWORK, "true"], "unshare, ip and mount"));
+
+/** A port where a new connection gets no answer. */
+async function fullBacklog(): Promise<Disposable & { port: number }> {
+  const resources = new DisposableStack();
+  const hostname = "127.0.0.1";
+  const listener = Deno.listen({ port: 0, hostname, tcpBacklog: 1 });
+  resources.use(listener);
+  const { port } = listener.addr;
+  // With two in its queue, a third has to wait.
+  for (let i = 0; i < 2; i++) {
+    resources.use(await Deno.connect({ port, hostname }));
+  }
+  return { port, [Symbol.dispose]: () => resources.dispose() };
+}
+
+test("a TCP connection that nobody takes", async (dir) => {
+  using full = await fullBacklog();
+  const flags = [...clientFlags(dir, full.port), "--handshake-timeout", "1"];
+  const { code, passed, failed } = await check(flags);
+  assertEquals([code, passed], [1, "files, name"]);
+  assertMatch(failed, /^TCP: .*: no answer within 1 s; .* firewall may block/);
+});
+
+/** Answers each client's first words so, or never, until it goes. */
+async function reply(
+  listener: Deno.Listener<Deno.Conn>,
+  words = "",
+): Promise<void> {
+  const serve = async (conn: Deno.Conn) => {
+    const read = () => conn.read(new Uint8Array(4096)).catch(() => null);
+    await read();
+    await conn.write(new TextEncoder().encode(words)).catch(() => {});
+    while (await read() !== null);
+    conn.close();
+  };
+  const serving: Promise<void>[] = [];
+  for await (const conn of listener) serving.push(serve(conn));
+  await Promise.all(serving);
+}
+
+/** A server with the right certificate, but with nothing of innerlock. */
+async function listenTls(dir: string): Promise<Deno.TlsListener> {
+  const read = (name: string) => Deno.readTextFile(`${dir}/${name}`);
+  const [cert, key] = [await read("cert.pem"), await read("key.pem")];
+  return Deno.listenTls({ hostname: "127.0.0.1", port: 0, cert, key });
+}
+
 test("somebody else is there", async (dir) => {
-  using plain = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  (async () => {
-    for await (const conn of plain) {
-      await conn.write(new TextEncoder().encode("220 mail.example\r\n"));
-      conn.close();
-    }
-  })();
-  const { code, passed, failed } = await check(
-    clientFlags(dir, plain.addr.port),
+  for (
+    const [listener, words, flags, passed, failed] of [
+      [
+        Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+        "220 mail.example\r\n",
+        [],
+        "files, name, TCP",
+        /^TLS: The server .* did not speak TLS; is it innerlock\?$/,
+      ],
+      [
+        Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+        undefined,
+        [],
+        "files, name, TCP",
+        /^TLS: Connected to .*, but TLS did not begin within 1 s; is it innerlock\?$/,
+      ],
+      [
+        await listenTls(dir),
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        [],
+        "files, name, TCP, TLS",
+        /^inner lock: .*HTTP\/1\.1 400 Bad Request.*, use --websocket$/,
+      ],
+      [
+        await listenTls(dir),
+        undefined,
+        [],
+        "files, name, TCP, TLS",
+        /^inner lock: TLS .* works, but innerlock did not answer within 1 s: .*, use --websocket$/,
+      ],
+      [
+        await listenTls(dir),
+        "220 mail.example\r\n",
+        ["--websocket"],
+        "files, name, TCP, TLS",
+        /^WebSocket: .*: it does not speak HTTP; try it without --websocket$/,
+      ],
+      [
+        await listenTls(dir),
+        undefined,
+        ["--websocket"],
+        "files, name, TCP, TLS",
+        /^WebSocket: TLS .* works, but no WebSocket opened within 1 s; is it innerlock\?$/,
+      ],
+    ] as const
+  ) {
+    const replying = reply(listener, words);
+    const { port } = listener.addr as Deno.NetAddr;
+    const result = await check([
+      ...[...clientFlags(dir, port), "--handshake-timeout", "1", ...flags],
+    ]);
+    listener.close();
+    await replying;
+    assertEquals([result.code, result.passed], [1, passed], result.text);
+    assertMatch(result.failed, failed);
+  }
+});
+
+test("another name than the certificate's", async (dir) => {
+  await using server = await TestServer.start(serverFlags(dir));
+  const flags = [
+    ...clientFlags(dir, server.port),
+    "--server-name",
+    "db.example",
+  ];
+  const { code, passed, failed } = await check(flags);
+  assertEquals([code, passed], [3, "files, name, TCP"]);
+  assertMatch(
+    failed,
+    /^TLS: .* is for localhost, .*, not for db\.example; use one of its names with --host or --server-name, .*; it showed a certificate of CN=innerlock, /,
   );
-  assertEquals([code, passed], [1, "files, name, TCP"]);
-  assertMatch(failed, /^TLS: /);
+});
+
+test("a client too many", async (dir) => {
+  await using server = await TestServer.start([
+    ...[...serverFlags(dir), "--max-per-client", "1"],
+  ]);
+  const flags = clientFlags(dir, server.port);
+  const other = start("client", flags);
+  await server.logged(" connected");
+  const { code, passed, failed } = await check(flags);
+  assertEquals([code, passed], [1, UP_TO_LOCK]);
+  assertMatch(
+    failed,
+    /^service: The server has no room for more connections of default$/,
+  );
+  await other.stdin.close();
+  await other.output();
 });
 
 test("another certificate than the one that is trusted", async (dir) => {
@@ -285,23 +481,13 @@ test("a clock that is years off", async (dir) => {
   for (
     const [time, why] of [["+3y", "expired on"], ["-3y", "is not valid until"]]
   ) {
-    const words = command("client", [
-      ...clientFlags(dir, server.port),
-      "--check",
-    ]);
-    const child = spawn(
-      ["faketime", "-f", time!, ...words],
-      environment("client"),
-    );
-    await child.stdin.close();
-    const { code, stdout } = await child.output();
-    const text = new TextDecoder().decode(stdout);
-    assertEquals(code, 3, text);
+    const flags = clientFlags(dir, server.port);
+    const { code, failed } = await check(flags, ["faketime", "-f", time!]);
+    assertEquals(code, 3);
     assertMatch(
-      text,
+      failed,
       new RegExp(
-        `^✗ TLS: .* ${why} .* by this machine's clock; set the clock, or`,
-        "m",
+        `^TLS: .* ${why} .* by this machine's clock; set the clock, or`,
       ),
     );
   }
@@ -338,15 +524,42 @@ test("a forward proxy", async (dir) => {
         /^files, name, TCP$/,
         /^proxy: .* does not allow localhost/,
       ],
+      [
+        undefined,
+        1,
+        /^files, name, TCP$/,
+        /^proxy: no answer within 1 s; it may be no proxy, or still trying to reach the server; check --proxy, --host and --port$/,
+      ],
     ] as const
   ) {
     using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    proxy(listener, server.port, answer);
+    const serving = answer === undefined
+      ? reply(listener)
+      : proxy(listener, server.port, answer);
     const url = `http://127.0.0.1:${listener.addr.port}`;
     const flags = [...clientFlags(dir, server.port), "--proxy", url];
-    const result = await check(flags);
+    const result = await check([...flags, "--handshake-timeout", "1"]);
     assertEquals(result.code, code, result.text);
     assertMatch(result.passed, passed);
+    assertMatch(result.failed, failed);
+    listener.close();
+    await serving;
+  }
+  for (
+    const [url, failed] of [
+      [
+        `http://127.0.0.1:${freePort()}`,
+        /^TCP: Cannot connect to the proxy .*: connection refused; check --proxy$/,
+      ],
+      [
+        "http://no.such.invalid:3128",
+        /^name: there is no name no\.such\.invalid, .*; check --proxy$/,
+      ],
+    ] as const
+  ) {
+    const flags = [...clientFlags(dir, server.port), "--proxy", url];
+    const result = await check(flags);
+    assertEquals(result.code, 1);
     assertMatch(result.failed, failed);
   }
 });
@@ -410,5 +623,15 @@ testOffer(
       nobody.failed,
       /^backend: Cannot reach 127.*: connection refused/,
     );
+    using full = await fullBacklog();
+    const { port } = full;
+    const silent = await check([
+      ...[...offers(`db=127.0.0.1:${port}`), "--handshake-timeout", "1"],
+    ]);
+    assertEquals([silent.code, silent.failed], [
+      1,
+      "backend: no answer within 1 s; check whether " +
+      `127.0.0.1:${port} is the right address`,
+    ]);
   },
 );

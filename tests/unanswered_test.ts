@@ -199,6 +199,11 @@ const UPGRADES: [string, (conn: Deno.TlsConn) => Promise<unknown>, RegExp][] = [
     /401 Unauthorized.*whoever runs it/,
   ],
   [
+    "is a web server",
+    HTTP("200 OK"),
+    /200 OK; is it innerlock, or a box in front of it\?/,
+  ],
+  [
     "is none of HTTP",
     said("220 mail\r\n"),
     /does not speak HTTP.*without --websocket/,

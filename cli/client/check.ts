@@ -5,6 +5,7 @@
  * @module
  */
 
+import { abortable } from "@std/async/abortable";
 import type { X509Certificate } from "node:crypto";
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
@@ -26,7 +27,7 @@ const BACKEND_TIME = 3000;
 /**
  * Goes the way to the server and prints a line for each step: `✓` and what it
  * found, `?` and what is not known, or `✗` and what to do, which ends the check.
- * Each step has the time limit of a handshake.
+ * No step takes longer than a handshake may.
  *
  * @param read Reads the files.
  * @param backend What would be offered to the server's callers, if that is what
@@ -47,7 +48,7 @@ export async function check(
     stdout.line(`✓ files: for ${server} as ${identity}`);
     for await (const [name, work] of steps(options, backend)) {
       step = name;
-      const found = await within(options.handshakeTimeout!, work());
+      const found = await work();
       const isKnown = typeof found === "string";
       stdout.line(
         isKnown ? `✓ ${step}: ${found}` : `? ${step}: ${found.guess}`,
@@ -70,17 +71,26 @@ interface Unknown {
 type Found = string | Unknown;
 type Step = [name: string, work: () => Found | Promise<Found>];
 
-/** What comes of the work; an error if that takes too long. */
-async function within<T>(time: number, work: T | Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => late.reject(new Error(`no answer within ${time / 1000} s`)),
-    time,
-  );
+/** Something took too long. */
+class Late extends Error {}
+
+/**
+ * What comes of the work.
+ *
+ * @param advice What may be the reason if it takes too long.
+ * @throws {Late} If it does.
+ */
+async function within<T>(
+  time: number,
+  work: (signal: AbortSignal) => Promise<T>,
+  advice = "",
+): Promise<T> {
+  const signal = AbortSignal.timeout(time);
   try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    clearTimeout(timer);
+    return await abortable(work(signal), signal);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    throw new Late(`no answer within ${time / 1000} s${advice}`);
   }
 }
 
@@ -95,7 +105,7 @@ async function* steps(
 
   yield ["name", async () => {
     if (isIP(first.hostname)) return `${first.hostname} is an address`;
-    return `${first.hostname} is ${await addressesOf(first.hostname)}`;
+    return `${first.hostname} is ${await addressesOf(first.hostname, options)}`;
   }];
 
   let tcp: Deno.TcpConn;
@@ -142,7 +152,7 @@ async function* steps(
       await roundTrip;
       return `the server takes what ${channel.identity} offers`;
     }];
-    yield ["backend", () => tryPlain(exposed)];
+    yield ["backend", () => tryPlain(exposed, options)];
   } else {
     yield ["service", async () => {
       await roundTrip;
@@ -159,39 +169,34 @@ async function* steps(
   if (shown) yield ["clock", () => clockWithin(shown)];
 }
 
-async function addressesOf(name: string): Promise<string> {
+async function addressesOf(
+  name: string,
+  { handshakeTimeout, proxy }: DialOptions,
+): Promise<string> {
   try {
-    const found = await lookup(name, { all: true });
+    const finding = lookup(name, { all: true });
+    const found = await within(handshakeTimeout!, () => finding);
     return found.map(({ address }) => address).join(", ");
   } catch {
     throw new Error(
       `there is no name ${name}, or the name server does not answer; check ` +
-        "--host",
+        (proxy?.origin ?? "--host"),
     );
   }
 }
 
-/** The time limit that the flags set. */
-function deadline({ handshakeTimeout }: DialOptions): AbortSignal {
-  return AbortSignal.timeout(handshakeTimeout!);
-}
-
 async function connectTcp(
-  to: { hostname: string; port: number },
+  { hostname, port }: { hostname: string; port: number },
   options: DialOptions,
 ): Promise<Deno.TcpConn> {
-  const signal = deadline(options);
   try {
-    const { hostname, port } = to;
-    return await Deno.connect({ hostname, port, signal });
-  } catch (error) {
-    if (!signal.aborted) throw inWords(error, options);
-    throw new Error(
-      `no answer within ${
-        options.handshakeTimeout! / 1000
-      } s; the address may ` +
-        "be wrong, or a firewall may block it",
+    return await within(
+      options.handshakeTimeout!,
+      (signal) => Deno.connect({ hostname, port, signal }),
+      "; the address may be wrong, or a firewall may block it",
     );
+  } catch (error) {
+    throw inWords(error, options);
   }
 }
 
@@ -200,11 +205,17 @@ async function passProxy(
   options: DialOptions,
 ): Promise<void> {
   const { hostname, port, proxy } = options;
-  const signal = deadline(options);
   try {
-    await connectThroughProxy(tcp, { ...proxy, hostname, port, signal });
+    await within(
+      options.handshakeTimeout!,
+      (signal) =>
+        connectThroughProxy(tcp, { ...proxy, hostname, port, signal }),
+      `; it may be no proxy, or still trying to reach the server; check ${
+        proxy!.origin
+      }, --host and --port`,
+    );
   } catch (error) {
-    throw inWords(error, options);
+    throw error instanceof Late ? error : inWords(error, options);
   }
 }
 
@@ -283,7 +294,7 @@ async function tryService(
     return performance.now() - start;
   };
   try {
-    return await within(handshakeTimeout!, answered());
+    return await within(handshakeTimeout!, answered);
   } catch (error) {
     if (error instanceof ChannelError) {
       const isNameless = channel.service === undefined;
@@ -318,7 +329,7 @@ async function tryBackend(
   };
   const time = Math.min(handshakeTimeout!, BACKEND_TIME);
   try {
-    return await within(time, answered());
+    return await within(time, answered);
   } catch (error) {
     if (error instanceof ChannelError) throw error;
     return {
@@ -330,8 +341,16 @@ async function tryBackend(
 }
 
 /** What stands behind an offer is on this side. */
-async function tryPlain(backend: Address): Promise<string> {
-  (await connectPlain(backend, new AbortController().signal)).close();
+async function tryPlain(
+  backend: Address,
+  { handshakeTimeout }: DialOptions,
+): Promise<string> {
+  const conn = await within(
+    handshakeTimeout!,
+    (signal) => connectPlain(backend, signal),
+    `; check whether ${format(backend)} is the right address`,
+  );
+  conn.close();
   return `${format(backend)} answers`;
 }
 

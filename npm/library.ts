@@ -5,59 +5,50 @@
  * @module
  */
 
-import { posix, relative } from "node:path";
-import ts from "typescript";
-
-const OPTIONS: ts.CompilerOptions = {
-  target: ts.ScriptTarget.ES2022,
-  lib: ["lib.esnext.d.ts", "lib.dom.d.ts", "lib.dom.asynciterable.d.ts"],
-  module: ts.ModuleKind.ESNext,
-  moduleResolution: ts.ModuleResolutionKind.Bundler,
-  rewriteRelativeImportExtensions: true,
-  verbatimModuleSyntax: true,
-  declaration: true,
-  // `deno check` does that, with more.
-  noCheck: true,
-  strict: true,
-  exactOptionalPropertyTypes: true,
-  types: [],
-  // What only the other modules use is not among the types.
-  stripInternal: true,
-};
+import { posix } from "node:path";
+import { untar } from "./tar.ts";
 
 /** `using` needs types that the standard library of ES2022 does not have. */
 const REFERENCE = '/// <reference lib="esnext.disposable" />\n';
 
 /** What a module takes from another by its path. */
-const IMPORT = /\b(from |import\()"(\.[^"]+)\.(?:js|ts)"/g;
+const IMPORT = /\b(?:from |import\()"(\.[^"]+)\.js"/g;
 
 /**
  * Translates modules and all that they import.
  *
- * @param root The folder that the paths start from.
+ * @param root The project's folder, which the paths start from.
  * @param entries The modules' paths, such as `lib/mod.ts`.
  * @returns The texts of the new files by their paths.
- * @throws {Error} If a module has no types that could be written.
+ * @throws {Error} If a module cannot be translated.
  */
-export function translate(
+export async function translate(
   root: string,
   entries: string[],
-): Record<string, string> {
-  const outDir = "/out";
-  const names = entries.map((entry) => posix.join(root, entry));
-  const options = { ...OPTIONS, rootDir: root, outDir };
-  const program = ts.createProgram(names, options);
-  const texts: Record<string, string> = {};
-  const { diagnostics } = program.emit(undefined, (path, text) => {
-    texts[relative(outDir, path)] = text;
-  });
-  for (const { messageText } of diagnostics) {
-    throw new Error(ts.flattenDiagnosticMessageText(messageText, " "));
-  }
+): Promise<Record<string, string>> {
+  const texts = await translateAll(root);
   return {
     ...reached(texts, entries, ".js"),
     ...reached(texts, entries, ".d.ts"),
   };
+}
+
+/** All that the project publishes, as `deno pack` translates it. */
+async function translateAll(root: string): Promise<Record<string, string>> {
+  const archive = await Deno.makeTempFile({ prefix: "innerlock-" });
+  try {
+    const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["pack", "--quiet", "--allow-dirty", "--no-source-maps"],
+        ...["--output", archive],
+      ],
+      cwd: root,
+    }).output();
+    if (!success) throw new Error(new TextDecoder().decode(stderr).trim());
+    return await untar("package", await Deno.readFile(archive));
+  } finally {
+    await Deno.remove(archive);
+  }
 }
 
 /** The files of one kind that the entries need: types need fewer. */
@@ -70,25 +61,14 @@ function reached(
   // A set that grows while it is walked.
   const bases = new Set(entries.map((entry) => entry.replace(/\.ts$/, "")));
   for (const base of bases) {
-    const text = withoutUnused(texts[base + extension]!);
-    for (const [, , to] of text.matchAll(IMPORT)) {
+    const text = texts[base + extension];
+    if (text === undefined) {
+      throw new Error(`Nothing became ${base}${extension}`);
+    }
+    for (const [, to] of text.matchAll(IMPORT)) {
       bases.add(posix.join(posix.dirname(base), to!));
     }
-    const start = extension === ".d.ts" ? REFERENCE : "";
-    files[base + extension] = start + text.replaceAll(IMPORT, '$1"$2.js"');
+    files[base + extension] = (extension === ".d.ts" ? REFERENCE : "") + text;
   }
   return files;
-}
-
-/** Without what is imported for nothing, once what is internal is gone. */
-function withoutUnused(text: string): string {
-  return text.replaceAll(
-    /^import (?:type )?\{([^}]*)\} from .*\n/gm,
-    (line, names: string) => {
-      const uses = names.match(/\w+(?=\s*(?:,|$))/g) ?? [];
-      const isUsed = (name: string) =>
-        text.match(new RegExp(`\\b${name}\\b`, "g"))!.length > 1;
-      return uses.some(isUsed) ? line : "";
-    },
-  );
 }

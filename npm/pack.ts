@@ -225,7 +225,7 @@ async function main(folder: string): Promise<void> {
         "NOTICES.txt": others,
         "package.json": json(PACKAGE),
         "commands.mjs": await readText("npm/commands.mjs"),
-        ...translate(ROOT, Object.values(MODULES)),
+        ...await translate(ROOT, Object.values(MODULES)),
       }),
       toFile("innerlock.mjs", await readText("npm/innerlock.mjs"), true),
     ]),

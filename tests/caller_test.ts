@@ -77,6 +77,7 @@ async function carried(
   const sessions: Sessions = {
     take: async (patience, signal, isFresh = false) => {
       asked.push({ patience, isFresh });
+      signal.throwIfAborted();
       const next = standbys.shift()!;
       if ("session" in next) return next.session;
       const aborted = Promise.withResolvers<never>();
@@ -302,6 +303,40 @@ test("carry: two waits of ten seconds do not stand behind each other", async () 
   assertEquals((await hear(t.caller)).end, "ConnectionReset");
   await t.carrying;
   assertEquals(t.reports, [error]);
+});
+
+test("carry: a second session gets only what the first has left of ten seconds", async () => {
+  const [one, other] = [await standby(), await standby()];
+  for (const { hold } of [one, other]) hold();
+  await using t = await carried(one, other);
+  await one.opened;
+  t.clock.pass(4000);
+  one.cut();
+  await other.opened;
+  assertEquals(t.asked, [
+    { patience: 10_000, isFresh: false },
+    { patience: 6000, isFresh: true },
+  ]);
+  await settled();
+  assertEquals(t.clock.left, [6000]);
+  t.clock.pass(6000);
+  assertEquals((await hear(t.caller)).end, "ConnectionReset");
+  await t.carrying;
+  assertEquals((t.reports as [ChannelError])[0].code, "timeout");
+});
+
+test("carry: one that comes late has 1.5 s for a sign all the same", async () => {
+  const late = Promise.withResolvers<never>();
+  const one = await standby();
+  one.hold();
+  await using t = await carried(late.promise, NEVER);
+  t.clock.pass(9000);
+  late.resolve(one.session as never);
+  await one.opened;
+  await settled();
+  assertEquals(t.clock.left, [1500]);
+  t.clock.pass(1500);
+  await assertRejects(() => one.session.closed, ChannelError);
 });
 
 test("carry: one that was heard just before it died is given up after 10 s", async () => {

@@ -21,7 +21,7 @@ const CERTAIN_TIME = 1000;
 
 /**
  * How long a session may take for a sign of life before another one is wanted, in
- * milliseconds.
+ * milliseconds. It has so long even where the caller's patience is over.
  */
 const SIGN_TIME = 1500;
 
@@ -102,11 +102,15 @@ class Caller {
     }
   }
 
+  /** How much of it is left, in milliseconds. */
+  get #patience(): number {
+    return Math.max(0, this.#deadline - this.#clock.now());
+  }
+
   /** Begins the stream over a session that lives, as far as one can know. */
   async #begin(signal: AbortSignal, isFresh: boolean): Promise<Begun> {
     const { sessions } = this.#options;
-    const patience = Math.max(0, this.#deadline - this.#clock.now());
-    const channel = await sessions.take(patience, signal, isFresh);
+    const channel = await sessions.take(this.#patience, signal, isFresh);
     // What the server has said by now, such as a bye, is read before more is said.
     await nextTurn();
     const isCertain = channel.silence < CERTAIN_TIME;
@@ -163,9 +167,10 @@ class Caller {
     let timer: Timer | undefined;
     if (!begun.isLive) {
       fromPlain.keep();
+      const time = Math.max(SIGN_TIME, this.#patience);
       timer = this.#clock.after(
-        PATIENCE,
-        () => channel.abort(this.#silent(PATIENCE)),
+        time,
+        () => channel.abort(this.#silent(time)),
       );
       sign.then(() => fromPlain.forget(), () => {})
         .finally(() => this.#clock.clear(timer));
@@ -204,7 +209,8 @@ class Caller {
 
   #silent(time: number): ChannelError {
     const { peer = "server" } = this.#options;
-    const message = `The ${peer} gave no sign of life for ${time / 1000} s`;
+    const seconds = Math.round(time / 100) / 10;
+    const message = `The ${peer} gave no sign of life for ${seconds} s`;
     return new ChannelError("timeout", message);
   }
 }

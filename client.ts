@@ -20,7 +20,7 @@ import {
   forService,
   readDialOptions,
 } from "./cli/client/dial.ts";
-import { parseExposures } from "./cli/client/expose.ts";
+import { readBackends } from "./cli/backends.ts";
 import { carryAll } from "./cli/client/listen.ts";
 import { listServers } from "./cli/client/list.ts";
 import { chooseEngine } from "./cli/engine.ts";
@@ -147,12 +147,12 @@ async function main(args: Args): Promise<number | void> {
   if (useless) throw new UsageError(`--${useless} needs --listen or --expose`);
   // As if this program did not listen for SIGHUP.
   onHangUp(() => Deno.exit(Exit.hungUp));
-  const [exposure, another] = parseExposures(args.texts("expose"));
+  const [exposure, another] = readBackends(args, "expose");
   if (another) throw new UsageError("--check tries one --expose at a time");
   if (exposure && args.text("connect") !== undefined) {
     throw new UsageError("--check tries either --expose or --connect");
   }
-  const service = exposure ? exposure.service : args.text("connect");
+  const [service, backend] = exposure ?? [args.text("connect")];
   if ((service !== undefined || isCheck) && args.words.length > 0) {
     const flag = isCheck ? "--check" : "--connect";
     throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
@@ -164,12 +164,12 @@ async function main(args: Args): Promise<number | void> {
     const given = { ...await readDialOptions(args, files), ...sealing };
     const options = forService(given, service);
     // All files have been read.
-    const backends = exposure ? socketPaths([exposure.backend]) : [];
-    keepOnly({ read: backends, write: backends });
+    const sockets = socketPaths(backend ? [backend] : []);
+    keepOnly({ read: sockets, write: sockets });
     giveUpSystem();
     return options;
   };
-  if (isCheck) return await check(read, exposure?.backend);
+  if (isCheck) return await check(read, backend);
   const options = await read();
   await using channel = await dial(options);
   giveUpNetwork();

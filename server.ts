@@ -16,13 +16,13 @@ import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
 import { chooseEngine } from "./cli/engine.ts";
 import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
 import { Entrances, readDoors } from "./cli/server/entrances.ts";
-import { Expiry } from "./cli/server/expiry.ts";
+import { watchExpiry } from "./cli/server/expiry.ts";
 import {
   credentialFiles,
   listenAs,
-  readBackends,
   readCredentials,
 } from "./cli/server/listen.ts";
+import { type Backends, readBackends } from "./cli/backends.ts";
 import { LOG_FORMATS, stderrLog } from "./cli/server/log.ts";
 import { readNoPipes } from "./cli/files.ts";
 import { FollowedFiles } from "./cli/followed_files.ts";
@@ -37,12 +37,12 @@ import { reasonOf } from "./cli/server/reason.ts";
 import { stopSignal } from "./cli/signals.ts";
 import { count, mayFinish, stopped } from "./cli/terminal/words.ts";
 import { withAdvice } from "./cli/advice/tls_advice.ts";
+import { CLOCK } from "./lib/lock/clock.ts";
 import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Listener, ListenerCredentials } from "./lib/deno.ts";
 import type { Handler } from "./handlers/handler.ts";
 import { upperCase } from "./handlers/upper_case.ts";
-import type { Address } from "./tunnel/address.ts";
 
 const USAGE = `
 Usage: deno task server [flags]
@@ -131,7 +131,7 @@ async function main(args: Args): Promise<number> {
   const log = stderrLog(args.choice("log-format", LOG_FORMATS));
   const sealing = chooseEngine(args);
   const grace = 1000 * args.integer("grace", 0, 86_400);
-  const backends = readBackends(args);
+  const backends = readBackends(args, "forward");
   const doors = readDoors(args);
   const services = handlersOf(backends, doors.length > 0, args.is("echo"));
   const files = credentialFiles(args);
@@ -171,12 +171,12 @@ async function main(args: Args): Promise<number> {
     ...{ listener, clients, log },
     max: args.integer("max-connections", 1, 1_000_000),
   });
-  const expiry = new Expiry(files.cert, log);
+  const watch = watchExpiry(files.cert, log);
   const announce = (credentials: ListenerCredentials) => {
     announceCredentials(credentials, log);
     entrances.checkKeys(credentials);
     metrics.certificate = credentials.cert;
-    expiry.follow(credentials.cert);
+    watch(credentials.cert);
   };
   followed.follow({
     take: (credentials) => listener.reload(credentials),
@@ -202,7 +202,7 @@ async function main(args: Args): Promise<number> {
       clients.live.size > 0 ? mayFinish(live, grace) : "stopping",
     );
     // Handshakes may not take longer either.
-    Deno.unrefTimer(setTimeout(() => listener.close(), grace));
+    CLOCK.after(grace, () => listener.close());
   });
   if (backends.size === 0 && services.size > 0) {
     log(
@@ -253,7 +253,7 @@ const LIMITS = {
  * it is callers of this machine who are carried.
  */
 function handlersOf(
-  backends: Map<string | undefined, Address>,
+  backends: Backends,
   hasDoors: boolean,
   isEcho: boolean,
 ): Map<string | undefined, Handler> {

@@ -4,18 +4,10 @@
  * @module
  */
 
+import { CLOCK, type Clock, type Timer } from "../lib/lock/clock.ts";
 import { ChannelError } from "../lib/mod.ts";
 import { NOTICE_INTERVAL } from "../lib/notice.ts";
 import { Unreachable } from "../tunnel/reserve.ts";
-
-/** A kind of complaint, of which the last line was told a short while ago. */
-interface Kind {
-  /** The latest. */
-  message: string;
-  /** How many have come since. */
-  more: number;
-  timer: ReturnType<typeof setTimeout>;
-}
 
 /**
  * Tells the first of each kind at once. Those that follow are counted, and told
@@ -23,57 +15,52 @@ interface Kind {
  */
 export class Complaints {
   readonly #tell: (message: string) => void;
-  readonly #interval: number;
-  readonly #kinds = new Map<string, Kind>();
+  readonly #clock: Clock;
+  /** The latest message of each kind, and how many have not been told. */
+  readonly #kinds = new Map<string, { message: string; more: number }>();
+  #timer: Timer | undefined;
 
   /**
    * @param tell Gets each line.
-   * @param interval For how long they are counted, in milliseconds.
+   * @param clock Stands in for time in tests.
    */
-  constructor(
-    tell: (message: string) => void,
-    interval: number = NOTICE_INTERVAL,
-  ) {
+  constructor(tell: (message: string) => void, clock: Clock = CLOCK) {
     this.#tell = tell;
-    this.#interval = interval;
+    this.#clock = clock;
   }
 
   /** @param kind What tells it from another: its words may differ each time. */
   add(kind: string, message: string): void {
     const known = this.#kinds.get(kind);
-    if (known) {
-      known.more++;
-      known.message = message;
-    } else {
-      this.#kinds.set(kind, { message, more: 0, timer: this.#countOn(kind) });
-      this.#tell(message);
-    }
+    if (!known) this.#tell(message);
+    this.#kinds.set(kind, { message, more: known ? known.more + 1 : 0 });
+    if (this.#timer === undefined) this.#countOn();
   }
 
   /** Tells how many there were beyond those that were told. */
   tellRest(): void {
-    for (const [kind, { message, more, timer }] of this.#kinds) {
-      clearTimeout(timer);
-      this.#kinds.delete(kind);
-      if (more > 0) this.#tell(`${message} (${more} more)`);
+    this.#tellMore();
+    this.#kinds.clear();
+    this.#countOn();
+  }
+
+  #tellMore(): void {
+    for (const [kind, known] of this.#kinds) {
+      if (known.more > 0) this.#tell(`${known.message} (${known.more} more)`);
+      else this.#kinds.delete(kind);
+      known.more = 0;
     }
   }
 
-  #countOn(kind: string): Kind["timer"] {
-    const timer = setTimeout(() => this.#tellMore(kind), this.#interval);
-    Deno.unrefTimer(timer);
-    return timer;
-  }
-
-  #tellMore(kind: string): void {
-    const known = this.#kinds.get(kind)!;
-    if (known.more === 0) {
-      this.#kinds.delete(kind);
-      return;
-    }
-    this.#tell(`${known.message} (${known.more} more)`);
-    known.more = 0;
-    known.timer = this.#countOn(kind);
+  /** Goes on as long as there is anything to count. */
+  #countOn(): void {
+    this.#clock.clear(this.#timer);
+    this.#timer = undefined;
+    if (this.#kinds.size === 0) return;
+    this.#timer = this.#clock.after(NOTICE_INTERVAL, () => {
+      this.#tellMore();
+      this.#countOn();
+    });
   }
 }
 

@@ -10,13 +10,10 @@ import { open } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type TakenPsks, takePsksInTurns } from "../lib/lock/psk.ts";
 import { certificatesOf } from "./keys/certificates.ts";
+import { parsePem } from "./keys/pem.ts";
 import { messageOf, UsageError } from "./advice/errors.ts";
 import { checkSecret } from "./secrets.ts";
-import {
-  findPrivateKey,
-  isEncrypted,
-  privateKeysOf,
-} from "./keys/private_keys.ts";
+import { findPrivateKey, isEncrypted } from "./keys/private_keys.ts";
 import { promptHidden } from "./terminal/prompt.ts";
 
 /** The largest file that is read, in bytes: 600 000 lines of a key file. */
@@ -35,7 +32,7 @@ export function readNoPipes(): void {
 }
 
 /** Why a file or a folder cannot be used, written for people. */
-export function whyNoFile(error: unknown): string {
+function whyNoFile(error: unknown): string {
   const { errors } = Deno;
   if (error instanceof errors.IsADirectory) return "it is a folder";
   if (error instanceof errors.NotFound) return "there is no such folder";
@@ -47,6 +44,29 @@ export function whyNoFile(error: unknown): string {
   return error instanceof errors.NotCapable
     ? "Deno lets no program in there; choose another place"
     : messageOf(error);
+}
+
+/** What work on a file gives; undefined if there is no such file. */
+export async function ifThere<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * What work on a file or a folder gives; its failure is written for people.
+ *
+ * @param what What cannot be done then, such as `read certs/cert.pem`.
+ */
+export async function orCannot<T>(what: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw new UsageError(`Cannot ${what}: ${whyNoFile(error)}`);
+  }
 }
 
 /** A file's text, and what it was when it was read. */
@@ -65,22 +85,15 @@ export async function readIfThere(
   path: string,
   most = Infinity,
 ): Promise<string | undefined> {
-  return (await contentOf(path, most))?.text;
+  const content = await orCannot(`read ${path}`, ifThere(read(path, most)));
+  return content?.text;
 }
 
-async function contentOf(
-  path: string,
-  most = Infinity,
-): Promise<Content | undefined> {
-  try {
-    const info = await Deno.stat(path);
-    if (info.isDirectory) throw new Error("it is a folder");
-    if (info.isFile || !mayWait) return await readAtOnce(path);
-    return { text: await readAtMost(await Deno.open(path), most), info };
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw new UsageError(`Cannot read ${path}: ${whyNoFile(error)}`);
-  }
+async function read(path: string, most = Infinity): Promise<Content> {
+  const info = await Deno.stat(path);
+  if (info.isDirectory) throw new Error("it is a folder");
+  if (info.isFile || !mayWait) return await readAtOnce(path);
+  return { text: await readAtMost(await Deno.open(path), most), info };
 }
 
 /** Reads to the end, or until there are more characters than so many. */
@@ -115,7 +128,7 @@ async function readAtOnce(path: string): Promise<Content> {
 
 /** @param origin Where to get one that is missing. */
 async function readContent(path: string, origin = ""): Promise<Content> {
-  const content = await contentOf(path);
+  const content = await orCannot(`read ${path}`, ifThere(read(path)));
   if (content !== undefined) return content;
   const why = ["there is no such file", origin].filter(Boolean).join("; ");
   // A path that is not absolute says little about where it was looked for.
@@ -159,18 +172,15 @@ export interface KeyOptions {
   origin?: string;
 }
 
-/** Certificates and the private key of the first, in the clear. */
-export interface Pair {
-  cert: string;
-  key: string;
-}
-
-/** Reads certificates and, of the keys in another file, the one that fits. */
+/**
+ * Reads certificates and, of the keys in another file, the one that fits, in the
+ * clear.
+ */
 export async function readPair(
   certPath: string,
   keyPath: string,
   options: KeyOptions,
-): Promise<Pair> {
+): Promise<{ cert: string; key: string }> {
   const cert = await readCertificates(certPath, options.origin);
   const key = await readPrivateKey(keyPath, cert, options);
   if (key !== undefined) return { cert, key };
@@ -191,12 +201,10 @@ export async function readPrivateKey(
   options: KeyOptions,
 ): Promise<string | undefined> {
   const { text, info } = await readContent(path, options.origin);
-  const blocks = privateKeysOf(path, text);
+  const keys = parsePem(path, text, "PRIVATE KEY");
   checkSecret(path, info);
-  const { plain = [], locked = [] } = Object.groupBy(
-    blocks,
-    (block) => isEncrypted(block) ? "locked" : "plain",
-  );
+  const locked = keys.filter(isEncrypted);
+  const plain = keys.filter((key) => !isEncrypted(key));
   const key = findPrivateKey(path, plain, cert);
   if (key !== undefined || locked.length === 0) return key;
   const passphrase = await readPassphrase(path, text, options);

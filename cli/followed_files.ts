@@ -4,6 +4,8 @@
  * @module
  */
 
+import { Backoff } from "../lib/backoff.ts";
+import { CLOCK, type Timer } from "../lib/lock/clock.ts";
 import { messageOf } from "./advice/errors.ts";
 
 /** How often the files are looked at, in milliseconds. */
@@ -56,15 +58,12 @@ export interface FollowOptions {
 export class FollowedFiles<T> implements Disposable {
   readonly #files: string[];
   readonly #read: (isFirst: boolean) => Promise<T>;
-  readonly #interval: number;
-  readonly #patience: number;
-  readonly #stat: (file: string) => Promise<Deno.FileInfo>;
+  readonly #options: Required<FollowOptions>;
   #looks = { last: "", taken: "", unsettled: 0 };
   #isAsked = false;
-  #isTaking = false;
-  #isLate = false;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #failure: { message: string; pause: number; next: number } | undefined;
+  #state: "waiting" | "taking" | "late" = "waiting";
+  #timer: Timer | undefined;
+  #failure: { message: string; pauses: Backoff; next: number } | undefined;
   #follower: Follower<T> | undefined;
 
   /** @param files The files that `read` reads. */
@@ -75,9 +74,12 @@ export class FollowedFiles<T> implements Disposable {
   ) {
     this.#files = files;
     this.#read = read;
-    this.#interval = options.interval ?? INTERVAL;
-    this.#patience = options.patience ?? PATIENCE;
-    this.#stat = options.stat ?? Deno.stat;
+    this.#options = {
+      interval: INTERVAL,
+      patience: PATIENCE,
+      stat: Deno.stat,
+      ...options,
+    };
   }
 
   /** Reads the files for the first time. */
@@ -95,33 +97,33 @@ export class FollowedFiles<T> implements Disposable {
   /** Takes the files as they are now, and reports the result. */
   reload(): void {
     this.#isAsked = true;
-    if (this.#follower && !this.#isTaking) this.#wait();
-    if (this.#isLate) this.#tellLate();
+    if (this.#follower && this.#state === "waiting") this.#wait();
+    if (this.#state === "late") this.#tellLate();
   }
 
   /** Stops polling. */
   [Symbol.dispose](): void {
     this.#follower = undefined;
-    clearTimeout(this.#timer);
+    CLOCK.clear(this.#timer);
   }
 
   #wait(): void {
-    clearTimeout(this.#timer);
-    const time = this.#isAsked ? 0 : this.#interval;
-    this.#timer = setTimeout(() => this.#check(), time);
+    this.#state = "waiting";
+    CLOCK.clear(this.#timer);
+    const time = this.#isAsked ? 0 : this.#options.interval;
+    this.#timer = CLOCK.after(time, () => this.#check());
   }
 
   async #check(): Promise<void> {
-    this.#isTaking = true;
-    this.#timer = setTimeout(() => {
-      this.#isLate = true;
+    this.#state = "taking";
+    this.#timer = CLOCK.after(this.#options.patience, () => {
+      this.#state = "late";
       this.#tellLate();
-    }, this.#patience);
+    });
     try {
       await this.#takeIfOther();
     } finally {
-      clearTimeout(this.#timer);
-      this.#isTaking = this.#isLate = false;
+      CLOCK.clear(this.#timer);
       if (this.#follower) this.#wait();
     }
   }
@@ -133,7 +135,7 @@ export class FollowedFiles<T> implements Disposable {
     const isOther = look !== this.#looks.taken;
     const unsettled = look === this.#looks.last ? 0 : this.#looks.unsettled + 1;
     const isSettled = unsettled === 0 || unsettled >= MAX_LOOKS;
-    const isDue = performance.now() >= (this.#failure?.next ?? Infinity);
+    const isDue = CLOCK.now() >= (this.#failure?.next ?? Infinity);
     this.#looks = { ...this.#looks, last: look, unsettled };
     if (isAsked || (isOther && isSettled) || isDue) {
       this.#looks = { ...this.#looks, taken: look, unsettled: 0 };
@@ -142,15 +144,11 @@ export class FollowedFiles<T> implements Disposable {
   }
 
   #tellLate(): void {
-    const seconds = this.#patience / 1000;
-    this.#follower?.failed(
-      new Error(
-        `${
-          this.#files.join(", ")
-        }: reading them, or taking what they say, has ` +
-          `not ended within ${seconds} s; it goes on`,
-      ),
-    );
+    const files = this.#files.join(", ");
+    const seconds = this.#options.patience / 1000;
+    const message = `${files}: reading them, or taking what they say, has ` +
+      `not ended within ${seconds} s; it goes on`;
+    this.#follower?.failed(new Error(message));
   }
 
   async #take(isAsked: boolean): Promise<void> {
@@ -163,10 +161,11 @@ export class FollowedFiles<T> implements Disposable {
       const message = messageOf(error);
       const isNews = isAsked || message !== this.#failure?.message;
       // It may be the system's: a lack of descriptors, say.
-      const pause = isNews
-        ? 2 * this.#interval
-        : Math.min(2 * this.#failure!.pause, LONGEST_PAUSE);
-      this.#failure = { message, pause, next: performance.now() + pause };
+      const pauses = isNews
+        ? new Backoff(2 * this.#options.interval, LONGEST_PAUSE)
+        : this.#failure!.pauses;
+      const next = CLOCK.now() + pauses.next();
+      this.#failure = { message, pauses, next };
       if (isNews) this.#follower?.failed(error);
     }
   }
@@ -175,7 +174,7 @@ export class FollowedFiles<T> implements Disposable {
   async #look(): Promise<string> {
     const looks = this.#files.map(async (file) => {
       try {
-        const info = await this.#stat(file);
+        const info = await this.#options.stat(file);
         // A pipe cannot be read twice.
         if (!info.isFile) return "";
         const { dev, ino, size, mtime, ctime } = info;

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { abortable } from "@std/async/abortable";
+
 /** Pieces of work, each with a way to end it early. */
 export class Live {
   readonly #work = new Map<Promise<void>, () => void>();
@@ -42,10 +44,8 @@ export class Live {
    * @returns How many had to be ended.
    */
   async drain(grace: number): Promise<number> {
-    const { promise: patience, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, grace);
-    await Promise.race([patience, Promise.all(this.#work.keys())]);
-    clearTimeout(timer);
+    const done = Promise.all(this.#work.keys());
+    await abortable(done, AbortSignal.timeout(grace)).catch(() => {});
     const left = [...this.#work];
     for (const [_, end] of left) end();
     await Promise.all(left.map(([work]) => work));

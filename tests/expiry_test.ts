@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
-import { Expiry } from "../cli/server/expiry.ts";
+import { watchExpiry } from "../cli/server/expiry.ts";
 import { FakeClock } from "./clock.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
@@ -13,26 +13,26 @@ function watch(path = "certs/cert.pem") {
   const said: string[] = [];
   const clock = new FakeClock();
   const start = Date.now();
-  const expiry = new Expiry(
+  const follow = watchExpiry(
     path,
     (event, message) => said.push(`${event}: ${message}`),
     clock,
     () => start + clock.now(),
   );
-  return { said, clock, expiry };
+  return { said, clock, follow };
 }
 
 testUnless(
   reason,
-  "Expiry: warns each day, from day 30 before on",
+  "watchExpiry: warns each day, from day 30 before on",
   async () => {
     const cert = await makeCertificate(
       await makeKey(false),
       ["localhost"],
       365,
     );
-    const { said, clock, expiry } = watch();
-    expiry.follow(cert);
+    const { said, clock, follow } = watch();
+    follow(cert);
     clock.pass(334 * DAY);
     assertEquals(said, []);
     clock.pass(2 * DAY);
@@ -46,30 +46,28 @@ testUnless(
       said.at(-1)!,
       /expired on .*: clients refuse it; set the clock, or renew it with 'deno task certs --renew'$/,
     );
-    expiry[Symbol.dispose]();
-    assertEquals(clock.left, []);
   },
 );
 
 testUnless(
   reason,
-  "Expiry: of a certificate that is replaced it says no more",
+  "watchExpiry: of a certificate that is replaced it says no more",
   async () => {
     const key = await makeKey(false);
     const [short, long] = [
       await makeCertificate(key, ["localhost"], 9),
       await makeCertificate(key, ["localhost"], 99),
     ];
-    const { said, clock, expiry } = watch("/etc/innerlock/db/certs/cert.pem");
-    expiry.follow(short);
+    const { said, clock, follow } = watch("/etc/innerlock/db/certs/cert.pem");
+    follow(short);
     assertMatch(said[0]!, /certs --renew --out \/etc\/innerlock\/db\/certs'$/);
-    expiry.follow(long);
+    follow(long);
     clock.pass(68 * DAY);
     assertEquals([said.length, clock.left.length], [1, 1]);
     clock.pass(2 * DAY);
     assertEquals(said.length, 3);
     // Without TLS there is none.
-    expiry.follow(undefined);
+    follow(undefined);
     assertEquals(clock.left, []);
   },
 );

@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import type { LogFields } from "../cli/server/log.ts";
 import { Refusals } from "../cli/server/refusals.ts";
+import { FakeClock } from "./clock.ts";
 
 type Entry = [message: string, fields: LogFields];
 
@@ -8,13 +9,14 @@ const peer = (hostname: string, port: number) => (
   { transport: "tcp", hostname, port } as const
 );
 
-function logged(): { refusals: Refusals; entries: Entry[] } {
+function logged() {
   const entries: Entry[] = [];
+  const clock = new FakeClock();
   const refusals = new Refusals((event, message, fields = {}) => {
     assertEquals(event, "refused");
     entries.push([message, fields]);
-  });
-  return { refusals, entries };
+  }, clock);
+  return { refusals, entries, clock };
 }
 
 Deno.test("Refusals: the first are told one by one, the others as a number", () => {
@@ -60,16 +62,14 @@ Deno.test("Refusals: however many hosts there are, there are few lines", () => {
   ]);
 });
 
-Deno.test("Refusals: the number is told by itself", async () => {
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  const refusals = new Refusals((_, message) => {
-    if (message.includes("more")) resolve(message);
-  }, 1);
+Deno.test("Refusals: the number is told after ten seconds, and then forgotten", () => {
+  const { refusals, entries, clock } = logged();
   for (let port = 1; port <= 6; port++) {
     refusals.add(peer("10.0.0.1", port), "cut", "It went");
   }
-  // The timer alone keeps no program alive.
-  const alive = setTimeout(() => reject(new Error("Nothing came")), 10_000);
-  assertEquals(await promise, "not let in: 1 more, cut");
-  clearTimeout(alive);
+  clock.pass(9999);
+  assertEquals(entries.length, 5);
+  clock.pass(1);
+  assertEquals(entries.at(-1)![0], "not let in: 1 more, cut");
+  assertEquals(clock.left, []);
 });

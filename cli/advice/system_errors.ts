@@ -6,6 +6,7 @@
  */
 
 import { codeOf, whyNotPlain } from "../../tunnel/system_errors.ts";
+import { UsageError } from "./errors.ts";
 
 const WORDS = {
   dial: {
@@ -47,9 +48,13 @@ const LASTING = new Set([
 ]);
 
 /**
- * Whether listening may work later with the same flags: another program leaves
- * the port, or the network comes up with the address.
+ * An error of whoever cannot listen. It is one of usage unless listening may work
+ * later with the same flags: another program leaves the port, or the network
+ * comes up with the address.
+ *
+ * @param cause What the system says.
  */
-export function mayPass(error: unknown): boolean {
-  return !LASTING.has(codeOf(error) ?? "");
+export function cannotListen(message: string, cause: unknown): Error {
+  const isLasting = LASTING.has(codeOf(cause) ?? "");
+  return isLasting ? new UsageError(message) : new Error(message);
 }

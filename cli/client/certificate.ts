@@ -14,7 +14,7 @@ import { authority } from "../../lib/carrier/ip_address.ts";
 import { connectWebSocket } from "../../lib/carrier/websocket_handshake.ts";
 import { initiateChannel } from "../../lib/lock/channel.ts";
 import { toTransport } from "../../lib/lock/transport.ts";
-import { keyFingerprint } from "../keys/certificates.ts";
+import { dayOf, keyFingerprint } from "../keys/certificates.ts";
 import { parsePem } from "../keys/pem.ts";
 import type { DialOptions } from "./dial.ts";
 
@@ -107,12 +107,12 @@ export function whose(
   shown: X509Certificate,
   { caCerts = [] }: DialOptions,
 ): string {
-  const expires = `it expires on ${dayOf(shown.validTo)}`;
+  const expires = `it expires on ${dayOf(shown.validToDate)}`;
   // The certificate may have been renewed since; its key is the same then.
   const key = keyFingerprint(shown);
   const isOwn = caCerts
     .flatMap((pem) => parsePem("--ca", pem, "CERTIFICATE"))
-    .some(({ der }) => keyFingerprint(new X509Certificate(der)) === key);
+    .some((own) => keyFingerprint(new X509Certificate(own)) === key);
   if (isOwn) {
     return `the server's own certificate, whose key --ca has; ${expires}`;
   }
@@ -125,9 +125,4 @@ export function nameOf(shown: X509Certificate): string {
   const oneLine = (name: string) => name.replaceAll("\n", ", ") || "nobody";
   return `a certificate of ${oneLine(shown.subject)}, issued by ` +
     `${oneLine(shown.issuer)}, key ${keyFingerprint(shown)}`;
-}
-
-/** The day of a certificate's date. */
-export function dayOf(date: string): string {
-  return new Date(date).toISOString().slice(0, 10);
 }

@@ -14,10 +14,11 @@ import { authority } from "../../lib/carrier/ip_address.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../../lib/mod.ts";
 import { connectThroughProxy } from "../../lib/carrier/proxy.ts";
 import { nameOf as ownerOf, takePsks } from "../../lib/lock/psk.ts";
-import { certificateOf, dayOf, nameOf, whose } from "./certificate.ts";
+import { certificateOf, nameOf, whose } from "./certificate.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
 import { type Address, format } from "../../tunnel/address.ts";
 import { connectPlain } from "../../tunnel/plain.ts";
+import { dayOf } from "../keys/certificates.ts";
 import { Exit, exitCodeOf, messageOf } from "../advice/errors.ts";
 import { stdout } from "../terminal/output.ts";
 
@@ -30,14 +31,14 @@ const BACKEND_TIME = 3000;
  * No step takes longer than a handshake may.
  *
  * @param read Reads the files.
- * @param backend What would be offered to the server's callers, if that is what
+ * @param exposed What would be offered to the server's callers, if that is what
  * is to be checked.
  * @returns The exit code: 0, or that of the step that failed, or 1 if something
  * is not known.
  */
 export async function check(
   read: () => Promise<DialOptions>,
-  backend?: Address,
+  exposed?: Address,
 ): Promise<number> {
   let step = "files";
   let code: number = Exit.done;
@@ -46,7 +47,7 @@ export async function check(
     const { hostname, port, identity } = options;
     const server = authority(hostname, port);
     stdout.line(`✓ files: for ${server} as ${identity}`);
-    for await (const [name, work] of steps(options, backend)) {
+    await takeSteps(options, exposed, async (name, work) => {
       step = name;
       const found = await work();
       const isKnown = typeof found === "string";
@@ -54,7 +55,7 @@ export async function check(
         isKnown ? `✓ ${step}: ${found}` : `? ${step}: ${found.guess}`,
       );
       if (!isKnown) code = Exit.failed;
-    }
+    });
     return code;
   } catch (error) {
     stdout.line(`✗ ${step}: ${messageOf(error)}`);
@@ -62,14 +63,14 @@ export async function check(
   }
 }
 
-/** Something that cannot be known. */
-interface Unknown {
-  /** What it may be. */
-  guess: string;
-}
+/** What a step has found, or what that may be if it cannot be known. */
+type Found = string | { guess: string };
 
-type Found = string | Unknown;
-type Step = [name: string, work: () => Found | Promise<Found>];
+/** Takes a step. */
+type Take = (
+  name: string,
+  work: () => Found | Promise<Found>,
+) => Promise<void>;
 
 /** Something took too long. */
 class Late extends Error {}
@@ -94,32 +95,32 @@ async function within<T>(
   }
 }
 
-/** The steps, in order. */
-async function* steps(
+/** Takes the steps, in order. */
+async function takeSteps(
   options: DialOptions,
-  exposed?: Address,
-): AsyncGenerator<Step> {
+  exposed: Address | undefined,
+  take: Take,
+): Promise<void> {
   const { hostname, port, proxy, websocket } = options;
-  const server = authority(hostname, port);
   const first = proxy ?? { hostname, port };
 
-  yield ["name", async () => {
+  await take("name", async () => {
     if (isIP(first.hostname)) return `${first.hostname} is an address`;
     return `${first.hostname} is ${await addressesOf(first.hostname, options)}`;
-  }];
+  });
 
   let tcp: Deno.TcpConn;
-  yield ["TCP", async () => {
+  await take("TCP", async () => {
     tcp = await connectTcp(first, options);
     const { hostname, port } = tcp.remoteAddr;
     return `connected to ${authority(hostname, port)}`;
-  }];
+  });
 
   if (proxy) {
-    yield ["proxy", async () => {
+    await take("proxy", async () => {
       await passProxy(tcp, options);
-      return `it connects to ${server}`;
-    }];
+      return `it connects to ${authority(hostname, port)}`;
+    });
   }
 
   const attempt = await tryToProve(options, exposed !== undefined);
@@ -138,35 +139,39 @@ async function* steps(
   if (isLate && shown && attempt.failedAt === "TLS") {
     attempt.failedAt = "WebSocket";
   }
-  const unless = (name: Lock, says: string): Step => [name, () => {
-    if (attempt.failedAt !== name) return says;
-    throw name === "TLS" ? untrusted(attempt.error, shown) : attempt.error;
-  }];
-  yield unless("TLS", shown ? whose(shown, options) : "the server is trusted");
-  if (websocket !== undefined) yield unless("WebSocket", "it is open");
-  yield unless("inner lock", `the server has the key of ${keyName(options)}`);
+  const takeUnless = (name: Lock, says: string) =>
+    take(name, () => {
+      if (attempt.failedAt !== name) return says;
+      throw name === "TLS" ? untrusted(attempt.error, shown) : attempt.error;
+    });
+  await takeUnless(
+    "TLS",
+    shown ? whose(shown, options) : "the server is trusted",
+  );
+  if (websocket !== undefined) await takeUnless("WebSocket", "it is open");
+  await takeUnless(
+    "inner lock",
+    `the server has the key of ${keyName(options)}`,
+  );
 
   const channel = attempt.channel!;
-  if (exposed) {
-    yield ["offer", async () => {
-      await roundTrip;
-      return `the server takes what ${channel.identity} offers`;
-    }];
-    yield ["backend", () => tryPlain(exposed, options)];
-  } else {
-    yield ["service", async () => {
-      await roundTrip;
-      return `the server has ${serviceOf(channel)}`;
-    }];
-    yield ["backend", () => tryBackend(channel, options)];
-  }
-  yield [
+  await take(exposed ? "offer" : "service", async () => {
+    await roundTrip;
+    return exposed
+      ? `the server takes what ${channel.identity} offers`
+      : `the server has ${serviceOf(channel)}`;
+  });
+  await take(
+    "backend",
+    () => exposed ? tryPlain(exposed, options) : tryBackend(channel, options),
+  );
+  await take(
     "round trip",
     async () => `${(await roundTrip!).toFixed(1)} ms, through both locks`,
-  ];
+  );
   // A caller that the server has just given it goes on with another session.
   channel.abort(new ChannelError("stopping", "The check is over"));
-  if (shown) yield ["clock", () => clockWithin(shown)];
+  if (shown) await take("clock", () => clockWithin(shown));
 }
 
 async function addressesOf(
@@ -355,8 +360,8 @@ async function tryPlain(
 }
 
 /** A clock within the certificate's dates is all that can be checked. */
-function clockWithin({ validFrom, validTo }: X509Certificate): string {
+function clockWithin(shown: X509Certificate): string {
   const now = new Date().toISOString().slice(0, 16).replace("T", " at ");
   return `it is ${now} UTC here, within the certificate's dates, ` +
-    `${dayOf(validFrom)} to ${dayOf(validTo)}`;
+    `${dayOf(shown.validFromDate)} to ${dayOf(shown.validToDate)}`;
 }

@@ -24,13 +24,7 @@ import {
 } from "../../lib/lock/psk.ts";
 import { BY_WEBSOCKET, whyNoWebSocket } from "../advice/box_errors.ts";
 import { UsageError } from "../advice/errors.ts";
-import {
-  type Pair,
-  readCertificates,
-  readPair,
-  readPsk,
-  readSecret,
-} from "../files.ts";
+import { readCertificates, readPair, readPsk, readSecret } from "../files.ts";
 import type { Args } from "../main.ts";
 import { whyNotThrough } from "../advice/proxy_errors.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_settings.ts";
@@ -198,9 +192,7 @@ async function readCas(
   ];
 }
 
-async function readClientPair(
-  args: Args,
-): Promise<Pair | undefined> {
+async function readClientPair(args: Args) {
   const certPath = args.text("client-cert");
   const keyPath = args.text("client-key");
   if (certPath === undefined && keyPath === undefined) return undefined;

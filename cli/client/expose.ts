@@ -5,37 +5,10 @@
  */
 
 import { forward } from "../../handlers/forward.ts";
-import type { Channel } from "../../lib/mod.ts";
-import { ChannelError } from "../../lib/mod.ts";
-import { type Address, parseAddress } from "../../tunnel/address.ts";
+import { type Channel, ChannelError } from "../../lib/mod.ts";
+import type { Address } from "../../tunnel/address.ts";
 import { Reserve, type ReserveOptions } from "../../tunnel/reserve.ts";
-import { UsageError } from "../advice/errors.ts";
 import type { Live } from "../live.ts";
-
-/** A backend of this machine's, and the service that it is offered as. */
-export interface Exposure {
-  service: string | undefined;
-  backend: Address;
-}
-
-/** `[SERVICE=]HOST:PORT` or `[SERVICE=]unix:/path`, each service once. */
-export function parseExposures(texts: string[]): Exposure[] {
-  const exposures = texts.map((text) => {
-    const [, service, to] = /^(?:([\w.-]+)=)?(.+)$/.exec(text)!;
-    const backend = parseAddress(to!);
-    if (backend) return { service, backend };
-    throw new UsageError(
-      `--expose takes [SERVICE=]HOST:PORT or [SERVICE=]unix:/path, not ${text}`,
-    );
-  });
-  const services = exposures.map(({ service }) => service);
-  const twice = services.find((one, i) => services.indexOf(one) !== i);
-  if (new Set(services).size === services.length) return exposures;
-  throw new UsageError(
-    "--expose is given more than once " +
-      (twice === undefined ? "without a service" : `for ${twice}`),
-  );
-}
 
 /** What carries the server's callers. */
 export interface ExposeOptions

@@ -10,9 +10,7 @@ import { UnansweredError } from "../../lib/deno.ts";
 import type { Channel, Engine } from "../../lib/mod.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
-import { carry } from "../../tunnel/caller.ts";
 import { Dials } from "../../tunnel/dials.ts";
-import { listenPlain } from "../../tunnel/plain.ts";
 import { Reserve } from "../../tunnel/reserve.ts";
 import { readNoPipes } from "../files.ts";
 import { FollowedFiles } from "../followed_files.ts";
@@ -26,10 +24,11 @@ import {
   readDialOptions,
 } from "./dial.ts";
 import { Exit, messageOf, UsageError } from "../advice/errors.ts";
-import { expose, type Exposure, parseExposures } from "./expose.ts";
+import { readBackends } from "../backends.ts";
+import { Entrance } from "../entrance.ts";
+import { expose } from "./expose.ts";
 import { onHangUp } from "../hangup.ts";
 import { Live } from "../live.ts";
-import { mayPass } from "../advice/system_errors.ts";
 import type { Args } from "../main.ts";
 import { stderr, stdout } from "../terminal/output.ts";
 import { giveUpSystem, keepOnly, socketPaths } from "../permissions.ts";
@@ -37,7 +36,7 @@ import { stopSignal } from "../signals.ts";
 import { count, mayFinish, stopped } from "../terminal/words.ts";
 
 /** Where local callers come in, and the service that they are carried to. */
-interface Entrance {
+interface Door {
   address: Address;
   service: string | undefined;
 }
@@ -52,10 +51,14 @@ export async function carryAll(
   args: Args,
   sealing: { engine?: Engine },
 ): Promise<number> {
-  const entrances = args.texts("listen").map(parseEntrance);
-  const exposures = parseExposures(args.texts("expose"));
+  const doors = args.texts("listen").map(parseDoor);
+  const exposures = readBackends(args, "expose");
+  const services = [
+    ...doors.map(({ service }) => service),
+    ...exposures.keys(),
+  ];
   if (args.words.length > 0) {
-    const flag = entrances.length > 0 ? "--listen" : "--expose";
+    const flag = doors.length > 0 ? "--listen" : "--expose";
     throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
   }
   const grace = 1000 * args.integer("grace", 0, 86_400);
@@ -66,18 +69,14 @@ export async function carryAll(
   await acceptSecrets(args, named);
   const followed = new FollowedFiles(files, async () => {
     const options = { ...await readDialOptions(args, named), ...sealing };
-    for (const { service } of [...entrances, ...exposures]) {
-      forService(options, service);
-    }
+    for (const service of services) forService(options, service);
     return options;
   });
   let options = await followed.read();
   readNoPipes();
   // A socket is made beside its place, then moved there.
-  const folders = socketPaths(entrances.map(({ address }) => address))
-    .map(dirname);
-  const sockets = socketPaths(exposures.map(({ backend }) => backend));
-  const both = [...folders, ...sockets];
+  const folders = socketPaths(doors.map(({ address }) => address)).map(dirname);
+  const both = [...folders, ...socketPaths([...exposures.values()])];
   keepOnly({ read: [...both, ...files], write: both });
   // The system's CAs are read again at each reload.
   if (!args.is("system-ca")) giveUpSystem();
@@ -92,31 +91,28 @@ export async function carryAll(
   };
   const complaints = new Complaints(report);
   const complain = (error: Error) => complaints.add(...complaintOf(error));
-  const tunnels = await Promise.all(entrances.map(async (entrance) => {
-    const { address, service } = entrance;
-    const listener = await listenPlain(address, {
+  const tunnels = await Promise.all(doors.map(async ({ address, service }) => {
+    const entrance = await Entrance.open(address, {
       sessions: coming,
       onShortage: () => report(SHORTAGE),
-    }).catch((error) => {
-      const message = `${messageOf(error)}; choose another with --listen`;
-      throw mayPass(error.cause) ? new Error(message) : new UsageError(message);
     });
+    const from = format(entrance.address);
     const reserve = new Reserve({
       dial: dialer(() => forService(options, service), { standby: true }),
       report,
-      ready: () => report(`ready: ${way(listener.address, options, service)}`),
+      ready: () => report(`ready: ${from} → ${there(options, service)}`),
       max,
       dials,
     });
     reserves.push(reserve);
-    return { listener, reserve };
+    return { entrance, reserve };
   }));
-  const offers = exposures.map((exposure) => {
-    const { backend, service } = exposure;
+  const offers = Array.from(exposures, ([service, backend]) => {
     const reserve = expose({
       dial: dialer(() => forService(options, service), { offer: true }),
       report,
-      ready: () => report(`ready: ${wayBack(exposure, options)}`),
+      ready: () =>
+        report(`ready: ${there(options, service)} → ${format(backend)}`),
       ...{ max, dials, backend, live, complain },
     });
     reserves.push(reserve);
@@ -131,31 +127,20 @@ export async function carryAll(
     failed: (error) => report(`nothing reloaded: ${messageOf(error)}`),
   });
   onHangUp(() => followed.reload());
-  let isStopping = false;
-  const accepting = tunnels.map(async ({ listener, reserve }) => {
-    stdout.line(`listening on ${format(listener.address)}`);
-    while (true) {
-      while (live.size >= maxConnections) await live.left;
-      const caller = await listener.accept();
-      if (!caller) return;
-      // Another entrance may have taken the last room meanwhile.
-      while (live.size >= maxConnections) await live.left;
-      if (isStopping) return caller.reset();
-      const stop = new AbortController();
-      const work = carry(caller, {
-        sessions: reserve,
-        report: complain,
-        signal: stop.signal,
-      });
-      live.add(work, () => stop.abort());
-    }
+  const accepting = tunnels.map(({ entrance, reserve }) => {
+    stdout.line(`listening on ${format(entrance.address)}`);
+    return entrance.carry({
+      sessions: reserve,
+      report: complain,
+      live,
+      max: maxConnections,
+    });
   });
-  for (const { backend } of exposures) {
+  for (const backend of exposures.values()) {
     stdout.line(`exposing ${format(backend)}`);
   }
   await stopping;
-  isStopping = true;
-  await Promise.all(tunnels.map(({ listener }) => listener.close()));
+  await Promise.all(tunnels.map(({ entrance }) => entrance.close()));
   for (const offer of offers) offer.close();
   if (live.size > 0) report(mayFinish(count(live.size, "caller"), grace));
   const cut = await live.drain(grace);
@@ -199,7 +184,7 @@ function report(message: string): void {
 }
 
 /** `[HOST:]PORT` or `unix:/path`, and perhaps `=SERVICE`. */
-function parseEntrance(text: string): Entrance {
+function parseDoor(text: string): Door {
   const [, where = "", service] = /^([^=]*)(?:=([\w.-]+))?$/.exec(text) ?? [];
   const address = parseAddress(where, "127.0.0.1");
   if (address) return { address, service };
@@ -208,20 +193,8 @@ function parseEntrance(text: string): Entrance {
   );
 }
 
-/** From where to where, as whom. */
-function way(
-  from: Address,
-  options: DialOptions,
-  service: string | undefined,
-): string {
+/** The server, and as whom one is there. */
+function there(options: DialOptions, service: string | undefined): string {
   const { hostname, port, identity } = forService(options, service);
-  const server = authority(hostname, port);
-  return `${format(from)} → ${server} as ${identity}`;
-}
-
-/** The same for what is exposed. */
-function wayBack({ backend, service }: Exposure, options: DialOptions): string {
-  const { hostname, port, identity } = forService(options, service);
-  const server = authority(hostname, port);
-  return `${server} as ${identity} → ${format(backend)}`;
+  return `${authority(hostname, port)} as ${identity}`;
 }

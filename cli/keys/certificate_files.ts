@@ -20,7 +20,8 @@ import {
   makeRequest,
   SUBJECT,
 } from "./openssl.ts";
-import { findPrivateKey, isEncrypted, privateKeysOf } from "./private_keys.ts";
+import { parsePem } from "./pem.ts";
+import { findPrivateKey, isEncrypted } from "./private_keys.ts";
 import { promptHidden } from "../terminal/prompt.ts";
 import type { NewFile } from "./replace.ts";
 
@@ -140,12 +141,11 @@ function isKept(
 
 /** Whether the key is the certificate's, as far as can be told. */
 function mayFit({ keyPath, certPath, key, cert }: Pair): boolean {
-  const blocks = privateKeysOf(keyPath, key!);
-  const plain = blocks.filter((block) => !isEncrypted(block));
+  const keys = parsePem(keyPath, key!, "PRIVATE KEY");
   const certificates = certificatesOf(certPath, cert!);
   // Of one that is encrypted, only its passphrase can tell.
-  return plain.length < blocks.length ||
-    findPrivateKey(keyPath, plain, certificates) !== undefined;
+  return keys.some(isEncrypted) ||
+    findPrivateKey(keyPath, keys, certificates) !== undefined;
 }
 
 /**

@@ -5,19 +5,19 @@
  * @module
  */
 
-import { createHash, createPrivateKey, X509Certificate } from "node:crypto";
+import { createHash, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import { dirname } from "node:path";
 import { canonical, isName } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
-import { formatPem, parsePem } from "./pem.ts";
+import { parsePem } from "./pem.ts";
 
 /** A certificate that expires within this time is worth a warning, in ms. */
 const WARNING_TIME = 30 * 86_400_000;
 
 /** The certificates of a PEM text, with nothing around them. */
 export function certificatesOf(path: string, text: string): string {
-  const certificates = parsePem(path, text, "CERTIFICATE").map(formatPem);
+  const certificates = parsePem(path, text, "CERTIFICATE");
   try {
     // Some can be parsed, but not read.
     for (const certificate of certificates) describeCertificate(certificate);
@@ -27,15 +27,10 @@ export function certificatesOf(path: string, text: string): string {
   return certificates.join("");
 }
 
-/** Whether a key in the clear is the one of the first certificate. */
-export function isKeyOf(key: string, cert: string): boolean {
-  return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
-}
-
 /** Whether the first of these certificates is signed by itself or by another. */
 export function hasIssuer(cert: string): boolean {
   const { issuer } = new X509Certificate(cert);
-  return parsePem("", cert, "CERTIFICATE").map(formatPem)
+  return parsePem("", cert, "CERTIFICATE")
     .some((one) => new X509Certificate(one).subject === issuer);
 }
 
@@ -49,8 +44,7 @@ export function timeWarning(
   cert: string,
   now = Date.now(),
 ): string | undefined {
-  const { validFrom, validTo } = new X509Certificate(cert);
-  const [start, end] = [new Date(validFrom), new Date(validTo)];
+  const { validFromDate: start, validToDate: end } = new X509Certificate(cert);
   const left = end.getTime() - now;
   const at = (time: Date) =>
     time.toISOString().replace("T", " at ").replace(/\.\d+Z/, " UTC");
@@ -65,11 +59,6 @@ export function timeWarning(
   }
   if (left >= WARNING_TIME) return undefined;
   return `${path} expires on ${at(end)}; ${renewal}`;
-}
-
-/** When a certificate expires, as `Date.now` gives the time. */
-export function expiryOf(cert: string): number {
-  return new Date(new X509Certificate(cert).validTo).getTime();
 }
 
 /** How a certificate is renewed: by us, or by the CA that has signed it. */
@@ -127,17 +116,21 @@ export function describeCertificate(
   now = Date.now(),
 ): CertificateInfo {
   const x509 = new X509Certificate(cert);
-  const end = new Date(x509.validTo);
   const listed = (x509.subjectAltName ?? "").matchAll(
     /(?:DNS|IP Address):([^,\s]+)/g,
   );
   return {
     keyFingerprint: keyFingerprint(x509),
     subject: x509.subject,
-    expires: end.toISOString().slice(0, 10),
-    isCurrent: end.getTime() > now,
+    expires: dayOf(x509.validToDate),
+    isCurrent: x509.validToDate.getTime() > now,
     isSelfSigned: x509.issuer === x509.subject,
     names: Array.from(listed, ([, host]) => canonical(host!))
       .filter((host) => subjectAltName(host) !== undefined),
   };
+}
+
+/** The day of a time, in UTC. */
+export function dayOf(time: Date): string {
+  return time.toISOString().slice(0, 10);
 }

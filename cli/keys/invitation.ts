@@ -19,13 +19,13 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
+import { createHash, X509Certificate } from "node:crypto";
 import { PSK_LENGTH } from "../../lib/lock/noise.ts";
 import { isIdentity } from "../../lib/lock/psk.ts";
 import { isHost } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
 import { certificatesOf } from "./certificates.ts";
-import { formatPem, parsePem } from "./pem.ts";
+import { derOf, parsePem } from "./pem.ts";
 
 const VERSION = "1";
 
@@ -60,7 +60,7 @@ export function formatInvitation(invitation: Invitation): string {
     ...Uint8Array.fromHex(key),
     ...text(host),
     ...text(identity),
-    ...parsePem("", cert, "CERTIFICATE").flatMap(({ der }) => [...der]),
+    ...parsePem("", cert, "CERTIFICATE").flatMap((pem) => [...derOf(pem)]),
   ]);
   if (bytes.length > MAX_LENGTH) {
     throw new UsageError(
@@ -181,9 +181,7 @@ function decode(payload: string): Invitation | undefined {
     const isValid = port > 0 && isHost(host) && isIdentity(identity) &&
       certificates.length > 0;
     if (!isValid) return undefined;
-    const pem = certificates.map((der) =>
-      formatPem({ label: "CERTIFICATE", headers: [], der })
-    );
+    const pem = certificates.map((der) => new X509Certificate(der).toString());
     const cert = certificatesOf("the invitation", pem.join(""));
     return { host, port, identity, key, cert };
   } catch {
@@ -196,7 +194,7 @@ function decode(payload: string): Invitation | undefined {
  *
  * @throws {RangeError} If there is anything else.
  */
-function splitDer(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>[] {
+function splitDer(bytes: Uint8Array): Uint8Array[] {
   const all = [];
   for (let at = 0; at < bytes.length;) {
     const [tag, form, ...length] = bytes.subarray(at, at + 4);

@@ -6,6 +6,7 @@
 
 import { subjectAltName } from "./certificates.ts";
 import { UsageError } from "../advice/errors.ts";
+import { ifThere } from "../files.ts";
 
 /** A new private key, PEM: EC P-256, or RSA 4096. */
 export async function makeKey(rsa: boolean): Promise<string> {
@@ -40,7 +41,7 @@ export async function makeCertificate(
     dir = await Deno.makeTempDir({ prefix: "innerlock-" });
   } else {
     // A killed run may have left it.
-    await remove(dir);
+    await ifThere(Deno.remove(dir, { recursive: true }));
     await Deno.mkdir(dir, { mode: 0o700 });
   }
   try {
@@ -61,15 +62,7 @@ export async function makeCertificate(
     ];
     return await openssl(args, key, dir);
   } finally {
-    await remove(dir);
-  }
-}
-
-async function remove(dir: string): Promise<void> {
-  try {
-    await Deno.remove(dir, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    await ifThere(Deno.remove(dir, { recursive: true }));
   }
 }
 

@@ -8,16 +8,6 @@
 
 import { UsageError } from "../advice/errors.ts";
 
-/** A block of a PEM text. */
-export interface PemBlock {
-  /** What it is, such as `CERTIFICATE`. */
-  label: string;
-  /** The lines that old encrypted keys have before their data (RFC 1421). */
-  headers: string[];
-  /** The data. */
-  der: Uint8Array<ArrayBuffer>;
-}
-
 const KINDS = {
   CERTIFICATE: "certificate",
   "PRIVATE KEY": "private key",
@@ -25,10 +15,12 @@ const KINDS = {
 
 const BLOCK =
   /-----BEGIN ([A-Z0-9 ]+)-----((?:(?!-----)[^])*)-----END \1-----/g;
+/** The lines that old encrypted keys have before their data (RFC 1421). */
 const HEADERS = /^\s*(?:[\w-]+:[^\r\n]*[\r\n]+)+/;
 
 /**
- * The blocks of a file whose labels end so: at least one.
+ * The blocks of a file whose labels end so, each with nothing around it and in
+ * lines of 64 characters: at least one.
  *
  * @throws {UsageError} If there is none, or if one is cut off or damaged.
  */
@@ -36,8 +28,8 @@ export function parsePem(
   path: string,
   text: string,
   kind: keyof typeof KINDS,
-): [PemBlock, ...PemBlock[]] {
-  const fail = (why: string) => {
+): string[] {
+  const fail = (why: string): never => {
     throw new UsageError(`Cannot use ${path}: ${why}`);
   };
   const isPartOf = (kind: string, text: string) =>
@@ -45,10 +37,8 @@ export function parsePem(
   if (isPartOf(kind, text.replace(BLOCK, ""))) {
     fail("it is cut off; copy it again");
   }
-  const blocks = Array.from(text.matchAll(BLOCK), ([_, label, body]) => ({
-    label: label!,
-    body: body!,
-  })).filter(({ label }) => label.endsWith(kind));
+  const blocks = [...text.matchAll(BLOCK)]
+    .filter(([_, label]) => label!.endsWith(kind));
   if (blocks.length === 0) {
     const other = kind === "CERTIFICATE" ? "PRIVATE KEY" : "CERTIFICATE";
     fail(
@@ -57,32 +47,28 @@ export function parsePem(
     );
   }
   try {
-    return blocks.map(parseBlock) as [PemBlock, ...PemBlock[]];
+    return blocks.map(([_, label, body]) => clean(label!, body!));
   } catch {
     return fail("it is damaged; copy it again");
   }
 }
 
 /** @throws {SyntaxError} If its data is no base64. */
-function parseBlock(
-  { label, body }: { label: string; body: string },
-): PemBlock {
+function clean(label: string, body: string): string {
   const [headers = ""] = HEADERS.exec(body) ?? [];
-  return {
-    label,
-    headers: headers.split(/[\r\n]/).map((line) => line.trim()).filter(Boolean),
-    der: Uint8Array.fromBase64(body.slice(headers.length)),
-  };
-}
-
-/** A block with nothing around it, in lines of 64 characters. */
-export function formatPem({ label, headers, der }: PemBlock): string {
+  const lines = headers.split(/[\r\n]/).map((line) => line.trim());
+  const der = Uint8Array.fromBase64(body.slice(headers.length));
   return [
     `-----BEGIN ${label}-----`,
-    ...headers,
-    ...(headers.length > 0 ? [""] : []),
+    ...lines.filter(Boolean),
+    ...(headers === "" ? [] : [""]),
     ...(der.toBase64().match(/.{1,64}/g) ?? []),
     `-----END ${label}-----`,
     "",
   ].join("\n");
+}
+
+/** The data of a block that has no headers. */
+export function derOf(pem: string): Uint8Array {
+  return Uint8Array.fromBase64(pem.replaceAll(/-----.*-----/g, ""));
 }

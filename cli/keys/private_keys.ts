@@ -5,10 +5,9 @@
  * @module
  */
 
-import { createPrivateKey, type KeyObject } from "node:crypto";
-import { isKeyOf } from "./certificates.ts";
+import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { UsageError } from "../advice/errors.ts";
-import { formatPem, parsePem, type PemBlock } from "./pem.ts";
+import { derOf } from "./pem.ts";
 
 /** What Deno's TLS takes, besides Ed25519. */
 const CURVES = ["prime256v1", "secp384r1", "secp521r1"];
@@ -21,35 +20,39 @@ const MIN_RSA_LENGTH = 2048;
 const CIPHER = /608648016503040(102|116|12a)/;
 const KEY_DERIVATION = /2a864886f70d02(08|09|0a|0b)|2b06010401da47040b/;
 /** The same where the key is in the old format (RFC 1421). */
-const OLD_CIPHER = /^DEK-Info: *(AES-(128|192|256)|DES-EDE3)-CBC,/;
+const OLD_CIPHER = /^DEK-Info: *(AES-(128|192|256)|DES-EDE3)-CBC,/m;
 
-/** The private keys of a PEM text, as they stand there: at least one. */
-export function privateKeysOf(path: string, text: string): PemBlock[] {
-  return parsePem(path, text, "PRIVATE KEY");
+/** Whether it takes a passphrase to open a private key, PEM. */
+export function isEncrypted(pem: string): boolean {
+  return pem.startsWith("-----BEGIN ENCRYPTED ") || hasHeaders(pem);
 }
 
-/** Whether it takes a passphrase to open a private key. */
-export function isEncrypted({ label, headers }: PemBlock): boolean {
-  return label.startsWith("ENCRYPTED ") || headers.length > 0;
+function hasHeaders(pem: string): boolean {
+  return pem.includes(":");
 }
 
 /**
- * The first of these keys that is the one of a certificate, in the clear.
+ * The first of these keys that is the one of a certificate, in the clear: PKCS#8,
+ * PEM.
  *
  * @param cert Undefined if the first will do.
  * @param passphrase Of those that are encrypted.
  */
 export function findPrivateKey(
   path: string,
-  blocks: PemBlock[],
+  keys: string[],
   cert: string | undefined,
   passphrase?: string,
 ): string | undefined {
   let failure: unknown;
-  for (const block of blocks) {
+  for (const pem of keys) {
     try {
-      const key = openPrivateKey(path, block, passphrase);
-      if (cert === undefined || isKeyOf(key, cert)) return key;
+      const key = passphrase === undefined
+        ? read(path, pem)
+        : decrypt(path, pem, passphrase);
+      checkKind(path, key);
+      if (cert && !new X509Certificate(cert).checkPrivateKey(key)) continue;
+      return key.export({ type: "pkcs8", format: "pem" }) as string;
     } catch (error) {
       failure ??= error;
     }
@@ -58,26 +61,9 @@ export function findPrivateKey(
   return undefined;
 }
 
-/**
- * A private key in the clear: PKCS#8, PEM.
- *
- * @param passphrase Of one that is encrypted.
- */
-function openPrivateKey(
-  path: string,
-  block: PemBlock,
-  passphrase?: string,
-): string {
-  const key = passphrase === undefined
-    ? read(path, block)
-    : decrypt(path, block, passphrase);
-  checkKind(path, key);
-  return key.export({ type: "pkcs8", format: "pem" }) as string;
-}
-
-function read(path: string, block: PemBlock): KeyObject {
+function read(path: string, pem: string): KeyObject {
   try {
-    return createPrivateKey(formatPem(block));
+    return createPrivateKey(pem);
   } catch {
     throw new UsageError(
       `Cannot use ${path}: it is damaged, or not a key that TLS can use`,
@@ -85,24 +71,24 @@ function read(path: string, block: PemBlock): KeyObject {
   }
 }
 
-function decrypt(path: string, block: PemBlock, passphrase: string): KeyObject {
-  if (!isCipherKnown(block)) {
+function decrypt(path: string, pem: string, passphrase: string): KeyObject {
+  if (!isCipherKnown(pem)) {
     throw new UsageError(
       `Cannot decrypt ${path}: Deno does not know its cipher; encrypt it again with ` +
         `'openssl pkcs8 -topk8 -v2 aes-256-cbc -in ${path}'`,
     );
   }
   try {
-    return createPrivateKey({ key: formatPem(block), passphrase });
+    return createPrivateKey({ key: pem, passphrase });
   } catch {
     throw new UsageError(`Cannot decrypt ${path}: the passphrase is wrong`);
   }
 }
 
 /** Deno's own error would not tell it from a wrong passphrase. */
-function isCipherKnown({ headers, der }: PemBlock): boolean {
-  if (headers.length > 0) return headers.some((line) => OLD_CIPHER.test(line));
-  const hex = der.toHex();
+function isCipherKnown(pem: string): boolean {
+  if (hasHeaders(pem)) return OLD_CIPHER.test(pem);
+  const hex = derOf(pem).toHex();
   return CIPHER.test(hex) && KEY_DERIVATION.test(hex);
 }
 

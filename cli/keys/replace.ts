@@ -7,7 +7,7 @@
 import { open } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "../advice/errors.ts";
-import { whyNoFile } from "../files.ts";
+import { ifThere, orCannot } from "../files.ts";
 
 /** A file to write. */
 export interface NewFile {
@@ -30,7 +30,9 @@ export async function withFiles<T>(
 ): Promise<T> {
   using locked = new DisposableStack();
   for (const folder of await foldersOf(paths)) {
-    await locked.use(await openFolder(folder)).lock(true);
+    const what = `use the folder ${folder}`;
+    const opened = await orCannot(what, Deno.open(folder));
+    await locked.use(opened).lock(true);
   }
   return await work();
 }
@@ -46,30 +48,14 @@ export async function foldersOf(paths: string[]): Promise<string[]> {
 
 /** Makes a folder for secrets, unless it is there. */
 export async function makeFolder(path: string): Promise<void> {
-  try {
-    await Deno.mkdir(path, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new UsageError(`Cannot make ${path}: ${whyNoFile(error)}`);
-  }
-}
-
-async function openFolder(path: string): Promise<Deno.FsFile> {
-  try {
-    return await Deno.open(path);
-  } catch (error) {
-    throw new UsageError(`Cannot use the folder ${path}: ${whyNoFile(error)}`);
-  }
+  const made = Deno.mkdir(path, { recursive: true, mode: 0o700 });
+  await orCannot(`make ${path}`, made);
 }
 
 /** Where a file is, or is to be, once all links are followed. */
 async function placeOf(path: string): Promise<string> {
-  try {
-    return await Deno.realPath(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) {
-      throw new UsageError(`Cannot write ${path}: ${whyNoFile(error)}`);
-    }
-  }
+  const place = await orCannot(`write ${path}`, ifThere(Deno.realPath(path)));
+  if (place !== undefined) return place;
   // A link may lead to a file that is not there yet.
   const target = await Deno.readLink(path).catch(() => undefined);
   return target === undefined
@@ -93,28 +79,28 @@ export async function replaceFiles(
 ): Promise<void> {
   const written: Written[] = [];
   const renamed: Written[] = [];
-  let path = "";
   try {
     for (const [index, file] of files.entries()) {
-      path = file.path;
-      const to = await placeOf(path);
+      const to = await placeOf(file.path);
       // The same name each time, so that a killed run leaves nothing for long.
       const from = join(dirname(to), `.${basename(to)}.${index}.new`);
-      const old = await readOld(to);
-      written.push({ path, from, to, text: file.text, old });
-      await remove(from);
-      await writeAs(old?.info, from, file.text, file.mode);
+      const work = async () => {
+        const old = await ifThere(readOld(to));
+        written.push({ ...file, from, to, old });
+        await ifThere(Deno.remove(from));
+        await writeAs(from, file.text, file.mode, old?.info);
+      };
+      await orCannot(`write ${file.path}`, work());
     }
     for (const file of written) {
-      path = file.path;
-      await rename(file.from, file.to);
+      await orCannot(`write ${file.path}`, rename(file.from, file.to));
       renamed.push(file);
     }
   } catch (error) {
     for (const file of renamed.reverse()) await restore(file).catch(() => {});
-    throw new UsageError(`Cannot write ${path}: ${whyNoFile(error)}`);
+    throw error;
   } finally {
-    for (const { from } of written) await remove(from).catch(() => {});
+    for (const { from } of written) await Deno.remove(from).catch(() => {});
   }
   const last = new Map(written.map((file) => [file.to, file]));
   for (const { path, to, text } of last.values()) {
@@ -126,45 +112,25 @@ export async function replaceFiles(
 }
 
 /** A file that is written beside its place. */
-interface Written {
-  path: string;
+interface Written extends NewFile {
   from: string;
   to: string;
-  text: string;
   /** What is in its place; undefined if nothing is. */
-  old: OldFile | undefined;
+  old: Awaited<ReturnType<typeof readOld>> | undefined;
 }
 
-interface OldFile {
-  bytes: Uint8Array;
-  info: Deno.FileInfo;
-}
-
-async function readOld(path: string): Promise<OldFile | undefined> {
-  try {
-    const info = await Deno.stat(path);
-    // To read a pipe could take for ever.
-    if (!info.isFile && !info.isDirectory) throw new Error("it is no file");
-    return { bytes: await Deno.readFile(path), info };
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
+async function readOld(path: string) {
+  const info = await Deno.stat(path);
+  // To read a pipe could take for ever.
+  if (!info.isFile && !info.isDirectory) throw new Error("it is no file");
+  return { bytes: await Deno.readFile(path), info };
 }
 
 /** Puts back what was in a file's place. */
 async function restore({ from, to, old }: Written): Promise<void> {
-  if (old === undefined) return await remove(to);
-  await writeAs(old.info, from, old.bytes, 0o600);
+  if (old === undefined) return await Deno.remove(to);
+  await writeAs(from, old.bytes, 0o600, old.info);
   await Deno.rename(from, to);
-}
-
-async function remove(path: string): Promise<void> {
-  try {
-    await Deno.remove(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
 }
 
 /**
@@ -173,10 +139,10 @@ async function remove(path: string): Promise<void> {
  * place.
  */
 async function writeAs(
-  old: Deno.FileInfo | undefined,
   path: string,
   text: string | Uint8Array,
   mode: number,
+  old?: Deno.FileInfo,
 ): Promise<void> {
   // Nobody else may open it before it has its owner and its mode.
   const file = await open(path, "wx", 0o600);

@@ -13,13 +13,12 @@ import {
 } from "../../lib/lock/psk.ts";
 import { type Channel, ChannelError } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
-import { carry, type Sessions } from "../../tunnel/caller.ts";
+import type { Sessions } from "../../tunnel/caller.ts";
 import { Offered } from "../../tunnel/offered.ts";
-import { listenPlain, type PlainListener } from "../../tunnel/plain.ts";
 import { Unreachable } from "../../tunnel/reserve.ts";
-import { messageOf, UsageError } from "../advice/errors.ts";
-import { mayPass } from "../advice/system_errors.ts";
+import { UsageError } from "../advice/errors.ts";
 import { complaintOf, Complaints } from "../complaints.ts";
+import { Entrance } from "../entrance.ts";
 import type { Args } from "../main.ts";
 import type { Clients } from "./clients.ts";
 import type { Log } from "./log.ts";
@@ -64,9 +63,8 @@ export class Entrances {
   readonly #options: EntrancesOptions;
   readonly #offered: Map<string, Offered>;
   readonly #complaints: Complaints;
-  readonly #listeners: PlainListener[] = [];
-  readonly #accepting: Promise<void>[] = [];
-  #isStopping = false;
+  readonly #entrances: Entrance[] = [];
+  readonly #carrying: Promise<void>[] = [];
 
   /** Opens none yet. */
   constructor(doors: Door[], options: EntrancesOptions) {
@@ -115,19 +113,33 @@ export class Entrances {
    * @throws {UsageError} If an address cannot be listened on.
    */
   async open(): Promise<void> {
-    for (const door of this.#doors) {
-      const listener = await this.#listen(door);
-      this.#listeners.push(listener);
-      this.#accepting.push(this.#accept(door, listener));
+    const { log, clients: { live }, max } = this.#options;
+    for (const { address, identity } of this.#doors) {
+      const entrance = await Entrance.open(address, {
+        onShortage: () =>
+          log("limit", "out of file descriptors: callers wait", {
+            limit: "descriptors",
+          }),
+      });
+      const caller = format(entrance.address);
+      const message = `callers at ${caller} are carried to ${identity}`;
+      log("listen", message, { caller, identity });
+      this.#entrances.push(entrance);
+      this.#carrying.push(entrance.carry({
+        sessions: this.#sessions(identity, caller),
+        peer: "client",
+        report: (error) => this.#complaints.add(...complaintOf(error)),
+        reason: new ChannelError("stopping", "The server stopped"),
+        ...{ live, max },
+      }));
     }
   }
 
   /** Takes no more callers; those that have a session may go on. */
   async close(): Promise<void> {
-    this.#isStopping = true;
     for (const offered of this.#offered.values()) offered.close();
-    await Promise.all(this.#listeners.map((listener) => listener.close()));
-    await Promise.all(this.#accepting);
+    await Promise.all(this.#entrances.map((entrance) => entrance.close()));
+    await Promise.all(this.#carrying);
   }
 
   /** Tells what has been counted so far. */
@@ -150,47 +162,5 @@ export class Entrances {
       },
       forsake: (silence) => offered.forsake(silence),
     };
-  }
-
-  async #listen({ address, identity }: Door): Promise<PlainListener> {
-    const { log } = this.#options;
-    try {
-      const listener = await listenPlain(address, {
-        onShortage: () =>
-          log("limit", "out of file descriptors: callers wait", {
-            limit: "descriptors",
-          }),
-      });
-      const caller = format(listener.address);
-      const message = `callers at ${caller} are carried to ${identity}`;
-      log("listen", message, { caller, identity });
-      return listener;
-    } catch (error) {
-      const { cause } = error as Error;
-      const message = `${messageOf(error)}; choose another with --listen`;
-      throw mayPass(cause) ? new Error(message) : new UsageError(message);
-    }
-  }
-
-  async #accept({ identity }: Door, listener: PlainListener): Promise<void> {
-    const { clients: { live }, max } = this.#options;
-    while (true) {
-      while (live.size >= max) await live.left;
-      const caller = await listener.accept();
-      if (!caller) return;
-      while (live.size >= max) await live.left;
-      if (this.#isStopping) return caller.reset();
-      const stop = new AbortController();
-      const work = carry(caller, {
-        sessions: this.#sessions(identity, format(listener.address)),
-        peer: "client",
-        report: (error) => this.#complaints.add(...complaintOf(error)),
-        signal: stop.signal,
-      });
-      live.add(
-        work,
-        () => stop.abort(new ChannelError("stopping", "The server stopped")),
-      );
-    }
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The server's listener, credentials and backends, as the flags have them.
+ * The server's listener and credentials, as the flags have them.
  *
  * @module
  */
@@ -12,36 +12,13 @@ import {
   type ListenOptions,
 } from "../../lib/deno.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import { type Address, parseAddress } from "../../tunnel/address.ts";
 import { isPrivateAddress, network } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
 import { serverFolder, takeVariables } from "../folders.ts";
 import { readPair, readPsk } from "../files.ts";
 import type { Args } from "../main.ts";
-import { mayPass, whyNot } from "../advice/system_errors.ts";
+import { cannotListen, whyNot } from "../advice/system_errors.ts";
 import { printFrame } from "../terminal/trace.ts";
-
-/** The backends by service; the default one has no name. */
-export function readBackends(args: Args): Map<string | undefined, Address> {
-  const backends = new Map<string | undefined, Address>();
-  for (const text of args.texts("forward")) {
-    const [, service, to] = /^(?:([\w.-]+)=)?(.+)$/.exec(text)!;
-    const address = parseAddress(to!);
-    if (!address) {
-      throw new UsageError(
-        `--forward takes [SERVICE=]HOST:PORT or [SERVICE=]unix:/path, not ${text}`,
-      );
-    }
-    if (backends.has(service)) {
-      throw new UsageError(
-        "--forward is given more than once " +
-          (service === undefined ? "without a service" : `for ${service}`),
-      );
-    }
-    backends.set(service, address);
-  }
-  return backends;
-}
 
 /** The files that a server reads, now and at each reload. */
 export interface CredentialFiles {
@@ -153,6 +130,6 @@ export function listenAs(
   } catch (error) {
     const where = authority(hostname, port);
     const message = `Cannot listen on ${where}: ${whyNot(error, "serve")}`;
-    throw mayPass(error) ? new Error(message) : new UsageError(message);
+    throw cannotListen(message, error);
   }
 }

@@ -6,8 +6,8 @@
  */
 
 import { metrics } from "@opentelemetry/api";
+import { X509Certificate } from "node:crypto";
 import type { Channel } from "../../lib/mod.ts";
-import { expiryOf } from "../keys/certificates.ts";
 import type { Reason } from "./reason.ts";
 
 /** Counts channels, bytes and handshakes. */
@@ -39,7 +39,8 @@ export class Metrics {
       unit: "s",
     }).addCallback((result) => {
       if (this.certificate === undefined) return;
-      result.observe(expiryOf(this.certificate) / 1000);
+      const { validToDate } = new X509Certificate(this.certificate);
+      result.observe(validToDate.getTime() / 1000);
     });
     this.#meter.createObservableCounter("innerlock.bytes", {
       description: "Bytes of data, by direction",

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { CLOCK, type Clock, type Timer } from "../../lib/lock/clock.ts";
 import { addressOf } from "./clients.ts";
 import type { Reason } from "./reason.ts";
 import type { Log } from "./log.ts";
@@ -34,26 +35,23 @@ interface Kind {
  */
 export class Refusals {
   readonly #log: Log;
-  readonly #window: number;
+  readonly #clock: Clock;
   readonly #kinds = new Map<string, Kind>();
   readonly #hosts = new Set<string>();
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer: Timer | undefined;
 
   /**
    * @param log Where they are logged.
-   * @param window For how long they are counted, in milliseconds.
+   * @param clock Stands in for time in tests.
    */
-  constructor(log: Log, window: number = WINDOW) {
+  constructor(log: Log, clock: Clock = CLOCK) {
     this.#log = log;
-    this.#window = window;
+    this.#clock = clock;
   }
 
   /** A handshake with this peer failed. */
   add(peer: Deno.NetAddr, reason: Reason, message: string): void {
-    if (this.#timer === undefined) {
-      this.#timer = setTimeout(() => this.tellRepeated(), this.#window);
-      Deno.unrefTimer(this.#timer);
-    }
+    this.#timer ??= this.#clock.after(WINDOW, () => this.tellRepeated());
     const kind = this.#kindOf(peer.hostname, reason);
     kind.count++;
     if (kind.host === undefined || kind.told === TOLD_EACH) return;
@@ -65,7 +63,7 @@ export class Refusals {
 
   /** Logs how many there were beyond those logged one by one. */
   tellRepeated(): void {
-    clearTimeout(this.#timer);
+    this.#clock.clear(this.#timer);
     this.#timer = undefined;
     for (const { host, reason, count, told } of this.#kinds.values()) {
       const more = count - told;

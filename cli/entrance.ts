@@ -1,0 +1,75 @@
+/**
+ * Callers of this machine: where they come in, for both programs' `--listen`.
+ *
+ * @module
+ */
+
+import { carry, type CarryOptions } from "../tunnel/caller.ts";
+import type { Address } from "../tunnel/address.ts";
+import {
+  listenPlain,
+  type PlainListener,
+  type PlainListenOptions,
+} from "../tunnel/plain.ts";
+import { messageOf } from "./advice/errors.ts";
+import { cannotListen } from "./advice/system_errors.ts";
+import type { Live } from "./live.ts";
+
+/** How callers are carried. */
+export interface EntranceOptions extends Omit<CarryOptions, "signal"> {
+  /** Gets those that are being carried. */
+  live: Live;
+  /** How many there may be at a time. */
+  max: number;
+  /** Why those that are left in the end are cut. */
+  reason?: Error;
+}
+
+/** An address at which callers come in. */
+export class Entrance {
+  readonly #listener: PlainListener;
+  #isClosed = false;
+
+  private constructor(listener: PlainListener) {
+    this.#listener = listener;
+  }
+
+  /** Listens there; its errors are written for people. */
+  static async open(
+    address: Address,
+    options: PlainListenOptions,
+  ): Promise<Entrance> {
+    try {
+      return new Entrance(await listenPlain(address, options));
+    } catch (error) {
+      const message = `${messageOf(error)}; choose another with --listen`;
+      throw cannotListen(message, (error as Error).cause);
+    }
+  }
+
+  /** Where it is, with the port that was taken. */
+  get address(): Address {
+    return this.#listener.address;
+  }
+
+  /** Carries callers until it is closed. */
+  async carry({ live, max, reason, ...options }: EntranceOptions) {
+    while (true) {
+      while (live.size >= max) await live.left;
+      const caller = await this.#listener.accept();
+      if (!caller) return;
+      // Another entrance may have taken the last room meanwhile.
+      while (live.size >= max) await live.left;
+      if (this.#isClosed) return caller.reset();
+      const stop = new AbortController();
+      const work = carry(caller, { ...options, signal: stop.signal });
+      live.add(work, () => stop.abort(reason));
+    }
+  }
+
+  /** Takes no more callers; those that are being carried may go on. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#listener.close();
+  }
+}

@@ -108,13 +108,16 @@ async function main(args: Args): Promise<void> {
     const notes = await make(args, out);
     // Under the same lock: nobody has taken the key out again.
     const [identity] = named(args, "invite");
-    if (identity !== undefined) await invite(args, out, identity, notes);
-    else tell(notes, out);
+    if (identity !== undefined) {
+      return await invite(args, out, identity, notes);
+    }
+    notes.forEach((note) => stdout.line(note));
+    // Nobody needs anything of a renewed one, or the notes say so.
+    if (!args.is("renew")) tellClients(out);
   });
 }
 
-function tell(notes: string[], out: string): void {
-  notes.forEach((note) => stdout.line(note));
+function tellClients(out: string): void {
   stdout.line(`a client needs ${out}/cert.pem and its line of ${out}/psk.txt:`);
   stdout.line(
     "'deno task certs --invite NAME' makes of both one line to paste",

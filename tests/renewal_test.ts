@@ -2,6 +2,7 @@
 
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { connect } from "../lib/deno.ts";
+import { outputOf } from "./limit.ts";
 import {
   MAY_RUN,
   type Result,
@@ -29,9 +30,9 @@ function test(
 async function ahead(days: number): Promise<Record<string, string>> {
   // Preloaded, and not by the command, which would stand between the program and
   // its signals.
-  const { stdout } = await new Deno.Command("faketime", {
+  const { stdout } = await outputOf("faketime", {
     args: ["-f", "+0d", "sh", "-c", 'echo "$LD_PRELOAD"'],
-  }).output();
+  });
   const LD_PRELOAD = new TextDecoder().decode(stdout).trim();
   return { LD_PRELOAD, FAKETIME: `+${days}d` };
 }
@@ -62,7 +63,7 @@ test("a client of the first day goes on, and connects again", async (dir) => {
   await using live = await connect({ port, caCerts, psk, identity: "alice" });
   const key = await Deno.readTextFile(`${dir}/key.pem`);
   const renewed = await succeeds(run("certs", ["--out", dir, "--renew"]));
-  assertMatch(renewed, /its key is the same, so clients need nothing new\n/);
+  assertMatch(renewed, /its key is the same, so clients need nothing new\n$/);
   assertEquals(await Deno.readTextFile(`${dir}/key.pem`), key);
   assertNotEquals(await Deno.readTextFile(`${dir}/cert.pem`), caCerts[0]);
   await server.logged("certificate and keys read again");
@@ -81,9 +82,9 @@ test("what uses OpenSSL needs the new certificate, as deploy/README.md says", as
   await Deno.copyFile(`${dir}/cert.pem`, old);
   await succeeds(run("certs", ["--out", dir, "--renew"]));
   const verify = async (trusted: string) =>
-    (await new Deno.Command("openssl", {
+    (await outputOf("openssl", {
       args: ["verify", "-partial_chain", "-CAfile", trusted, `${dir}/cert.pem`],
-    }).output()).success;
+    })).success;
   assertEquals([await verify(`${dir}/cert.pem`), await verify(old)], [
     true,
     false,

@@ -1,9 +1,12 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { encodeBye, reasonOf } from "../lib/lock/bye.ts";
 import { Type } from "../lib/lock/message.ts";
-import { type Channel, ChannelError } from "../lib/mod.ts";
+import { acceptChannel, type Channel, ChannelError } from "../lib/mod.ts";
 import { assertFails, channels } from "./channels.ts";
+import { PSK } from "./duplex.ts";
 import { pipe, settled } from "./pipe.ts";
+import { data, open, ping, RawPeer } from "./raw_peer.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const CODES = [
   "service",
@@ -114,3 +117,37 @@ Deno.test("Channel: a probe resolves when the peer has said something", async ()
   await assertRejects(() => probing, RangeError);
   await assertFails(server.closed, "aborted");
 });
+
+testUnless(
+  lacksPermissions("net"),
+  "Channel: what was said arrives, and the bye, though the peer's words are unread",
+  async () => {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = listener.addr as Deno.NetAddr;
+    const [conn, other] = await Promise.all([
+      Deno.connect({ hostname: "127.0.0.1", port }),
+      listener.accept(),
+    ]);
+    const peer = new RawPeer(other);
+    const [channel] = await Promise.all([
+      acceptChannel(conn, { psk: PSK }),
+      peer.initiate().then(() =>
+        peer.say(ping, open, ...Array(20).fill(data("more".repeat(10_000))))
+      ),
+    ]);
+    const said = 1_000_000;
+    await channel.write(new Uint8Array(said));
+    channel.abort(new ChannelError("revoked", "The test revoked it"));
+    // It is all on its way before the first of it is read.
+    await settled();
+    let count = 0;
+    let last: number | undefined;
+    for (let message; (message = await peer.hear());) {
+      last = message[0];
+      if (last === Type.data) count += message.length - 1;
+    }
+    assertEquals([count, last], [said, Type.bye]);
+    peer.cut();
+    await assertFails(channel.closed, "revoked");
+  },
+);

@@ -247,7 +247,7 @@ Deno.test("Session: the server's words wait for the client's open, in order", as
 });
 
 Deno.test("Session: a stream that never began fails all that waits for it", async () => {
-  const { session } = await start("server");
+  const { session, peer } = await start("server");
   const waiting = [
     session.opened,
     session.read(new Uint8Array(1)),
@@ -257,6 +257,7 @@ Deno.test("Session: a stream that never began fails all that waits for it", asyn
   ];
   const reason = new RangeError("enough");
   session.abort(reason);
+  await peer.close();
   const failed = { status: "rejected", reason } as const;
   assertEquals(await Promise.allSettled(waiting), waiting.map(() => failed));
 });
@@ -459,6 +460,7 @@ Deno.test("Session: it is confirmed by the peer's first message, not before", as
   await peer.say(pong);
   await session.confirmed;
   session.abort(new RangeError("enough"));
+  await peer.close();
   await assertRejects(() => session.closed, RangeError);
 });
 
@@ -524,9 +526,10 @@ Deno.test("Session: a read takes what fits, and the rest is the next one's", asy
 });
 
 Deno.test("Session: a read that waits is told of a stop, one that comes later too", async () => {
-  const { session } = await start("server");
+  const { session, peer } = await start("server");
   const reading = session.read(new Uint8Array(1));
   session.close();
+  await peer.close();
   await assertFails(reading, "aborted");
   await assertFails(session.read(new Uint8Array(1)), "aborted");
   await assertFails(session.closed, "aborted");
@@ -626,6 +629,7 @@ Deno.test("Session: it pings after 25 s of silence, unless told", async () => {
     clock.pass(1);
     assertEquals(await peer.hear(), ping);
     clock.pass(time!);
+    await peer.close();
     const error = await assertRejects(() => session.closed, ChannelError);
     assertEquals([error.code, error.message], [
       "timeout",
@@ -645,6 +649,7 @@ Deno.test("Session: a peer that answers its pings is kept, in standby too", asyn
       await settled();
     }
     session.abort(new RangeError("enough"));
+    await peer.close();
     await assertRejects(() => session.closed, RangeError, "enough");
   }
 });
@@ -656,6 +661,7 @@ Deno.test("Session: a pong goes at once where nothing came behind its ping", asy
   await peer.say(ping, open);
   assertEquals(await peer.hear(), pong);
   session.abort(new RangeError("enough"));
+  await peer.close();
   await assertRejects(() => session.closed, RangeError);
 });
 
@@ -672,6 +678,7 @@ Deno.test("Session: a pong waits for the answer to what came behind its ping", a
   assertEquals([await peer.hear(), await peer.hear()], [pong, data("yes")]);
   assertEquals(transport.writes.length, length + 1);
   session.abort(new RangeError("enough"));
+  await peer.close();
   await assertRejects(() => session.closed, RangeError);
 });
 
@@ -700,6 +707,7 @@ Deno.test("Session: bytes that make no frame are no sign of life", async () => {
     await settled();
     clock.pass(100);
   }
+  await peer.close();
   await assertFails(session.closed, "timeout");
 });
 
@@ -717,6 +725,7 @@ Deno.test("Session: a peer that cannot be heard, as nobody reads, is kept", asyn
   for (let i = 0; i < 10; i++) await session.read(p);
   await settled();
   clock.pass(2000);
+  await peer.close();
   await assertFails(session.closed, "timeout");
 });
 
@@ -1034,7 +1043,28 @@ Deno.test("Session: who gives up while data comes says why, and fails with its o
   session.abort(new ChannelError("revoked", "The test revoked it"));
   transport.release();
   assertEquals(await hear(peer), `bye \x04`);
+  // Until the peer has read it, what the peer still says is read and dropped.
+  assertEquals(await hear(peer), "closed");
+  await peer.say(data("more"));
+  assertEquals(transport.isClosed, false);
+  await peer.close();
   await assertFails(session.closed, "revoked");
+  assertEquals(transport.isClosed, true);
+});
+
+Deno.test("Session: a peer that does not close behind its bye is given up after a second", async () => {
+  const { session, peer, transport, clock } = await start("server");
+  session.abort(new ChannelError("limit", "Too many"));
+  await peer.hearUntil(Type.bye);
+  for (let i = 0; i < 10; i++) {
+    clock.pass(i === 9 ? 99 : 100);
+    await peer.say(data("more"));
+    await settled();
+  }
+  assertEquals(transport.isClosed, false);
+  clock.pass(1);
+  await assertFails(session.closed, "limit");
+  assertEquals(transport.isClosed, true);
 });
 
 Deno.test("Session: frames behind a bye, still being opened, do not keep it from ending", async () => {
@@ -1104,6 +1134,7 @@ Deno.test("Session: given up while it seals its open, as a trace may do, it stay
   const heard = [];
   for (let said; (said = await hear(peer)) !== "closed";) heard.push(said);
   assertEquals(heard.at(-1), "bye \u0006");
+  await peer.close();
   await assertRejects(() => session.closed, RangeError, "enough");
 });
 
@@ -1129,7 +1160,10 @@ const WAYS: Record<string, (session: Session, peer: RawPeer) => unknown> = {
     await session.closeWrite();
     await peer.close();
   },
-  "after an abort": (session) => session.abort(new Error("enough")),
+  "after an abort": (session, peer) => {
+    session.abort(new Error("enough"));
+    return peer.close();
+  },
   "after the peer's bye": (_, peer) => peer.say(new Uint8Array([Type.bye, 5])),
   "after a cut": (_, peer) => peer.cut(),
   "after a forged frame": (_, peer) => peer.write(new Uint8Array([0, 1, 7])),

@@ -118,6 +118,13 @@ export class FrameReader {
     return this.#buffer.subarray(this.#start, this.#end);
   }
 
+  /** Drops what has been read, and reads once more; false if the source has ended. */
+  skip(): Promise<boolean> {
+    this.#start = this.#end;
+    this.#wanted = HEADER_LENGTH;
+    return this.fill();
+  }
+
   /** Reads once more of a frame that is not whole; false if the source has ended. */
   async fill(): Promise<boolean> {
     return this.filled(await this.read());

@@ -33,6 +33,9 @@ import { Turns } from "./turns.ts";
 /** How many frames may be read ahead of the data that was taken. */
 const READ_AHEAD = 8;
 
+/** What a read costs that nobody wants, in bytes: a TLS record. */
+const READ_LENGTH = 16_384;
+
 /** Hears what is not data, in the order in which it came. */
 export interface Listener {
   /** Another message. Until what it returns resolves, nothing is delivered. */
@@ -79,6 +82,8 @@ export class Receiver {
   #hasEnded = false;
   /** What its last message meant, the peer's bye or a fault. */
   #last: { error: unknown } | undefined;
+  /** The loop that reads. */
+  #receiving: Promise<unknown> | undefined;
   #stopped: { reason: unknown } | undefined;
 
   /** Reads from `frames` once it {@linkcode Receiver.run}s. */
@@ -138,6 +143,21 @@ export class Receiver {
   }
 
   /**
+   * As {@linkcode stop}, but what comes is still read, and dropped. A connection
+   * that is closed while something is unread is reset, and the peer may lose what
+   * it was told last. Resolves when the connection ends; does not reject.
+   */
+  async discard(reason: unknown): Promise<void> {
+    this.stop(reason);
+    await this.#receiving?.catch(() => {});
+    try {
+      while (await this.#frames.skip()) await this.#turns.spend(READ_LENGTH);
+    } catch {
+      // It has broken.
+    }
+  }
+
+  /**
    * Receives until the connection ends. Resolves if the peer had ended its
    * direction before, or this has been stopped.
    *
@@ -147,7 +167,8 @@ export class Receiver {
    * been taken.
    */
   run(): Promise<void> {
-    this.#receive().then(
+    this.#receiving = this.#receive();
+    this.#receiving.then(
       (error) => error ? this.#over.reject(error) : this.#over.resolve(),
       (error) => this.#failBehind(undefined, error),
     );

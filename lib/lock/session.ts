@@ -35,8 +35,8 @@ import { closeQuietly, type Transport } from "./transport.ts";
 const CLOSING_TIMEOUTS = 144;
 
 /**
- * How long the transport may take for our bye, or may be silent when a write has
- * failed before it brings the peer's, in milliseconds.
+ * How long our bye may take, with the peer's close that follows, or the peer's
+ * after a write has failed, in milliseconds.
  */
 const BYE_TIMEOUT = 1000;
 
@@ -279,11 +279,18 @@ export class Session {
     }
     this.#state = "leaving";
     this.#fail({ reason: error });
-    this.#receiver.stop(error);
     const over = () => this.#close({ reason: error });
     this.#clock.clear(this.#limit);
     this.#limit = this.#clock.after(BYE_TIMEOUT, over);
-    this.#sender.finish(encodeBye(error), error).then(over, over);
+    this.#sayBye(error).then(over, over);
+  }
+
+  /** The peer closes when it has read it. */
+  async #sayBye(error: unknown): Promise<void> {
+    const peerClosed = this.#receiver.discard(error);
+    await this.#sender.finish(encodeBye(error), error);
+    await this.#transport.closeWrite();
+    await peerClosed;
   }
 
   #refuseAfterFailure(): void {

@@ -1108,6 +1108,24 @@ Deno.test("Session: a bye that cannot be written is not waited for", async () =>
   }
 });
 
+Deno.test("Session: what the peer said before its bye is whole, though nothing can be written and the reader is slow", async () => {
+  const { session, peer, transport, clock } = await start("server");
+  await peer.say(open, ...Array(20).fill(data("a")));
+  await peer.say(new Uint8Array([Type.bye, 5]));
+  peer.cut();
+  await settled();
+  const writing = session.write(bytes("in vain"));
+  await settled();
+  clock.pass(100_000);
+  await settled();
+  assertEquals(transport.isClosed, false);
+  const p = new Uint8Array(1);
+  for (let i = 0; i < 20; i++) assertEquals(await session.read(p), 1);
+  await assertFails(session.read(p), "stopping");
+  await assertFails(session.closed, "stopping");
+  await writing;
+});
+
 Deno.test("Session: a probe ends with the session, also where both ends were said", async () => {
   const { session, peer } = await start("server", 0);
   await peer.say(open, end);

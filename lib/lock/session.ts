@@ -107,6 +107,8 @@ export class Session {
   #endReceived = false;
   /** That no more can be written, if so; the peer may have said why. */
   #broken: ChannelError | undefined;
+  /** Whether nothing is read until the data that came is taken. */
+  #isDeaf = false;
   /** Whether no more will come from the peer. */
   #isConnectionOver = false;
   /** Of this side's connection, after both ends; it does not reject. */
@@ -383,8 +385,16 @@ export class Session {
             return this.#peerLeft(plaintext);
         }
       },
-      deaf: () => this.#keepalive.deaf(),
-      hearing: () => this.#keepalive.hearing(),
+      deaf: () => {
+        this.#isDeaf = true;
+        this.#keepalive.deaf();
+        if (this.#broken) this.#clock.clear(this.#limit);
+      },
+      hearing: () => {
+        this.#isDeaf = false;
+        this.#keepalive.hearing();
+        if (this.#broken) this.#awaitReason(this.#broken);
+      },
     };
   }
 
@@ -505,6 +515,13 @@ export class Session {
     const reason = new ChannelError("cut", message, { cause });
     if (this.#isConnectionOver) return this.#close({ reason });
     this.#broken = reason;
+    this.#awaitReason(reason);
+  }
+
+  /** Whoever reads may take its time. The peer has a second, or had it before. */
+  #awaitReason(reason: ChannelError): void {
+    this.#clock.clear(this.#limit);
+    if (this.#isDeaf) return;
     const giveUp = () => this.#close({ reason });
     this.#limit = this.#clock.after(BYE_TIMEOUT, giveUp);
   }

@@ -461,9 +461,10 @@ export class Session {
   /** Gives it up sooner if it gives no sign that it still reads. */
   #awaitSign(): void {
     const time = 2 * this.#idleTimeout;
-    const reason = silent(time, "did not close after both ends");
+    const giveUp = () =>
+      this.#close({ reason: silent(time, "did not close after both ends") });
     this.#clock.clear(this.#silenceLimit);
-    this.#silenceLimit = this.#clock.after(time, () => this.#close({ reason }));
+    this.#silenceLimit = this.#clock.after(time, giveUp);
   }
 
   /**
@@ -555,7 +556,8 @@ export class Session {
     if (failure) this.#receiver.stop(reason);
     for (const seal of this.#seals) seal.close();
     closeQuietly(this.#transport);
-    this.#endProbes(reason ?? isClosed());
+    // An error takes a tenth of a millisecond, and most have no use for it.
+    if (this.#sign) this.#endProbes(reason ?? isClosed());
     if (failure) this.#closed.reject(reason);
     else this.#closed.resolve();
   }

@@ -5,10 +5,11 @@
  */
 
 import { HttpError, readHead } from "./http.ts";
+import { Layer } from "./layer.ts";
 import { replay } from "./sniff.ts";
 import type { Bytes } from "../lock/aes_gcm.ts";
 import { ChannelError, shown } from "../lock/errors.ts";
-import type { Addr, Transport } from "../lock/transport.ts";
+import type { Transport } from "../lock/transport.ts";
 
 /** `H`, which begins no frame that a server may answer. */
 const HTTP_START = 0x48;
@@ -22,42 +23,20 @@ export function expectFrames(transport: Transport): Transport {
   return new ExpectedFrames(transport);
 }
 
-class ExpectedFrames implements Transport {
-  readonly remoteAddr?: Addr;
-  readonly localAddr?: Addr;
-  readonly #transport: Transport;
+class ExpectedFrames extends Layer {
   #isBegun = false;
 
-  constructor(transport: Transport) {
-    this.#transport = transport;
-    const { remoteAddr, localAddr } = transport;
-    if (remoteAddr) this.remoteAddr = remoteAddr;
-    if (localAddr) this.localAddr = localAddr;
-  }
-
-  read(p: Uint8Array): Promise<number | null> {
-    return this.#isBegun ? this.#transport.read(p) : this.#begin(p);
+  override read(p: Uint8Array): Promise<number | null> {
+    return this.#isBegun ? this.beneath.read(p) : this.#begin(p);
   }
 
   async #begin(p: Uint8Array): Promise<number | null> {
-    const count = await this.#transport.read(p);
+    const count = await this.beneath.read(p);
     if (count !== null && p[0] === HTTP_START) {
-      throw await otherAnswer(p.slice(0, count), this.#transport);
+      throw await otherAnswer(p.slice(0, count), this.beneath);
     }
     this.#isBegun = true;
     return count;
-  }
-
-  write(p: Uint8Array): Promise<number> {
-    return this.#transport.write(p);
-  }
-
-  closeWrite(): Promise<void> {
-    return this.#transport.closeWrite();
-  }
-
-  close(): void {
-    this.#transport.close();
   }
 }
 

@@ -6,7 +6,8 @@
 
 import type { Bytes } from "../lock/aes_gcm.ts";
 import { ChannelError } from "../lock/errors.ts";
-import type { Addr, Transport } from "../lock/transport.ts";
+import { Layer } from "./layer.ts";
+import type { Transport } from "../lock/transport.ts";
 
 /** How requests in HTTP begin that are answered: GET, HEAD, OPTIONS. */
 const HTTP_STARTS = "GHO";
@@ -23,39 +24,21 @@ export function replay(bytes: Bytes, transport: Transport): Transport {
   return bytes.length === 0 ? transport : new Replay(bytes, transport);
 }
 
-class Replay implements Transport {
-  readonly remoteAddr?: Addr;
-  readonly localAddr?: Addr;
-  readonly #transport: Transport;
+class Replay extends Layer {
   #bytes: Bytes | undefined;
 
   constructor(bytes: Bytes, transport: Transport) {
+    super(transport);
     this.#bytes = bytes;
-    this.#transport = transport;
-    const { remoteAddr, localAddr } = transport;
-    if (remoteAddr) this.remoteAddr = remoteAddr;
-    if (localAddr) this.localAddr = localAddr;
   }
 
-  read(p: Uint8Array): Promise<number | null> {
-    if (!this.#bytes) return this.#transport.read(p);
+  override read(p: Uint8Array): Promise<number | null> {
+    if (!this.#bytes) return this.beneath.read(p);
     const part = this.#bytes.subarray(0, p.length);
     p.set(part);
     const isLast = part.length === this.#bytes.length;
     this.#bytes = isLast ? undefined : this.#bytes.subarray(part.length);
     return Promise.resolve(part.length);
-  }
-
-  write(p: Uint8Array): Promise<number> {
-    return this.#transport.write(p);
-  }
-
-  closeWrite(): Promise<void> {
-    return this.#transport.closeWrite();
-  }
-
-  close(): void {
-    this.#transport.close();
   }
 }
 

@@ -127,23 +127,23 @@ const PROTOCOL: Failure[] = [
   [
     "not-tls",
     /InvalidContentType/,
-    (peer) => `${capital(peer)} did not speak TLS; is it innerlock?`,
+    (peer) => `${peer} did not speak TLS; is it innerlock?`,
   ],
   [
     "broken",
     /corrupt message|unexpected handshake message|InappropriateMessage|peer misbehaved/,
-    (peer) => `${capital(peer)} broke the rules of TLS`,
+    (peer) => `${peer} broke the rules of TLS`,
   ],
   [
     "protocol",
     /NoApplicationProtocol|any known protocol/,
-    (peer) => `${capital(peer)} speaks TLS, but not innerlock`,
+    (peer) => `${peer} speaks TLS, but not innerlock`,
   ],
   [
     "version",
     /peer is incompatible|HandshakeFailure|ProtocolVersion|InsufficientSecurity/,
     (peer) =>
-      `${capital(peer)} and this side have no version or cipher of TLS in ` +
+      `${peer} and this side have no version or cipher of TLS in ` +
       "common; is it innerlock?",
   ],
 ];
@@ -153,13 +153,12 @@ const CLIENT_REFUSED: Failure[] = [
   [
     "client-certificate-missing",
     /alert: CertificateRequired/,
-    (peer) => `${capital(peer)} asks for a client certificate`,
+    (peer) => `${peer} asks for a client certificate`,
   ],
   [
     "client-certificate-refused",
     /alert: (\w*Certificate\w*|UnknownCA|DecryptError|AccessDenied)/,
-    (peer, alert) =>
-      `${capital(peer)} rejects the client's certificate (${alert})`,
+    (peer, alert) => `${peer} rejects the client's certificate (${alert})`,
   ],
 ];
 
@@ -168,27 +167,24 @@ const SERVER_REFUSED: Failure[] = [
   [
     "certificate-issuer",
     /alert: (UnknownCA|DecryptError)/,
-    (peer, alert) =>
-      `${capital(peer)} does not trust this certificate (${alert})`,
+    (peer, alert) => `${peer} does not trust this certificate (${alert})`,
   ],
   [
     "certificate-time",
     /alert: CertificateExpired/,
-    (peer) => `${capital(peer)} considers this certificate out of date`,
+    (peer) => `${peer} considers this certificate out of date`,
   ],
   [
     "certificate-name",
     /alert: BadCertificate/,
     (peer) =>
-      `${
-        capital(peer)
-      } rejects this certificate, most likely because it lacks ` +
+      `${peer} rejects this certificate, most likely because it lacks ` +
       "the name that was dialled",
   ],
   [
     "certificate-refused",
     /alert: (\w*Certificate\w*|AccessDenied)/,
-    (peer, alert) => `${capital(peer)} rejects this certificate (${alert})`,
+    (peer, alert) => `${peer} rejects this certificate (${alert})`,
   ],
 ];
 
@@ -214,29 +210,22 @@ export function tlsError(
   peer: string,
 ): unknown {
   if (!(cause instanceof Error)) return cause;
-  const { message } = cause;
   for (const [code, failures] of FAILURES[role]) {
     for (const [reason, pattern, says] of failures) {
-      const match = pattern.exec(message);
+      const match = pattern.exec(cause.message);
       if (!match) continue;
-      const words = says(peer, ...match.slice(1));
-      return new TlsError(code, reason, words, { cause });
+      const message = capital(says(peer, ...match.slice(1)));
+      return new TlsError(code, reason, message, { cause });
     }
   }
+  const name = capital(peer);
+  if (cause instanceof Deno.errors.InvalidData) {
+    const message = `${name} failed during the TLS handshake: ${cause.message}`;
+    return new TlsError("protocol", "failed", message, { cause });
+  }
   // All else is of the network: timed out, aborted, not connected any more.
-  return cause instanceof Deno.errors.InvalidData
-    ? new TlsError(
-      "protocol",
-      "failed",
-      `${capital(peer)} failed during the TLS handshake: ${message}`,
-      { cause },
-    )
-    : new TlsError(
-      "cut",
-      "cut",
-      `${capital(peer)} cut the connection during the TLS handshake`,
-      { cause },
-    );
+  const message = `${name} cut the connection during the TLS handshake`;
+  return new TlsError("cut", "cut", message, { cause });
 }
 
 /** An alert after the handshake, which is when TLS 1.3 judges clients. */

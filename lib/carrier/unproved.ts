@@ -5,9 +5,10 @@
  */
 
 import { ChannelError } from "../lock/errors.ts";
+import { Layer } from "./layer.ts";
 import { nextTurn } from "../lock/runtime.ts";
 import { Turns } from "../lock/turns.ts";
-import type { Addr, Transport } from "../lock/transport.ts";
+import type { Transport } from "../lock/transport.ts";
 
 /**
  * How much a peer may say, in bytes: the head of an HTTP message, the body of a
@@ -17,13 +18,7 @@ import type { Addr, Transport } from "../lock/transport.ts";
 export const MAX_UNPROVED = 32 * 1024;
 
 /** The transport of a peer that has not proved its key yet. */
-export class UnprovedTransport implements Transport {
-  /** The peer's address, if the transport has one. */
-  readonly remoteAddr?: Addr;
-  /** This side's address, if the transport has one. */
-  readonly localAddr?: Addr;
-
-  readonly #transport: Transport;
+export class UnprovedTransport extends Layer {
   readonly #peer: string;
   #isProved = false;
   #left = MAX_UNPROVED;
@@ -31,11 +26,8 @@ export class UnprovedTransport implements Transport {
 
   /** @param peer The subject of an error's message, such as `The client`. */
   constructor(transport: Transport, peer: string) {
-    this.#transport = transport;
+    super(transport);
     this.#peer = peer;
-    const { remoteAddr, localAddr } = transport;
-    if (remoteAddr) this.remoteAddr = remoteAddr;
-    if (localAddr) this.localAddr = localAddr;
   }
 
   /** From here on nothing is bounded. */
@@ -48,38 +40,23 @@ export class UnprovedTransport implements Transport {
    *
    * @throws {ChannelError} `protocol` if the peer says too much.
    */
-  read(p: Uint8Array): Promise<number | null> {
-    return this.#isProved ? this.#transport.read(p) : this.#read(p);
+  override read(p: Uint8Array): Promise<number | null> {
+    return this.#isProved ? this.beneath.read(p) : this.#read(p);
   }
 
   async #read(p: Uint8Array): Promise<number | null> {
     const isFull = this.#left === 0;
     await (isFull ? nextTurn() : this.#turns.spend(0));
     // In this turn, whoever has seen the proof has said so.
-    if (this.#isProved) return await this.#transport.read(p);
+    if (this.#isProved) return await this.beneath.read(p);
     if (isFull) {
       throw new ChannelError(
         "protocol",
         `${this.#peer} sent ${MAX_UNPROVED} bytes and had not proved its key`,
       );
     }
-    const count = await this.#transport.read(p.subarray(0, this.#left));
+    const count = await this.beneath.read(p.subarray(0, this.#left));
     if (count !== null) this.#left -= count;
     return count;
-  }
-
-  /** As the transport writes. */
-  write(p: Uint8Array): Promise<number> {
-    return this.#transport.write(p);
-  }
-
-  /** As the transport ends its direction. */
-  closeWrite(): Promise<void> {
-    return this.#transport.closeWrite();
-  }
-
-  /** Closes the transport. */
-  close(): void {
-    this.#transport.close();
   }
 }

@@ -20,8 +20,9 @@
 import type { Bytes } from "../lock/aes_gcm.ts";
 import { closedFor } from "./close_codes.ts";
 import { ChannelError } from "../lock/errors.ts";
+import { Layer } from "./layer.ts";
 import { nextTurn } from "../lock/runtime.ts";
-import { type Addr, type Transport, writeAll } from "../lock/transport.ts";
+import { type Transport, writeAll } from "../lock/transport.ts";
 
 /** What a frame is (5.2). */
 const Opcode = {
@@ -91,13 +92,7 @@ type State =
  *
  * One `read` and one `write` may be under way at a time, as with a `Deno.Conn`.
  */
-export class WebSocketTransport implements Transport {
-  /** The peer's address, if the transport beneath has one. */
-  readonly remoteAddr?: Addr;
-  /** This side's address, if the transport beneath has one. */
-  readonly localAddr?: Addr;
-
-  readonly #transport: Transport;
+export class WebSocketTransport extends Layer {
   readonly #role: "client" | "server";
 
   // Receiving.
@@ -134,11 +129,8 @@ export class WebSocketTransport implements Transport {
    * @param role Which side this is.
    */
   constructor(transport: Transport, role: "client" | "server") {
-    this.#transport = transport;
+    super(transport);
     this.#role = role;
-    const { remoteAddr, localAddr } = transport;
-    if (remoteAddr) this.remoteAddr = remoteAddr;
-    if (localAddr) this.localAddr = localAddr;
   }
 
   /**
@@ -151,12 +143,12 @@ export class WebSocketTransport implements Transport {
    * tells it; `cut` if its Close tells of a fault. Messages before that are read
    * first.
    */
-  async read(p: Uint8Array): Promise<number | null> {
+  override async read(p: Uint8Array): Promise<number | null> {
     if (p.length === 0) return 0;
     while (true) {
       if (this.#state === "failed") throw this.#failure;
       if (this.#state === "closed") break;
-      const count = await this.#transport.read(p);
+      const count = await this.beneath.read(p);
       if (count === null) break;
       const length = this.#unpack(p.subarray(0, count));
       if (length > 0) return length;
@@ -164,7 +156,7 @@ export class WebSocketTransport implements Transport {
       // loop: a peer that says nothing without pause would hold up all others.
       await nextTurn();
     }
-    if (this.#isEnding) await this.#transport.closeWrite().catch(() => {});
+    if (this.#isEnding) await this.beneath.closeWrite().catch(() => {});
     return null;
   }
 
@@ -174,7 +166,7 @@ export class WebSocketTransport implements Transport {
    * @returns How many bytes it took.
    * @throws {ChannelError} `cut` if either side has sent its Close.
    */
-  async write(p: Uint8Array): Promise<number> {
+  override async write(p: Uint8Array): Promise<number> {
     if (this.#isClosing) {
       throw new ChannelError("cut", "The WebSocket is closed already");
     }
@@ -188,16 +180,11 @@ export class WebSocketTransport implements Transport {
    * Sends a Close. The transport's direction ends when the peer's Close, or the
    * transport's end, has been read (7.1.1).
    */
-  async closeWrite(): Promise<void> {
+  override async closeWrite(): Promise<void> {
     await this.#close(CloseCode.normal);
     this.#isEnding = true;
     const hasClosed = this.#state === "closed" || this.#state === "failed";
-    if (hasClosed) await this.#transport.closeWrite();
-  }
-
-  /** Closes the transport at once, without a word. */
-  close(): void {
-    this.#transport.close();
+    if (hasClosed) await this.beneath.closeWrite();
   }
 
   /**
@@ -393,7 +380,7 @@ export class WebSocketTransport implements Transport {
 
   /** @param encode Is called when those before have been sent. */
   #send(encode: () => Bytes): Promise<void> {
-    const sent = this.#sent.then(() => writeAll(this.#transport, encode()));
+    const sent = this.#sent.then(() => writeAll(this.beneath, encode()));
     sent.catch(() => {});
     this.#sent = sent;
     return sent;

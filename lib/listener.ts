@@ -18,7 +18,13 @@ import { orClose, withDeadline } from "./lock/deadline.ts";
 import { ChannelError } from "./lock/errors.ts";
 import { clientAddress } from "./carrier/forwarded.ts";
 import { readProxyHeader } from "./carrier/proxy_protocol.ts";
-import { findPsk, type PskMap, type TakenPsks, takePsks } from "./lock/psk.ts";
+import {
+  findPsk,
+  nameOf,
+  type PskMap,
+  type TakenPsks,
+  takePsks,
+} from "./lock/psk.ts";
 import { Turns } from "./lock/turns.ts";
 import { sniff } from "./carrier/sniff.ts";
 import { acceptWebSocket, HealthCheck } from "./carrier/websocket_handshake.ts";
@@ -286,8 +292,6 @@ class ChannelListener implements Listener {
   readonly addr: Deno.NetAddr;
 
   readonly #options: ListenOptions;
-  readonly #onHandshake: ListenOptions["onHandshake"];
-  readonly #onOffer: ListenOptions["onOffer"];
   readonly #admission: Admission;
   readonly #clock: Clock;
   /** Those whose client has proved a key, and the key. */
@@ -317,20 +321,15 @@ class ChannelListener implements Listener {
   #change = Promise.withResolvers<void>();
 
   constructor(options: ListenOptions, system: System) {
-    const { psk, cert, key } = options;
-    const { onHandshake, onLimit, onOffer } = options;
+    const { psk, cert, key, onLimit = () => {} } = options;
     if (options.proxyProtocol && options.tls !== false) {
       throw new TypeError(
         "The PROXY protocol's header comes before TLS, where Deno cannot read it",
       );
     }
     this.#options = options;
-    this.#onHandshake = onHandshake && guarded(onHandshake);
-    this.#onOffer = onOffer && guarded(onOffer);
-    this.#admission = new Admission({
-      ...options,
-      ...(onLimit && { onLimit: guarded(onLimit) }),
-    }, system.clock);
+    const limits = { ...options, onLimit: guarded(onLimit) };
+    this.#admission = new Admission(limits, system.clock);
     this.#clock = system.clock;
     this.#psks = takePsks(psk);
     this.#port = new Port(
@@ -469,31 +468,30 @@ class ChannelListener implements Listener {
   }
 
   async #shakeHands(conn: Conn): Promise<void> {
-    let remoteAddr = conn.remoteAddr as Deno.NetAddr;
+    const { onHandshake = () => {} } = this.#options;
     const start = performance.now();
     const stop = new AbortController();
-    const begin = () =>
-      this.#admission.begin(
-        remoteAddr.hostname,
-        (reason) => stop.abort(reason),
-      );
-    let end = begin();
+    let remoteAddr = conn.remoteAddr as Deno.NetAddr;
+    let end = (_isProved: boolean) => {};
     const comesFrom = (address: Deno.NetAddr) => {
-      end();
+      end(false);
       remoteAddr = address;
-      end = begin();
+      const drop = (reason: ChannelError) => stop.abort(reason);
+      end = this.#admission.begin(address.hostname, drop);
     };
-    let report: Pick<HandshakeReport, "error"> = {};
+    comesFrom(remoteAddr);
+    let failure: { error?: unknown } = {};
     try {
       await this.#prove(conn, comesFrom, stop.signal);
+      end(true);
     } catch (error) {
-      report = { error };
+      failure = { error };
+      end(false);
     }
-    end(!("error" in report));
     this.#changed();
-    if (this.#isDropped || report.error instanceof HealthCheck) return;
+    if (this.#isDropped || failure.error instanceof HealthCheck) return;
     const duration = performance.now() - start;
-    this.#onHandshake?.({ remoteAddr, duration, ...report });
+    guarded(onHandshake)({ remoteAddr, duration, ...failure });
   }
 
   /** @param comesFrom Is told from where the client comes, if a box says it. */
@@ -502,9 +500,8 @@ class ChannelListener implements Listener {
     comesFrom: (address: Deno.NetAddr) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    let psks = this.#psks;
     const proofs = this.#proofs;
-    const channel = await withDeadline(
+    const { channel, psk } = await withDeadline(
       { ...this.#options, signal, clock: this.#clock },
       async (signal) => {
         if ("handshake" in conn) {
@@ -513,22 +510,18 @@ class ChannelListener implements Listener {
         const peer = new UnprovedTransport(conn, "The client");
         const { transport, remoteAddr } = await this.#carrierOf(peer, signal);
         if (remoteAddr !== conn.remoteAddr) comesFrom(remoteAddr);
-        psks = this.#psks;
-        const { engine, idleTimeout, trace } = this.#options;
+        const psks = this.#psks;
         const channel = await respondChannel(transport, {
+          ...this.#options,
           psk: psks,
           remoteAddr,
           clock: this.#clock,
-          ...(idleTimeout !== undefined && { idleTimeout }),
-          ...(engine && { engine }),
-          ...(trace && { trace }),
         }, signal);
         peer.proved();
-        return channel;
+        return { channel, psk: findPsk(channel.identity, psks)! };
       },
-      (late) => late.abort(),
+      ({ channel }) => channel.abort(),
     );
-    const psk = findPsk(channel.identity, psks)!;
     try {
       this.#check(channel, psk);
       this.#makeRoom(channel, proofs);
@@ -603,9 +596,13 @@ class ChannelListener implements Listener {
    */
   #makeRoom(channel: Channel, before: number): void {
     const { maxPerClient = Infinity } = this.#options;
-    const client = nameOf(channel);
-    const isFull = () => this.#countOf(client) >= maxPerClient;
-    this.#giveUpOldest(before, isFull, (other) => nameOf(other) === client);
+    const client = nameOf(channel.identity);
+    const isFull = () => (this.#counts.get(client) ?? 0) >= maxPerClient;
+    this.#giveUpOldest(
+      before,
+      isFull,
+      ({ identity }) => nameOf(identity) === client,
+    );
     if (isFull()) throw tooMany(client, maxPerClient);
     this.#giveUpOldest(before, () => !this.#hasRoom(), () => true);
   }
@@ -637,9 +634,10 @@ class ChannelListener implements Listener {
 
   /** Those in standby are the first to give up their descriptors. */
   #shed(): void {
-    let left = Math.ceil(this.#standby.size / SHED_PART);
-    if (left === 0) return;
-    this.#giveUpOldest(Infinity, () => left-- > 0, () => true);
+    const count = Math.ceil(this.#standby.size / SHED_PART);
+    if (count === 0) return;
+    const oldest = [...this.#standby.keys()].slice(0, count);
+    for (const channel of oldest) this.#giveUp(channel);
     const until = this.#clock.now() + SHORTAGE_TIME;
     this.#shortage = { count: this.#channels.size, until };
   }
@@ -647,8 +645,7 @@ class ChannelListener implements Listener {
   /** A client has proved this key: from here on its channel counts. */
   #keep(channel: SessionChannel, psk: Uint8Array): void {
     this.#channels.set(channel, psk);
-    const client = nameOf(channel);
-    this.#counts.set(client, this.#countOf(client) + 1);
+    this.#count(channel, 1);
     this.#standby.set(channel, this.#proofs++);
     // Its first words may just be on their way.
     const timer = this.#isClosed
@@ -660,7 +657,7 @@ class ChannelListener implements Listener {
       this.#clock.clear(timer);
       if (this.#isClosed) channel.abort(closed());
       else if (this.#takesOffer(channel)) {
-        this.#onOffer?.(channel);
+        guarded(this.#options.onOffer ?? (() => {}))(channel);
         this.#offers.add(channel);
       } else channel.abort(noOffer(channel));
     }, () => {});
@@ -686,16 +683,15 @@ class ChannelListener implements Listener {
   /** It counts no more. */
   #forget(channel: Channel): void {
     this.#standby.delete(channel);
-    if (!this.#channels.delete(channel)) return;
-    const client = nameOf(channel);
-    const count = this.#countOf(client) - 1;
-    if (count > 0) this.#counts.set(client, count);
-    else this.#counts.delete(client);
+    if (this.#channels.delete(channel)) this.#count(channel, -1);
   }
 
-  /** How many channels a client has. */
-  #countOf(client: string): number {
-    return this.#counts.get(client) ?? 0;
+  /** Its client has one more, or one less. */
+  #count({ identity }: Channel, change: 1 | -1): void {
+    const client = nameOf(identity);
+    const count = (this.#counts.get(client) ?? 0) + change;
+    if (count > 0) this.#counts.set(client, count);
+    else this.#counts.delete(client);
   }
 
   /** Whether its identity still has the key that was proved. */
@@ -714,19 +710,13 @@ const SIGN_TIMEOUT = 1500;
 /** Whether a client is there, by what it last said or by what it says now. */
 async function givesSign(channel: Channel, clock: Clock): Promise<boolean> {
   if (channel.silence <= CERTAIN_TIME) return true;
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = clock.after(SIGN_TIMEOUT, () => resolve(false));
-  channel.probe().then(() => resolve(true), () => resolve(false));
-  return await promise.finally(() => clock.clear(timer));
+  const limit = { handshakeTimeout: SIGN_TIMEOUT, clock };
+  const sign = withDeadline(limit, () => channel.probe());
+  return await sign.then(() => true, () => false);
 }
 
 function closed(): ChannelError {
   return new ChannelError("stopping", "The listener was closed");
-}
-
-/** Whose it is, whatever service it asks for. */
-function nameOf({ identity }: Channel): string {
-  return identity.split("@")[0]!;
 }
 
 function tooMany(client: string, max: number): ChannelError {

@@ -83,7 +83,7 @@ export class Port {
     options: PortOptions,
     pair: Pair,
     onShortage: () => void,
-    system: System = SYSTEM,
+    system: System,
   ) {
     this.#system = system;
     this.#options = options;

@@ -8,7 +8,7 @@ import { CLOCK, type Clock, type Timer } from "../lib/lock/clock.ts";
 import { nextTurn } from "../lib/lock/runtime.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import type { Sessions } from "./caller.ts";
-import { type Report, Unreachable } from "./reserve.ts";
+import { type Report, Unreachable, whenLate } from "./reserve.ts";
 
 /**
  * A client that has offered nothing for so long is away, in milliseconds: it
@@ -78,22 +78,19 @@ export class Offered implements Sessions {
   async take(patience: number, signal: AbortSignal): Promise<Channel> {
     signal.throwIfAborted();
     const late = new AbortController();
-    const start = this.#clock.now();
-    let timer: Timer | undefined;
-    const watch = () => {
-      const last = Math.max(start, this.#lastTaken);
-      const left = last + patience - this.#clock.now();
-      if (left <= 0) late.abort(this.#unreachable());
-      else timer = this.#clock.after(left, watch);
-    };
-    timer = this.#clock.after(patience, watch);
+    const stop = whenLate(
+      this.#clock,
+      patience,
+      () => this.#lastTaken,
+      () => late.abort(this.#unreachable()),
+    );
     try {
       const either = AbortSignal.any([signal, late.signal]);
       const channel = await this.#next(either);
       this.#lastTaken = this.#clock.now();
       return channel;
     } finally {
-      this.#clock.clear(timer);
+      stop();
     }
   }
 

@@ -116,7 +116,7 @@ export class Reserve {
   readonly #waiting = new Set<Waiting>();
   readonly #backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE);
   /** Oldest first. */
-  #ready: Channel[] = [];
+  readonly #ready = new Set<Channel>();
   /** Those that the server has begun: they are not the reserve's any more. */
   readonly #begun = new WeakSet<Channel>();
   /** How many are to be ready. */
@@ -151,7 +151,7 @@ export class Reserve {
   /** How many sessions are still to be made, for callers and for the reserve. */
   get missing(): number {
     const wanted = this.#waiting.size + this.#target;
-    return Math.max(0, wanted - this.#ready.length);
+    return Math.max(0, wanted - this.#ready.size);
   }
 
   /**
@@ -170,7 +170,7 @@ export class Reserve {
   ): Promise<Channel> {
     signal.throwIfAborted();
     const ready = isFresh ? undefined : this.#pick();
-    this.#spare = Math.min(this.#spare, this.#ready.length);
+    this.#spare = Math.min(this.#spare, this.#ready.size);
     if (ready) {
       this.#refill ??= this.#clock.after(REFILL_DELAY, () => {
         this.#refill = undefined;
@@ -181,7 +181,7 @@ export class Reserve {
     if (this.#retry !== undefined && this.#isHopeless) {
       throw this.#unreachable();
     }
-    this.#target = Math.min(this.#target + 1, this.#options.max);
+    this.#grow();
     return await this.#wait(patience, signal);
   }
 
@@ -190,16 +190,15 @@ export class Reserve {
    * killed one that was heard later has killed them.
    */
   forsake(silence: number): void {
-    const isDead = (channel: Channel) => channel.silence >= silence;
-    const dead = this.#ready.filter(isDead);
-    this.#ready = this.#ready.filter((channel) => !isDead(channel));
-    for (const channel of dead) this.#drop(channel);
+    for (const channel of this.#ready) {
+      if (channel.silence >= silence) this.#drop(channel);
+    }
     this.#fill();
   }
 
   /** Drops the reserve and dials again now: what failed before may work now. */
   renew(): void {
-    for (const channel of this.#ready.splice(0)) this.#drop(channel);
+    for (const channel of this.#ready) this.#drop(channel);
     this.#backoff.reset();
     this.#resume();
   }
@@ -211,34 +210,34 @@ export class Reserve {
     }
     this.#stop.abort(new Unreachable("The tunnel was closed"));
     this.#refuseAll(this.#stop.signal.reason);
-    for (const channel of this.#ready.splice(0)) this.#drop(channel);
+    for (const channel of this.#ready) this.#drop(channel);
   }
 
   #pick(): Channel | undefined {
-    const silences = this.#ready.map(({ silence }) => silence);
-    const index = silences.indexOf(Math.min(...silences));
-    return index < 0 ? undefined : this.#ready.splice(index, 1)[0];
+    const [latest] = [...this.#ready].toSorted((a, b) => a.silence - b.silence);
+    if (latest) this.#ready.delete(latest);
+    return latest;
+  }
+
+  /** The next time, one more is to be ready. */
+  #grow(): void {
+    if (this.#target < this.#options.max) this.#target++;
   }
 
   async #wait(patience: number, signal: AbortSignal): Promise<Channel> {
     const waiting = Promise.withResolvers<Channel>();
     this.#waiting.add(waiting);
-    const start = this.#clock.now();
-    let timer: Timer | undefined;
-    const watch = () => {
-      const last = this.#trouble ? -Infinity : this.#dials.lastSuccess;
-      const left = Math.max(start, last) + patience - this.#clock.now();
-      if (left <= 0) this.#refuse(waiting, this.#unreachable());
-      else timer = this.#clock.after(left, watch);
-    };
+    const lastSuccess = () =>
+      this.#trouble ? -Infinity : this.#dials.lastSuccess;
+    const late = () => this.#refuse(waiting, this.#unreachable());
+    const stop = whenLate(this.#clock, patience, lastSuccess, late);
     const onAbort = () => this.#refuse(waiting, signal.reason);
     signal.addEventListener("abort", onAbort);
     try {
-      timer = this.#clock.after(patience, watch);
       this.#fill();
       return await waiting.promise;
     } finally {
-      this.#clock.clear(timer);
+      stop();
       signal.removeEventListener("abort", onAbort);
     }
   }
@@ -323,12 +322,13 @@ export class Reserve {
     else if (first) {
       this.#waiting.delete(first);
       first.resolve(channel);
-    } else if (this.#ready.length < this.#target) this.#keep(channel);
+    } else if (this.#ready.size < this.#target) this.#keep(channel);
     else this.#drop(channel);
   }
 
   /** Gives up one that is not needed; the peer may go on with another. */
   #drop(channel: Channel): void {
+    this.#ready.delete(channel);
     if (this.#begun.has(channel)) return;
     channel.abort(new ChannelError("stopping", "It was not needed any more"));
   }
@@ -336,26 +336,18 @@ export class Reserve {
   /** The server has begun one: another takes its place, or two if it was the last. */
   #serve(channel: Channel): void {
     this.#begun.add(channel);
-    this.#ready = this.#ready.filter((other) => other !== channel);
-    this.#spare = Math.min(this.#spare, this.#ready.length);
-    if (this.#ready.length === 0) {
-      this.#target = Math.max(
-        this.#target,
-        Math.min(this.#target + 1, this.#options.max),
-      );
-    }
+    this.#ready.delete(channel);
+    this.#spare = Math.min(this.#spare, this.#ready.size);
+    if (this.#ready.size === 0) this.#grow();
     this.#options.serve!(channel);
     this.#fill();
   }
 
   /** Keeps a session, and replaces it if it dies in reserve. */
   #keep(channel: Channel): void {
-    this.#ready.push(channel);
+    this.#ready.add(channel);
     channel.closed.catch((error) => {
-      const index = this.#ready.indexOf(channel);
-      if (index < 0) return;
-      this.#ready.splice(index, 1);
-      this.#lost(error);
+      if (this.#ready.delete(channel)) this.#lost(error);
     });
   }
 
@@ -390,7 +382,7 @@ export class Reserve {
 
   #atLimit(): void {
     const least = this.#options.serve ? 1 : 0;
-    this.#target = Math.max(least, this.#ready.length);
+    this.#target = Math.max(least, this.#ready.size);
   }
 
   /** Only those that are in use have room. */
@@ -428,10 +420,8 @@ export class Reserve {
     if (now - this.#lastFailure > QUIET_TIME) this.#backoff.reset();
     this.#lastFailure = now;
     if (this.#retry !== undefined) return;
-    this.#retry = this.#clock.after(
-      this.#backoff.next(),
-      () => this.#resume(),
-    );
+    const pause = this.#backoff.next();
+    this.#retry = this.#clock.after(pause, () => this.#resume());
   }
 
   #resume(): void {
@@ -448,13 +438,36 @@ export class Reserve {
   }
 
   #shrink(): void {
-    this.#target = Math.max(
-      this.#least,
-      this.#target - this.#spare,
-    );
-    while (this.#ready.length > this.#target) this.#drop(this.#ready.shift()!);
-    this.#spare = this.#ready.length;
+    this.#target = Math.max(this.#least, this.#target - this.#spare);
+    for (const channel of this.#ready) {
+      if (this.#ready.size <= this.#target) break;
+      this.#drop(channel);
+    }
+    this.#spare = this.#ready.size;
   }
+}
+
+/**
+ * Calls back when nobody has had a session for so long, in milliseconds: not since
+ * now, and not since others had theirs.
+ *
+ * @param last When they had the last one, by the clock.
+ * @returns What takes this back.
+ */
+export function whenLate(
+  clock: Clock,
+  patience: number,
+  last: () => number,
+  callback: () => void,
+): () => void {
+  const start = clock.now();
+  const watch = () => {
+    const left = Math.max(start, last()) + patience - clock.now();
+    if (left <= 0) callback();
+    else timer = clock.after(left, watch);
+  };
+  let timer = clock.after(patience, watch);
+  return () => clock.clear(timer);
 }
 
 function codeOf(error: unknown): ChannelErrorCode | undefined {

@@ -1,29 +1,29 @@
 /**
- * Pauses between attempts that fail.
+ * What grows with each attempt that fails, such as the pause before the next.
  *
  * @module
  */
 
-/** Each pause is twice as long as the one before, up to a limit. */
+/** A number that is twice the one before each time, up to a limit. */
 export class Backoff {
   readonly #first: number;
-  readonly #longest: number;
+  readonly #most: number;
   #next: number;
 
-  /** Both in milliseconds. */
-  constructor(first: number, longest: number) {
+  /** For a pause, both are in milliseconds. */
+  constructor(first: number, most: number) {
     this.#first = this.#next = first;
-    this.#longest = longest;
+    this.#most = most;
   }
 
-  /** How long to wait now, in milliseconds. */
+  /** What it is now. */
   next(): number {
-    const pause = this.#next;
-    this.#next = Math.min(2 * pause, this.#longest);
-    return pause;
+    const next = this.#next;
+    this.#next = Math.min(2 * next, this.#most);
+    return next;
   }
 
-  /** The next pause is the first one again. */
+  /** The next is the first one again. */
   reset(): void {
     this.#next = this.#first;
   }

@@ -10,6 +10,7 @@ import {
   type ClientOptions,
   initiateChannel,
 } from "./lock/channel.ts";
+import { Backoff } from "./backoff.ts";
 import { ChannelError } from "./lock/errors.ts";
 import { HANDSHAKE_TIMEOUT, withDeadline } from "./lock/deadline.ts";
 import { UnansweredError } from "./lock/handshake.ts";
@@ -19,7 +20,7 @@ import { connectThroughProxy, type ProxyCredentials } from "./carrier/proxy.ts";
 import { connectWebSocket } from "./carrier/websocket_handshake.ts";
 import { pskOf, takePsks } from "./lock/psk.ts";
 import { ALPN, awaitSign, finishTls } from "./carrier/tls.ts";
-import { capital, isAlert, tlsError } from "./carrier/tls_errors.ts";
+import { capital, isAlert, TlsError, tlsError } from "./carrier/tls_errors.ts";
 import { UnprovedTransport } from "./carrier/unproved.ts";
 import type { Transport } from "./lock/transport.ts";
 
@@ -35,7 +36,7 @@ const ALPN_PROTOCOLS = [ALPN, "http/1.1"];
  * for each dial: the next ones first wait for a sign of life. A box may give none
  * though it works, so now and then a dial does without.
  */
-const silent = new Map<string, { signs: number; left: number }>();
+const silent = new Map<string, { signs: Backoff; left: number }>();
 
 /** How many dials wait for a sign after a first stall; twice as many each time. */
 const FIRST_SIGNS = 8;
@@ -43,9 +44,9 @@ const MOST_SIGNS = 512;
 
 /** Another TLS handshake has stalled there. */
 function stalled(address: string): void {
-  const { signs = FIRST_SIGNS / 2 } = silent.get(address) ?? {};
-  const next = Math.min(2 * signs, MOST_SIGNS);
-  silent.set(address, { signs: next, left: next });
+  const signs = silent.get(address)?.signs ??
+    new Backoff(FIRST_SIGNS, MOST_SIGNS);
+  silent.set(address, { signs, left: signs.next() });
 }
 
 /** Whether a dial should wait for a sign first. */
@@ -147,11 +148,9 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
   let peer = server;
   const { websocket = false } = options;
   let step = "connect" as keyof typeof WAITING;
-  let [isHandshaking, isServerReached] = [false, false];
-  const reached = (
-    { remoteAddr: { hostname: ip } }: Deno.TcpConn | Deno.TlsConn,
-  ) => {
-    step = "tls";
+  let isServerReached = false;
+  const reached = ({ remoteAddr }: Deno.TcpConn | Deno.TlsConn) => {
+    const ip = remoteAddr.hostname;
     if (ip !== hostname && !options.proxy) peer = `${server} (${ip})`;
   };
   try {
@@ -159,19 +158,21 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
       if (needsSign(address)) {
         const tcp = await reach(options, signal);
         reached(tcp);
+        step = "sign";
         await awaitSign(tcp, signal);
       }
       const conn = await dial(options, signal);
       reached(conn);
-      isHandshaking = true;
-      const { alpnProtocol } = await finishTls(conn, signal, "server", peer)
-        .finally(() => isHandshaking = false);
+      step = "tls";
+      const { alpnProtocol } = await finishTls(conn, signal, "server", peer);
       silent.delete(address);
       isServerReached = alpnProtocol === ALPN;
       const unproved = new UnprovedTransport(conn, "The server");
       let transport: Transport;
-      if (websocket === false) transport = expectFrames(unproved);
-      else {
+      if (websocket === false) {
+        step = "innerlock";
+        transport = expectFrames(unproved);
+      } else {
         step = "websocket";
         transport = await connectWebSocket(unproved, {
           // Boxes compare it with what a browser would say.
@@ -181,14 +182,14 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
         });
         // No box answers so by itself.
         isServerReached = true;
+        step = "inside";
       }
-      step = websocket === false ? "innerlock" : "inside";
       const channel = await initiateChannel(transport, options, signal);
       unproved.proved();
       return channel;
     }, (late) => late.abort());
   } catch (error) {
-    if (isHandshaking) stalled(address);
+    if (step === "tls" && !(error instanceof TlsError)) stalled(address);
     if (!(error instanceof ChannelError)) throw error;
     if (isAlert(error.cause)) throw tlsError(error.cause, "server", peer);
     if (error instanceof UnansweredError && !isServerReached) {
@@ -202,13 +203,16 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
   }
 }
 
+const noTls = (peer: string, limit: string) =>
+  `Connected to ${peer}, but TLS did not begin ${limit}; is it innerlock?`;
+
 /** What was under way when the time was over, and why that may be. */
 const WAITING = {
   connect: (peer: string, limit: string) =>
     `No answer from ${peer} ${limit}: the address may be wrong, a firewall may ` +
     "block it, or the name server may not answer",
-  tls: (peer: string, limit: string) =>
-    `Connected to ${peer}, but TLS did not begin ${limit}; is it innerlock?`,
+  sign: noTls,
+  tls: noTls,
   websocket: (peer: string, limit: string) =>
     `TLS with ${peer} works, but no WebSocket opened ${limit}; is it innerlock?`,
   innerlock: (peer: string, limit: string) =>

@@ -127,16 +127,12 @@ export class OpenSslError extends Error {
 
 function engineOf(library: Library): Engine {
   const version = Number(library.OpenSSL_version_num());
-  const [major, minor, patch] = [
-    version >>> 28,
-    version >>> 20 & 0xff,
-    version >>> 4 & 0xff,
-  ];
+  const [major, minor] = [version >>> 28, version >>> 20 & 0xff];
   if (major !== MAJOR_VERSION) {
     throw new OpenSslError(`It is OpenSSL ${major}.${minor}, not 3`);
   }
   return {
-    name: `OpenSSL ${major}.${minor}.${patch}`,
+    name: `OpenSSL ${major}.${minor}.${version >>> 4 & 0xff}`,
     isSynchronous: true,
     createAead(raw) {
       // Rekeying a synchronous engine gives the next key at once.
@@ -166,15 +162,8 @@ class OpenSslAead implements Aead {
     const context = this.#context = library.EVP_CIPHER_CTX_new();
     if (context === null) throw failed("EVP_CIPHER_CTX_new");
     contexts.register(this, { library, context }, this);
-    const cipher = library.EVP_aes_256_gcm();
-    const result = library.EVP_CipherInit_ex(
-      context,
-      cipher,
-      null,
-      raw,
-      null,
-      1,
-    );
+    const { EVP_aes_256_gcm: cipher, EVP_CipherInit_ex: init } = library;
+    const result = init(context, cipher(), null, raw, null, 1);
     library.OPENSSL_cleanse(raw, BigInt(raw.length));
     this.#check(result, "EVP_CipherInit_ex");
   }
@@ -226,23 +215,14 @@ class OpenSslAead implements Aead {
     if (Math.max(ad.length, bytes.length) > MAX_LENGTH) {
       throw new RangeError("A message has less than 2 GiB");
     }
-    const { EVP_CipherInit_ex, EVP_CipherUpdate } = this.#library;
-    this.#check(
-      EVP_CipherInit_ex(context, null, null, null, nonce, enc),
-      "nonce",
-    );
+    const { EVP_CipherInit_ex: init, EVP_CipherUpdate: update } = this.#library;
+    this.#check(init(context, null, null, null, nonce, enc), "nonce");
     if (ad.length > 0) {
-      const result = EVP_CipherUpdate(context, null, OUT_LENGTH, ad, ad.length);
+      const result = update(context, null, OUT_LENGTH, ad, ad.length);
       this.#check(result, "additional data");
     }
     if (length > 0) {
-      const result = EVP_CipherUpdate(
-        context,
-        bytes,
-        OUT_LENGTH,
-        bytes,
-        length,
-      );
+      const result = update(context, bytes, OUT_LENGTH, bytes, length);
       this.#check(result, "text");
     }
     return context;

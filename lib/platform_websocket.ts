@@ -99,9 +99,14 @@ export function webSocketPair(
   socket.binaryType = "arraybuffer";
   const opened = withResolvers<void>();
   opened.promise.catch(() => {});
-  if (socket.readyState === OPEN) opened.resolve();
+  let isOpen = false;
+  const open = () => {
+    isOpen = true;
+    opened.resolve();
+  };
+  if (socket.readyState === OPEN) open();
   else if (socket.readyState > OPEN) opened.reject(failed());
-  socket.addEventListener("open", () => opened.resolve());
+  socket.addEventListener("open", open);
 
   let reading: ReadableStreamDefaultController<Uint8Array>;
   let writing: WritableStreamDefaultController;
@@ -161,8 +166,6 @@ export function webSocketPair(
     }
     if (data.byteLength > 0) reading.enqueue(new Uint8Array(data));
   });
-  let isOpen = socket.readyState === OPEN;
-  socket.addEventListener("open", () => isOpen = true);
   // Of one that was open, the close that follows says more.
   socket.addEventListener("error", () => {
     if (!isOpen) fail(failed());

@@ -139,11 +139,8 @@ export async function readHead(
     if (!head) throw notHttp(speaker, text);
     return { head, rest: replay(buffer.slice(end, length), transport) };
   }
-  throw new HttpError(
-    speaker.code,
-    `${speaker.name} sent an HTTP head of more than ${MAX_HEAD_LENGTH} bytes`,
-    "too-long",
-  );
+  const what = `an HTTP head of more than ${MAX_HEAD_LENGTH} bytes`;
+  throw new HttpError(speaker.code, `${speaker.name} sent ${what}`, "too-long");
 }
 
 /** The index after the empty line; undefined where there is none yet. */
@@ -197,19 +194,13 @@ function closed({ code, name }: Speaker, length: number): HttpError {
   const where = length === 0
     ? "and said nothing"
     : "in the middle of an HTTP head";
-  return new HttpError(
-    code,
-    `${name} closed the connection ${where}`,
-    "closed",
-  );
+  const message = `${name} closed the connection ${where}`;
+  return new HttpError(code, message, "closed");
 }
 
 function notHttp({ code, name }: Speaker, bytes: Bytes): HttpError {
-  return new HttpError(
-    code,
-    `${name} did not speak HTTP: it sent "${shown(bytes)}"`,
-    "not-http",
-  );
+  const message = `${name} did not speak HTTP: it sent "${shown(bytes)}"`;
+  return new HttpError(code, message, "not-http");
 }
 
 /** One character for each byte. */

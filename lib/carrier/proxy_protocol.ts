@@ -41,8 +41,8 @@ const V2_START_LENGTH = 16;
 /** Of version 2, in the four bits of each. */
 const VERSION_2 = 0x2;
 const Command = { local: 0x0, proxy: 0x1 } as const;
-const Family = { unspecified: 0x0, ipv4: 0x1, ipv6: 0x2, unix: 0x3 } as const;
-const Protocol = { unspecified: 0x0, stream: 0x1, datagram: 0x2 } as const;
+const Family = { ipv4: 0x1, ipv6: 0x2, unix: 0x3 } as const;
+const Protocol = { stream: 0x1, datagram: 0x2 } as const;
 
 const LF = 0x0a;
 
@@ -57,18 +57,13 @@ const LF = 0x0a;
 export async function readProxyHeader(
   transport: Transport,
 ): Promise<SourceAddress | undefined> {
-  const first = await readExactly(transport, 1);
-  switch (first[0]) {
-    case SIGNATURE[0]:
-      return await readVersion2(transport);
-    case "P".charCodeAt(0):
-      return await readVersion1(transport);
-    default:
-      throw new ChannelError(
-        "protocol",
-        "The connection does not begin with a header of the PROXY protocol",
-      );
-  }
+  const [first] = await readExactly(transport, 1);
+  if (first === SIGNATURE[0]) return await readVersion2(transport);
+  if (first === "P".charCodeAt(0)) return await readVersion1(transport);
+  throw new ChannelError(
+    "protocol",
+    "The connection does not begin with a header of the PROXY protocol",
+  );
 }
 
 /** The rest of a header that began with `P`. */
@@ -90,12 +85,10 @@ async function readVersion1(
   const [source, target, ...ports] = fields;
   const isOfFamily = (text = "") =>
     text.includes(":") === isIpv6 && canonicalAddress(text) !== undefined;
-  if (
-    !isIpv6 && family !== "TCP4" || ports.length !== 2 ||
-    !isOfFamily(source) || !isOfFamily(target) || !ports.every(isPort)
-  ) {
-    throw malformed("names no addresses");
-  }
+  const isSound = (isIpv6 || family === "TCP4") &&
+    isOfFamily(source) && isOfFamily(target) &&
+    ports.length === 2 && ports.every(isPort);
+  if (!isSound) throw malformed("names no addresses");
   return sourceAddress(source!, Number(ports[0]));
 }
 

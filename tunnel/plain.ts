@@ -112,12 +112,12 @@ export interface PlainListenOptions {
   pause?: (time: number) => Promise<void>;
 }
 
-/** What holds up whoever accepts. */
-interface Patience {
-  /** Whether there are descriptors for one caller more. */
-  hasRoom: () => boolean;
-  /** Waits so many milliseconds. */
-  pause: (time: number) => Promise<void>;
+/** A listener that is bound to an address. */
+interface Bound {
+  listener: Deno.Listener;
+  /** Where it is, with the port that was taken. */
+  address: Address;
+  close: () => Promise<void> | void;
 }
 
 const unhurried = (time: number) => delay(time, { persistent: false });
@@ -134,6 +134,16 @@ export async function listenPlain(
   { sessions = () => 0, onShortage, pause = unhurried }: PlainListenOptions =
     {},
 ): Promise<PlainListener> {
+  let bound: Bound;
+  try {
+    bound = "path" in address ? await bindUnix(address.path) : bindTcp(address);
+  } catch (cause) {
+    const kind = "path" in address ? "listen unix" : "listen";
+    const why = whyNotPlain(cause, kind);
+    throw new PlainError(`Cannot listen on ${format(address)}: ${why}`, {
+      cause,
+    });
+  }
   const notice = new Notice();
   /** For how many more callers the last answer counts, and when it came. */
   let [callers, answered] = [0, -Infinity];
@@ -153,30 +163,13 @@ export async function listenPlain(
     if (notice.isDue()) onShortage?.();
     return false;
   };
-  try {
-    return "path" in address
-      ? await listenUnix(address.path, { hasRoom, pause })
-      : listenTcp(address, { hasRoom, pause });
-  } catch (cause) {
-    const kind = "path" in address ? "listen unix" : "listen";
-    const why = whyNotPlain(cause, kind);
-    throw new PlainError(`Cannot listen on ${format(address)}: ${why}`, {
-      cause,
-    });
-  }
+  return acceptor(bound, hasRoom, pause);
 }
 
-function listenTcp(
-  address: Extract<Address, { port: number }>,
-  patience: Patience,
-): PlainListener {
-  const { host: hostname, port } = address;
-  const listener = Deno.listen({ hostname, port });
-  const taken = { ...address, port: listener.addr.port };
-  return acceptor(listener, taken, patience, () => {
-    listener.close();
-    return Promise.resolve();
-  });
+function bindTcp({ host, port }: Extract<Address, { port: number }>): Bound {
+  const listener = Deno.listen({ hostname: host, port });
+  const address = { host, port: listener.addr.port };
+  return { listener, address, close: () => listener.close() };
 }
 
 /**
@@ -185,10 +178,7 @@ function listenTcp(
  * into place, and removed from there only while it is ours. Both steps hold the
  * folder's lock.
  */
-async function listenUnix(
-  path: string,
-  patience: Patience,
-): Promise<PlainListener> {
+async function bindUnix(path: string): Promise<Bound> {
   return await withFolder(path, async () => {
     const code = await whyTaken(path);
     if (code) throw Object.assign(new Error("The path is taken"), { code });
@@ -202,13 +192,14 @@ async function listenUnix(
       listener.close();
       throw error;
     }
-    return acceptor(listener, { path }, patience, async () => {
+    const close = async () => {
       listener.close();
       await withFolder(path, async () => {
         const now = await Deno.lstat(path).catch(() => undefined);
         if (now?.ino === ino) await Deno.remove(path);
       });
-    });
+    };
+    return { listener, address: { path }, close };
   });
 }
 
@@ -233,11 +224,14 @@ async function whyTaken(path: string): Promise<string | undefined> {
   return "EADDRINUSE";
 }
 
+/**
+ * @param hasRoom Whether there are descriptors for one caller more.
+ * @param pause Waits so many milliseconds.
+ */
 function acceptor(
-  listener: Deno.Listener,
-  address: Address,
-  { hasRoom, pause }: Patience,
-  close: () => Promise<void>,
+  { listener, address, close }: Bound,
+  hasRoom: () => boolean,
+  pause: (time: number) => Promise<void>,
 ): PlainListener {
   let isClosed = false;
   /** Tries until it works; undefined once the listener is closed. */

@@ -16,6 +16,7 @@
 
 import { Socket } from "node:net";
 import process from "node:process";
+import { Layer } from "../lib/carrier/layer.ts";
 import type { Transport } from "../lib/mod.ts";
 import { closeQuietly } from "../lib/lock/transport.ts";
 
@@ -110,29 +111,13 @@ function ridOf(conn: Deno.Conn): number | undefined {
 }
 
 /** All that can be done without internals, and for a Unix socket. */
-class EndOnlyConn implements Resettable {
-  readonly #conn: Deno.Conn;
-  readonly remoteAddr: Deno.Addr;
-
-  constructor(conn: Deno.Conn) {
-    this.#conn = conn;
-    this.remoteAddr = conn.remoteAddr;
-  }
-
+class EndOnlyConn extends Layer implements Resettable {
   read(p: Uint8Array): Promise<number | null> {
-    return this.#conn.read(p);
+    return this.beneath.read(p);
   }
 
-  write(p: Uint8Array): Promise<number> {
-    return this.#conn.write(p);
-  }
-
-  closeWrite(): Promise<void> {
-    return this.#conn.closeWrite();
-  }
-
-  close(): void {
-    closeQuietly(this.#conn);
+  override close(): void {
+    closeQuietly(this.beneath);
   }
 
   reset(): void {
@@ -187,11 +172,8 @@ class NodeReadConn implements Resettable {
           this.#received(buffer.subarray(0, count)),
       },
     };
-    this.#socket = new Socket(
-      options as ConstructorParameters<
-        typeof Socket
-      >[0],
-    );
+    type SocketOptions = ConstructorParameters<typeof Socket>[0];
+    this.#socket = new Socket(options as SocketOptions);
     this.#socket.on("end", () => {
       this.#hasEnded = true;
       this.#waiting?.resolve(null);

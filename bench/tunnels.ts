@@ -1,7 +1,7 @@
 /** Tunnels: ours and others, each an entrance and an exit, of real programs. */
 
 import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
-import { command, freePort } from "../tests/programs.ts";
+import { command, environment, freePort } from "../tests/programs.ts";
 
 /** Where to connect, to be carried to the backend. */
 export interface Tunnel {
@@ -90,16 +90,23 @@ function innerlock(
   flags: string[],
 ): ReturnType<Recipe> {
   return [
-    command("server", [
+    asTask("server", [
       ...["--port", `${exit}`, "--forward", `127.0.0.1:${backend}`],
       ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
       ...["--psk", `${dir}/psk.txt`, ...flags],
     ]),
-    command("client", [
+    asTask("client", [
       ...["--port", `${exit}`, "--listen", `${entrance}`],
       ...["--ca", `${dir}/cert.pem`, "--psk", `${dir}/psk.txt`, ...flags],
     ]),
   ];
+}
+
+/** A program with the rights and the variables of its task. */
+function asTask(task: "server" | "client", args: string[]): string[] {
+  const variables = Object.entries(environment(task))
+    .map(([name, value]) => `${name}=${value}`);
+  return ["env", ...variables, ...command(task, args)];
 }
 
 export type Name = keyof typeof RECIPES;
@@ -139,8 +146,8 @@ function spawn([program, ...args]: string[]): Deno.ChildProcess {
     args,
     stdout: "null",
     stderr: "null",
-    // As the client's task does.
-    env: { DENO_TLS_CA_STORE: "," },
+    // The relay is as Deno is by default; this process may be otherwise.
+    env: { DENO_TOKIO_EVENT_INTERVAL: "61" },
   }).spawn();
 }
 

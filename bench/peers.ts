@@ -2,11 +2,19 @@
  * `deno task bench:peers`: a tunnel of `client.ts --listen` and `server.ts
  * --forward` beside others, each where it is installed, on the same work.
  *
+ * ```sh
+ * deno task bench:peers              # a table
+ * deno task bench:peers --svg FILE   # and a chart, docs/bench.svg
+ * deno task bench:peers --rounds 1   # short
+ * ```
+ *
  * @module
  */
 
+import { parseArgs } from "@std/cli/parse-args";
 import { Backend, besideBulk, dial, oneWay, roundTrip } from "./calls.ts";
 import { receive } from "./channels.ts";
+import { drawChart, type Panel } from "./chart.ts";
 import {
   inTurn,
   median,
@@ -16,7 +24,11 @@ import {
 } from "./measure.ts";
 import { type Name, NAMES, startTunnel, type Tunnel } from "./tunnels.ts";
 
-const ROUNDS = 7;
+const args = parseArgs(Deno.args, {
+  string: ["svg", "rounds"],
+  default: { rounds: "7" },
+});
+const rounds = Number(args["rounds"]);
 const CHUNKS = 4800;
 const CONNECTIONS = 50;
 const ROUND_TRIPS = 1000;
@@ -28,6 +40,8 @@ interface Measurement {
   measure: (port: number) => Promise<number>;
   /** What the backend does meanwhile, if it does not echo. */
   job?: Backend["job"];
+  /** Its title in the chart, if it is there. */
+  title?: string;
   /** What is aimed at, ours divided by theirs: by WebCrypto, then by OpenSSL. */
   aims: Partial<Record<string, [webCrypto: string, openssl: string]>>;
 }
@@ -35,16 +49,28 @@ interface Measurement {
 /** Ours, by the two engines. */
 const OURS = ["innerlock", "openssl"] as const;
 
+/** Who is in the chart, and how it calls them. */
+const CHARTED: Record<string, string> = {
+  innerlock: "innerlock",
+  openssl: "innerlock --openssl",
+  spiped: "spiped",
+  stunnel4: "stunnel",
+  socat: "socat (OpenSSL)",
+  ssh: "ssh -L",
+};
+
 const MEASUREMENTS: Measurement[] = [
   {
     what: "64 bytes there and back",
     unit: "µs",
+    title: "A short message there and back: shorter is better",
     measure: (port) => roundTrip(port, ROUND_TRIPS),
     aims: { relay: ["<= 1.5", "<= 1.2"], spiped: ["<= 1.7", "<= 1.35"] },
   },
   {
     what: "connect to first reply, callers 50 ms apart",
     unit: "ms",
+    title: "From connecting to the first reply: shorter is better",
     measure: (port) => setUp(port, 50),
     aims: { spiped: ["<= 0.6", "<= 0.6"], ssh: ["<= 1.5", "<= 1.5"] },
   },
@@ -57,6 +83,7 @@ const MEASUREMENTS: Measurement[] = [
   {
     what: "one way",
     unit: "MB/s",
+    title: "A bulk transfer: longer is better",
     measure: (port) => oneWay(port, CHUNKS),
     job: { count: CHUNKS },
     aims: { socat: [">= 0.75", ">= 1.05"], spiped: [">= 1.5", ">= 2.1"] },
@@ -73,29 +100,28 @@ const backend = new Backend();
 const tunnels = await startAll(backend.port);
 // No tunnel at all: what the callers and the backend take themselves.
 const ports = { ...portsOf(tunnels), direct: backend.port };
+const panels: Panel[] = [];
 try {
   for (const measurement of MEASUREMENTS) {
     const { what, measure, job = "echo" } = measurement;
     backend.job = job;
-    printTable(
-      measurement,
-      await inTurn(
-        what,
-        ROUNDS,
-        Object.fromEntries(
-          Object.entries(ports)
-            .map(([name, port]) => [name, () => measure(port)]),
-        ),
-      ),
-    );
+    const contenders = Object.entries(ports)
+      .map(([name, port]) => [name, () => measure(port)]);
+    const figures = await inTurn(what, rounds, Object.fromEntries(contenders));
+    printTable(measurement, figures);
+    if (measurement.title) panels.push(panelOf(measurement, figures));
   }
 } finally {
   for (const tunnel of tunnels.values()) await tunnel.stop();
 }
-console.log(
-  `\nmedians of ${ROUNDS}, in turn; ${navigator.hardwareConcurrency} cores, ` +
-    `Deno ${Deno.version.deno}, ${new Date().toISOString().slice(0, 10)}`,
-);
+const machine = `medians of ${rounds}, in turn; both ends on one machine, ` +
+  `${navigator.hardwareConcurrency} cores, Deno ${Deno.version.deno}, ` +
+  new Date().toISOString().slice(0, 10);
+console.log(`\n${machine}`);
+if (typeof args["svg"] === "string") {
+  const heading = "A TCP tunnel through innerlock, beside others";
+  await Deno.writeTextFile(args["svg"], drawChart(heading, machine, panels));
+}
 Deno.exit(0);
 
 async function startAll(to: number): Promise<Map<Name, Tunnel>> {
@@ -113,6 +139,20 @@ function portsOf(tunnels: Map<Name, Tunnel>): Record<string, number> {
   return Object.fromEntries(
     [...tunnels].map(([name, { port }]) => [name, port]),
   );
+}
+
+function panelOf(
+  { title, unit }: Measurement,
+  figures: Record<string, number[]>,
+): Panel {
+  const bars = Object.entries(CHARTED)
+    .filter(([name]) => figures[name])
+    .map(([name, shown]) => ({
+      name: shown,
+      figure: median(figures[name]!),
+      isOurs: (OURS as readonly string[]).includes(name),
+    }));
+  return { title: title!, unit, bars };
 }
 
 function printTable(

@@ -25,7 +25,7 @@ import { carryAll } from "./cli/client/listen.ts";
 import { listServers } from "./cli/client/list.ts";
 import { chooseEngine } from "./cli/engine.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
-import { type Args, run } from "./cli/main.ts";
+import { type Args, refuseWith, run } from "./cli/main.ts";
 import { stderr } from "./cli/terminal/output.ts";
 import {
   giveUpNetwork,
@@ -75,8 +75,8 @@ certificates and keys again when their files change, and on SIGHUP.
                            key (10)
   --idle-timeout S         ping the server after this many silent seconds, and
                            drop it after as many more; 0 for never (25)
-  --max-connections N      with --listen: how many local connections at a time;
-                           others wait in the system's queue (1000)
+  --max-connections N      with --listen or --expose: how many connections at a
+                           time, both ways together; others wait (1000)
   --reserve N              with --listen or --expose: how many sessions to keep
                            ready (8)
   --grace S                with --listen or --expose: seconds for connections to finish
@@ -113,9 +113,6 @@ const FLAGS = {
     "handshake-timeout",
     "idle-timeout",
     "connect",
-    "max-connections",
-    "reserve",
-    "grace",
     "openssl",
   ],
   collect: ["listen", "expose"],
@@ -131,13 +128,21 @@ const FLAGS = {
   takesWords: true,
 };
 
+/** Refuses flags that would be ignored. */
+function refuseUseless(args: Args): void {
+  refuseWith(args, "list", (name) => name !== "dir");
+  const isListen = (name: string) => name === "listen";
+  const advice = "; name a service with --connect";
+  refuseWith(args, "check", isListen, advice);
+  refuseWith(args, "check", (name) => OF_TUNNELS.includes(name));
+  for (const tunnel of ["listen", "expose"]) {
+    refuseWith(args, tunnel, (name) => name === "connect");
+  }
+}
+
 async function main(args: Args): Promise<number | void> {
   const isCheck = args.is("check");
-  if (isCheck && args.texts("listen").length > 0) {
-    throw new UsageError(
-      "--check does not go with --listen; name a service with --connect",
-    );
-  }
+  refuseUseless(args);
   const sealing = chooseEngine(args);
   const isTunnel = ["listen", "expose"].some((name) =>
     args.texts(name).length > 0
@@ -149,9 +154,6 @@ async function main(args: Args): Promise<number | void> {
   onHangUp(() => Deno.exit(Exit.hungUp));
   const [exposure, another] = readBackends(args, "expose");
   if (another) throw new UsageError("--check tries one --expose at a time");
-  if (exposure && args.text("connect") !== undefined) {
-    throw new UsageError("--check tries either --expose or --connect");
-  }
   const [service, backend] = exposure ?? [args.text("connect")];
   if ((service !== undefined || isCheck) && args.words.length > 0) {
     const flag = isCheck ? "--check" : "--connect";

@@ -23,7 +23,7 @@ import {
 } from "./cli/folders.ts";
 import { checkHosts, invite, join, named } from "./cli/keys/invite.ts";
 import { KeyFile } from "./cli/keys/key_file.ts";
-import { type Args, run } from "./cli/main.ts";
+import { type Args, refuseWith, run } from "./cli/main.ts";
 import { acceptMounts } from "./cli/secrets.ts";
 import { stderr, stdout } from "./cli/terminal/output.ts";
 import { IDENTITY_FORM, isIdentity, serviceOf } from "./lib/lock/psk.ts";
@@ -256,16 +256,8 @@ function unknown(identity: string, path: string): UsageError {
 }
 
 function refuseOthers(args: Args, flag: string, allowed: string[]): void {
-  const { string, collect, boolean } = FLAGS;
-  const given = [
-    ...[...string, ...collect].filter((name) => args.texts(name).length > 0),
-    ...boolean.filter(args.is),
-  ];
-  const other = given.find((name) => name !== flag && !allowed.includes(name));
-  if (other === undefined) return;
-  throw new UsageError(
-    `--${flag} does not go with --${other}: run one after the other`,
-  );
+  const isOther = (name: string) => !allowed.includes(name);
+  refuseWith(args, flag, isOther, ": run one after the other");
 }
 
 /** What a run makes in its folder: the last for its own use. */

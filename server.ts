@@ -145,7 +145,8 @@ async function main(args: Args): Promise<number> {
   keepOnly({ read: [...paths, ...both], write: both });
   for (const warning of warnings) log("warning", warning);
   const metrics = new Metrics();
-  const clients = new Clients(log, metrics);
+  const max = args.integer("max-connections", 1, 1_000_000);
+  const clients = new Clients(log, metrics, max);
   const refusals = new Refusals(log);
   const followed = new FollowedFiles(
     paths,
@@ -169,7 +170,6 @@ async function main(args: Args): Promise<number> {
   });
   const entrances = new Entrances(doors, {
     ...{ listener, clients, log },
-    max: args.integer("max-connections", 1, 1_000_000),
   });
   const watch = watchExpiry(files.cert, log);
   const announce = (credentials: ListenerCredentials) => {

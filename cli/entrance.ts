@@ -17,10 +17,8 @@ import type { Live } from "./live.ts";
 
 /** How callers are carried. */
 export interface EntranceOptions extends Omit<CarryOptions, "signal"> {
-  /** Gets those that are being carried. */
+  /** Gets those that are carried, and has places for them. */
   live: Live;
-  /** How many there may be at a time. */
-  max: number;
   /** Why those that are left in the end are cut. */
   reason?: Error;
 }
@@ -53,13 +51,13 @@ export class Entrance {
   }
 
   /** Carries callers until it is closed. */
-  async carry({ live, max, reason, ...options }: EntranceOptions) {
+  async carry({ live, reason, ...options }: EntranceOptions) {
     while (true) {
-      while (live.size >= max) await live.left;
+      while (live.free === 0) await live.left;
       const caller = await this.#listener.accept();
       if (!caller) return;
       // Another entrance may have taken the last room meanwhile.
-      while (live.size >= max) await live.left;
+      while (live.free === 0) await live.left;
       if (this.#isClosed) return caller.reset();
       const stop = new AbortController();
       const work = carry(caller, { ...options, signal: stop.signal });

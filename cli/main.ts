@@ -38,6 +38,8 @@ export interface Args {
   choice<T extends string>(name: string, choices: readonly T[]): T;
   /** What is not a flag. */
   words: string[];
+  /** The names of all flags that were given. */
+  given: string[];
 }
 
 /** Parses arguments; refuses flags that are not there and words without use. */
@@ -116,7 +118,29 @@ export function parse(argv: string[], flags: Flags): Args {
       );
     },
     words: given._.map(String),
+    given: [
+      ...strings.filter((name) => texts(name).length > 0),
+      ...(flags.boolean ?? []).filter((name) => given[name] === true),
+    ],
   };
+}
+
+/**
+ * Refuses flags that a flag has no use for.
+ *
+ * @param have Whether a flag is one of those.
+ * @param advice What to do instead.
+ */
+export function refuseWith(
+  args: Args,
+  flag: string,
+  have: (other: string) => boolean,
+  advice = "",
+): void {
+  if (!args.given.includes(flag)) return;
+  const other = args.given.find((name) => name !== flag && have(name));
+  if (other === undefined) return;
+  throw new UsageError(`--${flag} does not go with --${other}${advice}`);
 }
 
 /**

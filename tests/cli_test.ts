@@ -131,6 +131,19 @@ test("client: wrong usage exits 2", async (dir, port) => {
         /--max-connections needs --listen or --expose\n/,
       ],
       [["--grace", "3"], /--grace needs --listen or --expose\n/],
+      [["--list"], /^client: --list does not go with --(ca|psk|port)\n$/],
+      [
+        ["--connect", "db", "--listen", "0"],
+        /^client: --listen does not go with --connect\n$/,
+      ],
+      [
+        ["--connect", "db", "--expose", "h:1"],
+        /^client: --expose does not go with --connect\n$/,
+      ],
+      [
+        ["--check", "--expose", "h:1", "--reserve", "3"],
+        /^client: --check does not go with --reserve\n$/,
+      ],
       [["--host", "fe80::1"], /fe80::1 needs its zone, as in fe80::1%eth0\n/],
       [
         ["--host", "fe80::1%lo"],

@@ -23,6 +23,8 @@ import {
   hear,
   heardEnd,
   listenAt,
+  speak,
+  whole,
 } from "./plain_peers.ts";
 import {
   clientFlags,
@@ -90,7 +92,6 @@ class Server implements AsyncDisposable {
     });
     this.entrances = new Entrances(doors, {
       ...{ listener: this.listener, clients: this.clients, log },
-      max: 1000,
     });
   }
 
@@ -130,10 +131,11 @@ class Server implements AsyncDisposable {
   /** A client that offers a backend; what it has to say. */
   offer(
     backend: Deno.Addr,
-    { identity = "alice@db", port = this.port, max = 8 } = {},
+    { identity = "alice@db", port = this.port, max = 8, places = Infinity } =
+      {},
   ) {
     const { hostname, port: at } = backend as Deno.NetAddr;
-    const live = new Live();
+    const live = new Live(places);
     const said: string[] = [];
     const reserve = expose({
       backend: { host: hostname, port: at },
@@ -288,6 +290,24 @@ test("sessions that died without a word cost nobody anything", async () => {
     [],
   );
   gone.reserve.close();
+});
+
+test("a caller beyond the client's places waits until one leaves", async () => {
+  using backend = listenAt("127.0.0.1:0");
+  await using server = await Server.start();
+  const { live } = server.offer(backend.addr, { places: 2 });
+  const [first, second] = [
+    await call(server, backend),
+    await call(server, backend),
+  ];
+  let isServed = false;
+  const third = call(server, backend).finally(() => isServed = true);
+  const speaking = speak(second.caller, 5_000_000);
+  assertEquals(await hear(second.backend), whole(5_000_000));
+  await speaking;
+  assertEquals([isServed, live.free], [false, 0]);
+  for (const ends of [first, second]) close(ends);
+  close(await third);
 });
 
 test("two clients of one identity share the callers", async () => {

@@ -207,6 +207,19 @@ Deno.test("chooseProxy takes no_proxy before NO_PROXY, an empty one for none", (
   assertEquals(named({ https_proxy, NO_PROXY, no_proxy: "" }), undefined);
 });
 
+Deno.test("chooseProxy wants a proxy for a password, which some hosts may go without", () => {
+  const password = "secret";
+  for (const flag of [undefined, "none"]) {
+    assertThrows(
+      () => choose({}, { flag, password }),
+      UsageError,
+      "--proxy-password-file needs a proxy",
+    );
+  }
+  const variables = { https_proxy: "http://me@p:1", no_proxy: "example.test" };
+  assertEquals(choose(variables, { password }), undefined);
+});
+
 Deno.test("a proxy that cannot be used does not matter to a host that goes without", () => {
   const https_proxy = "socks5://p:1";
   assertEquals(named({ https_proxy, no_proxy: "example.test" }), undefined);

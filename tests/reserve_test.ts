@@ -7,7 +7,7 @@ import {
   type ChannelErrorCode,
 } from "../lib/mod.ts";
 import { Dials } from "../tunnel/dials.ts";
-import { Reserve, Unreachable } from "../tunnel/reserve.ts";
+import { type Places, Reserve, Unreachable } from "../tunnel/reserve.ts";
 import { FakeClock } from "./clock.ts";
 import { settled } from "./pipe.ts";
 
@@ -84,6 +84,7 @@ class Server {
     max: number,
     dials?: Dials,
     serve?: (channel: Channel) => void,
+    places?: Places,
   ): Reserve {
     return new Reserve({
       dial: (signal) => {
@@ -99,6 +100,7 @@ class Server {
       clock: this.clock,
       ...(dials && { dials }),
       ...(serve && { serve }),
+      ...(places && { places }),
     });
   }
 
@@ -600,10 +602,11 @@ Deno.test("Reserve: closed, it closes those that are ready or come late", async 
 });
 
 /** A reserve of offers, and those that were begun. */
-function offering(max: number) {
+function offering(max: number, places?: Places) {
   const server = new Server();
   const begun: unknown[] = [];
-  const reserve = server.reserve(max, undefined, (one) => begun.push(one));
+  const serve = (one: Channel) => begun.push(one);
+  const reserve = server.reserve(max, undefined, serve, places);
   return { server, begun, reserve };
 }
 
@@ -669,5 +672,23 @@ Deno.test("Reserve of offers: at its limit it goes on to offer one", async () =>
   server.clock.pass(LONG);
   assertEquals(server.waiting, 1);
   await server.accept();
+  reserve.close();
+});
+
+Deno.test("Reserve of offers: no more are offered than there are places", async () => {
+  const left = Promise.withResolvers<void>();
+  const places = { free: 2, left: left.promise };
+  const { server, reserve } = offering(8, places);
+  for (const free of [1, 0]) {
+    places.free = free;
+    (await server.accept()).begin();
+    await settled();
+    assertEquals(server.waiting, free);
+  }
+  // One has left; the next has not.
+  Object.assign(places, { free: 1, left: new Promise(() => {}) });
+  left.resolve();
+  await settled();
+  assertEquals(server.waiting, 1);
   reserve.close();
 });

@@ -505,6 +505,14 @@ test("--no-tls: only on an address that stays in, and loud", async (dir) => {
       /--no-tls needs a loopback or private address as --host/,
     );
   }
+  for (const flag of ["--cert", "--key", "--passphrase-file"]) {
+    const flags = [...psk, flag, `${dir}/key.pem`];
+    const { code, stderr } = await run("server", flags);
+    assertEquals(
+      [code, stderr],
+      [2, `server: --no-tls does not go with ${flag}\n`],
+    );
+  }
   await using server = await TestServer.start(psk);
   await server.logged("no TLS: whoever sees this network");
 });

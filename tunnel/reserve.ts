@@ -64,6 +64,14 @@ export class Unreachable extends Error {
   declare readonly cause: Error | undefined;
 }
 
+/** Places for callers. */
+export interface Places {
+  /** How many are free. */
+  readonly free: number;
+  /** Resolves when the next one is left. */
+  readonly left: Promise<void>;
+}
+
 /** What a reserve needs. */
 export interface ReserveOptions {
   /** Makes a session in standby, looking the server's name up anew. */
@@ -82,6 +90,8 @@ export interface ReserveOptions {
    * which nobody takes here.
    */
   serve?: (channel: Channel) => void;
+  /** Where those that the server begins are carried: no more may wait for that. */
+  places?: Places;
   /** The places for dials. @default They are this reserve's own. */
   dials?: Dials;
   /** Stands in for time in tests. */
@@ -127,6 +137,8 @@ export class Reserve {
   #lastSuccess = -Infinity;
   #lastFailure = -Infinity;
   #isAnnounced = false;
+  /** Whether it is told when the next place is left. */
+  #isFull = false;
   #trouble: Trouble | undefined;
   #retry: Timer | undefined;
   #refill: Timer | undefined;
@@ -150,7 +162,8 @@ export class Reserve {
 
   /** How many sessions are still to be made, for callers and for the reserve. */
   get missing(): number {
-    const wanted = this.#waiting.size + this.#target;
+    const free = this.#options.places?.free ?? Infinity;
+    const wanted = this.#waiting.size + Math.min(this.#target, free);
     return Math.max(0, wanted - this.#ready.size);
   }
 
@@ -251,6 +264,18 @@ export class Reserve {
       if (!over) return;
       this.#dial(over);
     }
+    this.#watchPlaces();
+  }
+
+  /** Where places limit what is offered, more may be wanted when one is left. */
+  #watchPlaces(): void {
+    const { places } = this.#options;
+    if (!places || this.#isFull || places.free >= this.#target) return;
+    this.#isFull = true;
+    places.left.then(() => {
+      this.#isFull = false;
+      this.#fill();
+    });
   }
 
   readonly #fillLater = () => this.#fill();

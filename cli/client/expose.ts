@@ -14,7 +14,7 @@ import type { Live } from "../live.ts";
 export interface ExposeOptions
   extends Pick<ReserveOptions, "dial" | "report" | "ready" | "max" | "dials"> {
   backend: Address;
-  /** Gets those that are being carried. */
+  /** Gets those that are carried, and has places for them. */
   live: Live;
   /** Is told why one was not carried to its end. */
   complain: (error: Error) => void;
@@ -35,9 +35,10 @@ export function expose(
   };
   return new Reserve({
     ...options,
+    places: live,
     serve: (channel) => {
       const stop = new AbortController();
-      live.add(carry(channel, stop.signal), () => {
+      live.begin(() => carry(channel, stop.signal), () => {
         const error = new ChannelError("stopping", "The client stopped");
         channel.abort(error);
         stop.abort(error);

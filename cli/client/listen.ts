@@ -82,7 +82,7 @@ export async function carryAll(
   if (!args.is("system-ca")) giveUpSystem();
   if (sealing.engine) report(`sealing with ${sealing.engine.name}`);
   const stopping = stopSignal();
-  const live = new Live();
+  const live = new Live(maxConnections);
   const reserves: Reserve[] = [];
   const dials = new Dials();
   const coming = () => {
@@ -129,12 +129,7 @@ export async function carryAll(
   onHangUp(() => followed.reload());
   const accepting = tunnels.map(({ entrance, reserve }) => {
     stdout.line(`listening on ${format(entrance.address)}`);
-    return entrance.carry({
-      sessions: reserve,
-      report: complain,
-      live,
-      max: maxConnections,
-    });
+    return entrance.carry({ sessions: reserve, report: complain, live });
   });
   for (const backend of exposures.values()) {
     stdout.line(`exposing ${format(backend)}`);

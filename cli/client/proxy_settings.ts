@@ -63,11 +63,17 @@ export interface ProxyChoice {
  */
 export function chooseProxy(choice: ProxyChoice): ProxySettings | undefined {
   const { host, flag, password, variable } = choice;
-  if (flag === "none") return undefined;
-  const named = flag !== undefined
+  const named = flag === "none"
+    ? undefined
+    : flag !== undefined
     ? { origin: "--proxy", text: flag }
     : firstOf(PROXY_VARIABLES, variable);
-  if (!named) return undefined;
+  if (!named) {
+    if (password === undefined) return undefined;
+    throw new UsageError(
+      "--proxy-password-file needs a proxy: name one with --proxy",
+    );
+  }
   const exceptions = firstOf(EXCEPTION_VARIABLES, variable)?.text ?? "";
   if (flag === undefined && isException(host, exceptions)) return undefined;
   const proxy = parseProxy(named.text, named.origin);

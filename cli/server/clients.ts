@@ -22,13 +22,18 @@ export function addressOf({ hostname, port }: Deno.NetAddr): string {
 /** Serves channels side by side. */
 export class Clients {
   /** Those that have not ended. */
-  readonly live = new Live();
+  readonly live: Live;
 
   readonly #log: Log;
   readonly #metrics: Metrics;
 
-  /** Both learn of each client. */
-  constructor(log: Log, metrics: Metrics) {
+  /**
+   * Both learn of each client.
+   *
+   * @param max How many clients and callers there may be at a time.
+   */
+  constructor(log: Log, metrics: Metrics, max?: number) {
+    this.live = new Live(max);
     this.#log = log;
     this.#metrics = metrics;
   }

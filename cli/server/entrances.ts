@@ -53,8 +53,6 @@ export interface EntrancesOptions {
   /** Those that are carried count as clients, and are logged as such. */
   clients: Clients;
   log: Log;
-  /** How many clients and callers there may be at a time. */
-  max: number;
 }
 
 /** Carries callers of this machine to clients, each door to one identity. */
@@ -113,7 +111,7 @@ export class Entrances {
    * @throws {UsageError} If an address cannot be listened on.
    */
   async open(): Promise<void> {
-    const { log, clients: { live }, max } = this.#options;
+    const { log, clients: { live } } = this.#options;
     for (const { address, identity } of this.#doors) {
       const entrance = await Entrance.open(address, {
         onShortage: () =>
@@ -130,7 +128,7 @@ export class Entrances {
         peer: "client",
         report: (error) => this.#complaints.add(...complaintOf(error)),
         reason: new ChannelError("stopping", "The server stopped"),
-        ...{ live, max },
+        live,
       }));
     }
   }

@@ -16,7 +16,7 @@ import { isPrivateAddress, network } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
 import { serverFolder, takeVariables } from "../folders.ts";
 import { readPair, readPsk } from "../files.ts";
-import type { Args } from "../main.ts";
+import { type Args, refuseWith } from "../main.ts";
 import { cannotListen, whyNot } from "../advice/system_errors.ts";
 import { printFrame } from "../terminal/trace.ts";
 
@@ -30,6 +30,8 @@ export interface CredentialFiles {
 
 /** Where a server's files are, as its flags and this machine have it. */
 export function credentialFiles(args: Args): CredentialFiles {
+  const ofTls = ["cert", "key", "passphrase-file"];
+  refuseWith(args, "no-tls", (name) => ofTls.includes(name));
   const folder = serverFolder(args.text("dir"), takeVariables());
   const passphrase = args.text("passphrase-file");
   return {

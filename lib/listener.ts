@@ -571,11 +571,12 @@ class ChannelListener implements Listener {
 
   /** Throws if a client may not come in though it has proved this key. */
   #check(channel: Channel, psk: Uint8Array): void {
-    if (this.#isDropped) throw closed();
     if (!this.#isInForce(channel, psk)) throw revoked(channel);
     // Whether it calls or offers, its next message says.
     const mayOffer = this.#takesOffer(channel);
     if (!this.#hasService(channel) && !mayOffer) throw noService(channel);
+    // Whoever was asked may have closed the listener.
+    if (this.#isDropped) throw closed();
   }
 
   #hasService({ service }: Channel): boolean {

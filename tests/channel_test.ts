@@ -7,7 +7,6 @@ import {
   type FrameTrace,
   type Transport,
 } from "../lib/mod.ts";
-import { webCrypto } from "../lib/lock/aes_gcm.ts";
 import { MAX_BODY_LENGTH } from "../lib/lock/sender.ts";
 import { toTransport } from "../lib/lock/transport.ts";
 import {
@@ -21,7 +20,6 @@ import {
 import { duplex, pieces, PSK } from "./duplex.ts";
 import { pipe, settled } from "./pipe.ts";
 import { readAll } from "./scripted.ts";
-import { Steps } from "./steps.ts";
 import { told } from "./told.ts";
 
 for (
@@ -538,25 +536,6 @@ Deno.test("Channel: over a channel, whole and half-closed", async () => {
   assertEquals(reply, message);
   // What carries it ends with it, and cleanly.
   await Promise.all([client, server, ...outer].map(({ closed }) => closed));
-});
-
-Deno.test("Channel: over a channel, at whatever step each side ends, both end cleanly", async () => {
-  for (let at = 0, isReached = true; isReached; at++) {
-    const steps = new Steps();
-    const [near, far] = pipe();
-    const outer = await channels([steps.transport(near), steps.transport(far)]);
-    const engine = steps.engine(webCrypto);
-    const [client, server] = await channels(outer, { engine });
-    await settled();
-    const endings: Promise<void>[] = [];
-    steps.at(at, () => endings.push(server.closeWrite()));
-    endings.push(client.closeWrite());
-    await settled();
-    isReached = steps.stop();
-    if (!isReached) endings.push(server.closeWrite());
-    await Promise.all(endings);
-    await Promise.all([client, server, ...outer].map(({ closed }) => closed));
-  }
 });
 
 Deno.test("Channel: over a channel, the last word of what carries it may take its time", async () => {

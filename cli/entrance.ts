@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Channel } from "../lib/mod.ts";
 import { carry, type CarryOptions } from "../tunnel/caller.ts";
 import type { Address } from "../tunnel/address.ts";
 import {
@@ -15,10 +16,19 @@ import { messageOf } from "./advice/errors.ts";
 import { cannotListen } from "./advice/system_errors.ts";
 import type { Live } from "./live.ts";
 
+/** A caller who is carried, or a client who is served. */
+export interface Call {
+  /** By what session; by another, if that is lost before anything was said. */
+  channel: Channel;
+}
+
 /** How callers are carried. */
-export interface EntranceOptions extends Omit<CarryOptions, "signal"> {
+export interface EntranceOptions
+  extends Omit<CarryOptions, "signal" | "taken"> {
   /** Gets those that are carried, and has places for them. */
   live: Live;
+  /** Follows a caller whom the peer has taken, until it is carried. */
+  follow?: (call: Call, carried: Promise<void>) => Promise<void>;
   /** Why those that are left in the end are cut. */
   reason?: Error;
 }
@@ -51,7 +61,7 @@ export class Entrance {
   }
 
   /** Carries callers until it is closed. */
-  async carry({ live, reason, ...options }: EntranceOptions) {
+  async carry({ live, follow, reason, ...options }: EntranceOptions) {
     while (true) {
       while (live.free === 0) await live.left;
       const caller = await this.#listener.accept();
@@ -60,8 +70,17 @@ export class Entrance {
       while (live.free === 0) await live.left;
       if (this.#isClosed) return caller.reset();
       const stop = new AbortController();
-      const work = carry(caller, { ...options, signal: stop.signal });
-      live.add(work, () => stop.abort(reason));
+      let call: Call | undefined;
+      let following: Promise<void> | undefined;
+      const carried = carry(caller, {
+        ...options,
+        signal: stop.signal,
+        taken: (channel) => {
+          if (call) call.channel = channel;
+          else following = follow?.(call = { channel }, carried);
+        },
+      });
+      live.add(carried.then(() => following), () => stop.abort(reason));
     }
   }
 

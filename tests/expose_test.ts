@@ -64,7 +64,7 @@ class Server implements AsyncDisposable {
   readonly clients: Clients;
   readonly addresses: Address[] = [];
   /** Is called when a session has just been opened. */
-  onCall: (() => void) | undefined;
+  onCall: ((channel: Channel) => void) | undefined;
   readonly #offering: { reserve: Reserve; live: Live }[] = [];
   #more = Promise.withResolvers<void>();
 
@@ -77,7 +77,6 @@ class Server implements AsyncDisposable {
           )!,
         );
       }
-      if (message.startsWith("called")) this.onCall?.();
       this.log.push(message);
       this.#more.resolve();
       this.#more = Promise.withResolvers();
@@ -91,7 +90,14 @@ class Server implements AsyncDisposable {
       ...options,
     });
     this.entrances = new Entrances(doors, {
-      ...{ listener: this.listener, clients: this.clients, log },
+      ...{ clients: this.clients, log },
+      listener: {
+        open: async (...args) => {
+          const channel = await this.listener.open(...args);
+          channel.opened.then(() => this.onCall?.(channel), () => {});
+          return channel;
+        },
+      },
     });
   }
 
@@ -153,6 +159,13 @@ class Server implements AsyncDisposable {
     while (!this.log.some((line) => line.includes(text))) {
       await this.#more.promise;
     }
+  }
+
+  /** How many callers it has told of, and how many have left; none is there. */
+  async pairs(): Promise<number[]> {
+    while (this.clients.live.size > 0) await this.clients.live.left;
+    return ["called", "closed"]
+      .map((word) => this.log.filter((line) => line.startsWith(word)).length);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -289,6 +302,7 @@ test("sessions that died without a word cost nobody anything", async () => {
     server.log.filter((line) => /^(a caller|The client)/.test(line)),
     [],
   );
+  assertEquals(await server.pairs(), [16, 16]);
   gone.reserve.close();
 });
 
@@ -447,10 +461,12 @@ test("an open that crosses a bye costs no caller anything", async () => {
   await using backend = greeter("127.0.0.1:0");
   await using server = await Server.start();
   const { reserve } = server.offer(backend.addr);
+  const crossed: string[] = [];
   for (let round = 0; round < 10; round++) {
     // The server has just said open, and the client has not heard it.
-    server.onCall = () => {
+    server.onCall = (channel) => {
       server.onCall = undefined;
+      channel.closed.catch(({ message }) => crossed.push(message));
       reserve.renew();
     };
     const texts = ["a", "b", "c", "d"];
@@ -461,7 +477,8 @@ test("an open that crosses a bye costs no caller anything", async () => {
     );
     assertEquals(server.onCall, undefined);
   }
-  assertMatch(server.log.join("\n"), /stopping \(The client is stopping\)/);
+  assertEquals(crossed.includes("The client is stopping"), true);
+  assertEquals(await server.pairs(), [40, 40]);
 });
 
 test("a caller that leaves while its session is opened leaves nothing behind", async () => {

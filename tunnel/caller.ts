@@ -36,6 +36,11 @@ export interface CarryOptions {
   sessions: Sessions;
   /** With whom the sessions are, for errors. @default {"server"} */
   peer?: "server" | "client";
+  /**
+   * Gets the session that carries the caller, once the peer has given a sign of
+   * life; and another, if that is lost before anything was said.
+   */
+  taken?: (channel: Channel) => void;
   /** Is told why a caller was refused, or why it broke. */
   report: (error: Error) => void;
   /** Resets the caller. This is not reported. */
@@ -164,6 +169,7 @@ class Caller {
   async #carryOver(begun: Begun, isFresh: boolean): Promise<boolean> {
     const { channel, sign } = begun;
     const [plain, fromPlain] = [this.#plain, this.#source];
+    sign.then(() => this.#options.taken?.(channel), () => {});
     let timer: Timer | undefined;
     if (!begun.isLive) {
       fromPlain.keep();

@@ -8,6 +8,7 @@ import type { Handler } from "../../handlers/handler.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { type Channel, ChannelError } from "../../lib/mod.ts";
 import { messageOf } from "../advice/errors.ts";
+import type { Call } from "../entrance.ts";
 import { Live } from "../live.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
@@ -43,7 +44,11 @@ export class Clients {
     const stop = new AbortController();
     // The handler's first steps do not wait for the log.
     const handling = handler(channel, stop.signal);
-    this.live.add(this.follow(channel, handling), () => {
+    const work = async () => {
+      await using _ = channel;
+      await this.follow({ channel }, handling);
+    };
+    this.live.add(work(), () => {
       const error = new ChannelError("stopping", "The server stopped");
       channel.abort(error);
       stop.abort(error);
@@ -51,25 +56,24 @@ export class Clients {
   }
 
   /**
-   * Logs and counts a channel until the work on it is done.
+   * Logs and counts a client, or a caller, until the work is done.
    *
    * @param caller Where its caller came in, if it is one of this side.
    */
   async follow(
-    channel: Channel,
+    call: Call,
     handling: Promise<void>,
     caller?: string,
   ): Promise<void> {
-    await using _ = channel;
-    const { identity } = channel;
-    const address = addressOf(channel.remoteAddr as Deno.NetAddr);
+    const { identity, remoteAddr } = call.channel;
+    const address = addressOf(remoteAddr as Deno.NetAddr);
     const start = performance.now();
     const called = caller === undefined ? "connected" : `called at ${caller}`;
     this.#log("connected", called, {
       ...{ address, identity },
       ...(caller !== undefined && { caller }),
     });
-    this.#metrics.began(channel);
+    this.#metrics.began(call);
     let error: unknown;
     try {
       await handling;
@@ -77,9 +81,9 @@ export class Clients {
       error = cause ?? new Error("The handler failed");
     }
     const reason = error === undefined ? "end" : reasonOf(error);
-    const { bytesReceived, bytesSent } = channel;
+    const { bytesReceived, bytesSent } = call.channel;
     const seconds = Math.round(performance.now() - start) / 1000;
-    this.#metrics.ended(channel, reason);
+    this.#metrics.ended(call, reason);
     const why = error === undefined
       ? reason
       : `${reason} (${messageOf(error)})`;

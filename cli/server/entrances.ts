@@ -13,7 +13,6 @@ import {
 } from "../../lib/lock/psk.ts";
 import { type Channel, ChannelError } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
-import type { Sessions } from "../../tunnel/caller.ts";
 import { Offered } from "../../tunnel/offered.ts";
 import { Unreachable } from "../../tunnel/reserve.ts";
 import { UsageError } from "../advice/errors.ts";
@@ -49,7 +48,7 @@ export function readDoors(args: Args): Door[] {
 
 /** What {@linkcode Entrances} needs. */
 export interface EntrancesOptions {
-  listener: Listener;
+  listener: Pick<Listener, "open">;
   /** Those that are carried count as clients, and are logged as such. */
   clients: Clients;
   log: Log;
@@ -111,7 +110,7 @@ export class Entrances {
    * @throws {UsageError} If an address cannot be listened on.
    */
   async open(): Promise<void> {
-    const { log, clients: { live } } = this.#options;
+    const { log, clients } = this.#options;
     for (const { address, identity } of this.#doors) {
       const entrance = await Entrance.open(address, {
         onShortage: () =>
@@ -124,11 +123,16 @@ export class Entrances {
       log("listen", message, { caller, identity });
       this.#entrances.push(entrance);
       this.#carrying.push(entrance.carry({
-        sessions: this.#sessions(identity, caller),
+        sessions: this.#offered.get(identity)!,
         peer: "client",
         report: (error) => this.#complaints.add(...complaintOf(error)),
         reason: new ChannelError("stopping", "The server stopped"),
-        live,
+        live: clients.live,
+        follow: async (call, carried) => {
+          // What became of the session is the reason in the log.
+          const over = carried.then(() => call.channel.closed);
+          await clients.follow(call, over, caller);
+        },
       }));
     }
   }
@@ -143,22 +147,5 @@ export class Entrances {
   /** Tells what has been counted so far. */
   tellRest(): void {
     this.#complaints.tellRest();
-  }
-
-  /** What an identity offers; what begins is logged with where its caller came. */
-  #sessions(identity: string, caller: string): Sessions {
-    const offered = this.#offered.get(identity)!;
-    return {
-      take: async (patience, signal) => {
-        const channel = await offered.take(patience, signal);
-        const { clients } = this.#options;
-        channel.opened.then(
-          () => clients.follow(channel, channel.closed, caller),
-          () => {},
-        );
-        return channel;
-      },
-      forsake: (silence) => offered.forsake(silence),
-    };
   }
 }

@@ -7,12 +7,12 @@
 
 import { metrics } from "@opentelemetry/api";
 import { X509Certificate } from "node:crypto";
-import type { Channel } from "../../lib/mod.ts";
+import type { Call } from "../entrance.ts";
 import type { Reason } from "./reason.ts";
 
 /** Counts channels, bytes and handshakes. */
 export class Metrics {
-  readonly #live = new Set<Channel>();
+  readonly #live = new Set<Call>();
   #bytesOfEnded = { received: 0, sent: 0 };
   readonly #meter = metrics.getMeter("innerlock");
   readonly #channels = this.#meter.createCounter("innerlock.channels", {
@@ -63,21 +63,21 @@ export class Metrics {
   }
 
   /** A channel's session has begun. */
-  began(channel: Channel): void {
-    this.#live.add(channel);
+  began(call: Call): void {
+    this.#live.add(call);
   }
 
   /** A channel's session has ended. */
-  ended(channel: Channel, reason: Reason): void {
-    this.#live.delete(channel);
-    this.#bytesOfEnded.received += channel.bytesReceived;
-    this.#bytesOfEnded.sent += channel.bytesSent;
+  ended(call: Call, reason: Reason): void {
+    this.#live.delete(call);
+    this.#bytesOfEnded.received += call.channel.bytesReceived;
+    this.#bytesOfEnded.sent += call.channel.bytesSent;
     this.#channels.add(1, { reason });
   }
 
   #bytes(): { received: number; sent: number } {
     let { received, sent } = this.#bytesOfEnded;
-    for (const channel of this.#live) {
+    for (const { channel } of this.#live) {
       received += channel.bytesReceived;
       sent += channel.bytesSent;
     }

@@ -4,6 +4,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { respond } from "../lib/lock/handshake.ts";
 import { takePsks } from "../lib/lock/psk.ts";
 import { Tracer } from "../lib/lock/trace.ts";
+import { outputOf } from "./limit.ts";
 import {
   clientFlags,
   command,
@@ -302,8 +303,7 @@ test("another certificate than the one that is trusted", async (dir) => {
 
 test("a certificate of a trusted CA, perhaps a box's", async (dir) => {
   const openssl = async (...args: string[]) => {
-    const { success, stderr } = await new Deno.Command("openssl", { args })
-      .output();
+    const { success, stderr } = await outputOf("openssl", { args });
     assertEquals(success, true, new TextDecoder().decode(stderr));
   };
   const [ca, caKey] = [`${dir}/ca.pem`, `${dir}/ca-key.pem`];

@@ -1,4 +1,4 @@
-import { limited } from "./limit.ts";
+import { launch } from "./limit.ts";
 /**
  * A real browser for tests, over the Chrome DevTools Protocol.
  *
@@ -90,12 +90,12 @@ export class Chromium implements AsyncDisposable {
     const profile = await Deno.makeTempDir({ prefix: "innerlock-chromium-" });
     // Its sandbox refuses root.
     const flags = Deno.uid() === 0 ? [...FLAGS, "--no-sandbox"] : FLAGS;
-    const child = limited(new Deno.Command(BINARY, {
+    const child = launch(BINARY, {
       args: [...flags, `--user-data-dir=${profile}`, "about:blank"],
       stdin: "null",
       stdout: "null",
       stderr: "piped",
-    }).spawn());
+    });
     const reader = child.stderr.pipeThrough(new TextDecoderStream())
       .getReader();
     let said = "";

@@ -4,6 +4,7 @@ import { encryptKey, makeKey } from "../cli/keys/openssl.ts";
 import { assertEquals, assertMatch } from "@std/assert";
 import { listen, type Listener } from "../lib/deno.ts";
 import type { Channel } from "../lib/mod.ts";
+import { outputOf } from "./limit.ts";
 import {
   clientFlags,
   command,
@@ -339,14 +340,14 @@ test("client: a certificate that is not trusted exits 3", async (dir, port) => {
 
 test("client: an expired certificate exits 3", async () => {
   const old = await makeCerts();
-  const { success } = await new Deno.Command("openssl", {
+  const { success } = await outputOf("openssl", {
     args: [
       ...["x509", "-in", `${old}/cert.pem`, "-signkey", `${old}/key.pem`],
       ...["-days", "-1", "-copy_extensions", "copyall"],
       ...["-out", `${old}/cert.pem`],
     ],
     stderr: "null",
-  }).output();
+  });
   assertEquals(success, true);
   await using server = await TestServer.start(serverFlags(old));
   const result = await run("client", [...clientFlags(old, server.port), "x"]);
@@ -518,12 +519,12 @@ test("server: an encrypted key and its passphrase", async (dir) => {
   const encrypted = `${dir}/encrypted.pem`;
   const passphrase = `${dir}/passphrase.txt`;
   await writeKey(passphrase, "open sesame\n");
-  await new Deno.Command("openssl", {
+  await outputOf("openssl", {
     args: [
       ...["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", `${dir}/key.pem`],
       ...["-passout", `file:${passphrase}`, "-out", encrypted],
     ],
-  }).output();
+  });
   await Deno.chmod(encrypted, 0o600);
   const flags = [
     ...["--cert", `${dir}/cert.pem`, "--psk", `${dir}/psk.txt`],
@@ -704,10 +705,10 @@ test("client: it says so if the server replaces bytes", async (dir, port) => {
 async function echoIsOff(file: string): Promise<void> {
   const script =
     'until stty -a -F "$(cat "$0")" | grep -q " -echo "; do :; done';
-  await new Deno.Command("sh", {
+  await outputOf("sh", {
     args: ["-c", script, file],
     stderr: "null",
-  }).output();
+  });
 }
 
 test(
@@ -794,7 +795,7 @@ test("client: stdin closed early still gets the reply", async (dir, port) => {
 test(
   "client: a stdin that cannot be read exits 1 and says so",
   async (dir, port) => {
-    const { code, stderr } = await new Deno.Command("sh", {
+    const { code, stderr } = await outputOf("sh", {
       args: [
         "-c",
         '"$@" < /',
@@ -802,7 +803,7 @@ test(
         ...command("client", clientFlags(dir, port)),
       ],
       env: { NO_COLOR: "1" },
-    }).output();
+    });
     const text = new TextDecoder().decode(stderr);
     assertMatch(text, /^client: Cannot read stdin: .*directory.*\n$/);
     assertEquals(code, 1);

@@ -444,8 +444,7 @@ async function end(program: TestServer | TestEntrance): Promise<void> {
 
 /** Where commands are. */
 async function path(): Promise<string> {
-  const sh = new Deno.Command("sh", { args: ["-c", 'printf %s "$PATH"'] });
-  return new TextDecoder().decode((await sh.output()).stdout);
+  return await output(["sh", "-c", 'printf %s "$PATH"']);
 }
 
 /** The ways to install the command, and what the machine needs for it. */

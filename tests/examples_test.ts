@@ -1,21 +1,21 @@
 import { assertEquals } from "@std/assert";
 import { text } from "node:stream/consumers";
 import { listen } from "../lib/deno.ts";
-import { limited } from "./limit.ts";
+import { launch } from "./limit.ts";
 import { makeCerts, MAY_RUN, withCerts } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const ROOT = `${import.meta.dirname}/../`;
 
 function start(name: string, args: string[], cwd = "."): Deno.ChildProcess {
-  return limited(new Deno.Command(Deno.execPath(), {
+  return launch(Deno.execPath(), {
     args: ["run", "-NRW", "--no-prompt", `${ROOT}examples/${name}.ts`, ...args],
     cwd,
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
     env: { NO_COLOR: "1" },
-  }).spawn());
+  });
 }
 
 /** The flags that say so. */

@@ -3,6 +3,7 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { UsageError } from "../cli/advice/errors.ts";
 import { clientFolders, joinFolder, serverFolder } from "../cli/folders.ts";
+import { outputOf } from "./limit.ts";
 import { MAY_RUN, type Result, run, TestServer } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -73,9 +74,9 @@ async function fails(result: Promise<Result>): Promise<string> {
 const DENO_DIR = await denoDir();
 async function denoDir(): Promise<string> {
   if (lacksPermissions(...MAY_RUN)) return "";
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
+  const { stdout } = await outputOf(Deno.execPath(), {
     args: ["info", "--json"],
-  }).output();
+  });
   return JSON.parse(new TextDecoder().decode(stdout)).denoDir;
 }
 

@@ -3,6 +3,7 @@ import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { parsePsk } from "../lib/mod.ts";
 import { parseInvitation } from "../cli/keys/invitation.ts";
 import { withFiles } from "../cli/keys/replace.ts";
+import { outputOf } from "./limit.ts";
 import { command, MAY_RUN, run, spawn, start } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -23,8 +24,7 @@ function test(
 }
 
 async function openssl(...args: string[]): Promise<string> {
-  const { stdout } = await new Deno.Command("openssl", { args, stderr: "null" })
-    .output();
+  const { stdout } = await outputOf("openssl", { args, stderr: "null" });
   return new TextDecoder().decode(stdout);
 }
 
@@ -129,7 +129,7 @@ test("without openssl one line says so", async (dir) => {
   });
   assertEquals(code, 2);
   assertEquals(files(dir), []);
-  assertMatch(stderr, /certs: Cannot find openssl[^\n]+\n$/);
+  assertMatch(stderr, /^certs: Cannot find openssl[^\n]+\n$/);
 });
 
 /**
@@ -148,7 +148,7 @@ const LIBRESSL: Record<string, string> = {
 /** A command `openssl` in a folder that is as narrow, before the real one. */
 async function makeLibreSsl(dir: string): Promise<void> {
   const find = { args: ["-c", "command -v openssl"] };
-  const { stdout } = await new Deno.Command("sh", find).output();
+  const { stdout } = await outputOf("sh", find);
   const real = new TextDecoder().decode(stdout).trim();
   const cases = Object.entries(LIBRESSL).map(([name, options]) =>
     `${name}) known=" ${options} " ;;`
@@ -533,11 +533,10 @@ test("several at once: one pair, and every key is kept", async (dir, read) => {
 async function waitsForLock(pid: number): Promise<void> {
   const waiting = new RegExp(`-> FLOCK .* ${pid} `);
   // Deno itself may not read it.
-  const locks = new Deno.Command("cat", { args: ["/proc/locks"] });
   const patience = AbortSignal.timeout(30_000);
   while (true) {
     patience.throwIfAborted();
-    const { stdout } = await locks.output();
+    const { stdout } = await outputOf("cat", { args: ["/proc/locks"] });
     if (waiting.test(new TextDecoder().decode(stdout))) return;
   }
 }

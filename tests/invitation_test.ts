@@ -12,6 +12,7 @@ import {
   MAX_TEXT,
   parseInvitation,
 } from "../cli/keys/invitation.ts";
+import { outputOf } from "./limit.ts";
 import {
   ask,
   command,
@@ -567,11 +568,11 @@ test("a host that cannot be found, or trusted, is told", async ({ server, client
 
 test("a CA's certificate goes with its chain or not at all", async ({ server }) => {
   const openssl = async (...args: string[]) => {
-    const { success } = await new Deno.Command("openssl", {
+    const { success } = await outputOf("openssl", {
       args,
       cwd: server,
       stderr: "null",
-    }).output();
+    });
     assertEquals(success, true);
   };
   const self = ["-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=CA"];

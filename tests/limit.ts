@@ -1,6 +1,6 @@
 /**
- * A limit on every program that a test runs: one that hangs fails its test, and
- * does not hang it.
+ * Starts every program that a test runs, with a limit: one that hangs fails its
+ * test, and does not hang it.
  *
  * @module
  */
@@ -11,11 +11,13 @@ const LIMIT = 180_000;
 /** Soak, tamper and bench run their programs for as long as they are asked to. */
 const isTest = Deno.mainModule.endsWith("_test.ts");
 
-/** The same program, which is killed if it has not ended by then. */
-export function limited(
-  child: Deno.ChildProcess,
+/** A program that is killed if it has not ended by then. */
+export function launch(
+  name: string,
+  options: Deno.CommandOptions,
   time: number = LIMIT,
 ): Deno.ChildProcess {
+  const child = new Deno.Command(name, options).spawn();
   if (!isTest) return child;
   const timer = setTimeout(() => {
     try {
@@ -30,14 +32,20 @@ export function limited(
 
 /** What a program says that ends by itself. */
 export async function outputOf(
-  command: string,
+  name: string,
   options: Omit<Deno.CommandOptions, "stdin">,
 ): Promise<Deno.CommandOutput> {
-  const child = new Deno.Command(command, {
+  return await launch(name, {
     stdout: "piped",
     stderr: "piped",
     ...options,
     stdin: "null",
-  });
-  return await limited(child.spawn()).output();
+  }).output();
+}
+
+/** The same, while nothing else goes on here: another program has the limit. */
+export function outputOfSync(...command: string[]): Deno.CommandOutput {
+  const limit = Deno.build.os === "linux" ? ["timeout", `${LIMIT / 1000}`] : [];
+  const [name, ...args] = [...limit, ...command];
+  return new Deno.Command(name!, { args, stderr: "null" }).outputSync();
 }

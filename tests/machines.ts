@@ -3,7 +3,7 @@
  * reach the server, and not each other.
  */
 
-import { limited } from "./limit.ts";
+import { launch } from "./limit.ts";
 import { Terminal } from "./programs.ts";
 import { run } from "./services.ts";
 
@@ -103,11 +103,11 @@ export class Machines implements AsyncDisposable {
     await makeHomes(dir, names);
     await Deno.writeTextFile(`${dir}/hosts`, HOSTS);
     const [name, ...args] = [...unshare(), "sh", "-ec", MACHINES, "sh"];
-    const child = limited(new Deno.Command(name!, {
+    const child = launch(name!, {
       args: [...args, `${dir}/hosts`, others.join(" ")],
       stdin: "piped",
       stdout: "piped",
-    }).spawn());
+    });
     const reader = child.stdout.getReader();
     const { value } = await reader.read();
     await reader.cancel();

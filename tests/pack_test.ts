@@ -10,7 +10,7 @@ import {
 import { randomBytes } from "node:crypto";
 import { dirname } from "node:path";
 import config from "../deno.json" with { type: "json" };
-import { limited, outputOf } from "./limit.ts";
+import { launch, outputOf } from "./limit.ts";
 import { freePort, MAY_RUN, Terminal, TestServer } from "./programs.ts";
 import { lacksPermissions, lacksProgram } from "./requirements.ts";
 import { freePlace, HAS_SSHD, run, sshArgs, startSshd } from "./services.ts";
@@ -66,7 +66,7 @@ class User implements AsyncDisposable {
     env: Record<string, string> = OFFLINE,
   ): Deno.ChildProcess {
     const script = 'PATH=$0:$PATH; exec "$@"';
-    const child = limited(new Deno.Command("setsid", {
+    const child = launch("setsid", {
       args: ["sh", "-c", script, this.path, ...command],
       cwd: `${this.dir}/${folder}`,
       env: {
@@ -79,7 +79,7 @@ class User implements AsyncDisposable {
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",
-    }).spawn());
+    });
     this.#groups.push(child.pid);
     return child;
   }

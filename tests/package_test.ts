@@ -214,9 +214,9 @@ async function types(dir: string): Promise<void> {
       ],
     };
     await Deno.writeTextFile(`${dir}/tsconfig.json`, JSON.stringify(settings));
-    const { stdout } = await new Deno.Command(TSC[0]!, {
+    const { stdout } = await outputOf(TSC[0]!, {
       args: [...TSC.slice(1), "-p", dir],
-    }).output();
+    });
     const said = new TextDecoder().decode(stdout);
     assertEquals([settings.compilerOptions, said], [
       settings.compilerOptions,
@@ -229,11 +229,11 @@ testUnless(
   mayRun,
   "package: what JSR gets has no dead link",
   async () => {
-    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    const { stdout, stderr } = await outputOf(Deno.execPath(), {
       args: ["publish", "--dry-run", "--allow-dirty", "--no-check"],
       cwd: ROOT,
       env: { NO_COLOR: "1" },
-    }).output();
+    });
     const decoder = new TextDecoder();
     const said = decoder.decode(stdout) + decoder.decode(stderr);
     const files = Array.from(

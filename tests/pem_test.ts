@@ -13,6 +13,7 @@ import { UsageError } from "../cli/advice/errors.ts";
 import { readPair, readPrivateKey, readSecret } from "../cli/files.ts";
 import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { parsePem } from "../cli/keys/pem.ts";
+import { launch } from "./limit.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -22,12 +23,12 @@ const cert = reason ? "" : await makeCertificate(key, ["localhost", "::1"], 1);
 
 /** Runs openssl, and gives what it prints. */
 async function openssl(args: string[], input = ""): Promise<string> {
-  const child = new Deno.Command("openssl", {
+  const child = launch("openssl", {
     args,
     stdin: "piped",
     stdout: "piped",
     stderr: "null",
-  }).spawn();
+  });
   const [{ success, stdout }] = await Promise.all([
     child.output(),
     new Blob([input]).stream().pipeTo(child.stdin),

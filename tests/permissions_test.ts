@@ -1,5 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { giveUpNetwork, keepOnly } from "../cli/permissions.ts";
+import { outputOfSync } from "./limit.ts";
 import { lacksPermissions } from "./requirements.ts";
 
 const { NotCapable } = Deno.errors;
@@ -10,7 +11,12 @@ function test(name: string, fn: () => void): void {
   Deno.test({
     name: name + (reason ? ` (ignored: ${reason})` : ""),
     ignore: reason !== undefined,
-    permissions: { net: true, read: ["/"], write: ["/"], run: ["ln"] },
+    permissions: {
+      net: true,
+      read: ["/"],
+      write: ["/"],
+      run: ["ln", "timeout"],
+    },
     fn,
   });
 }
@@ -21,7 +27,7 @@ test("keepOnly: reads the file that is named, no other, and links", () => {
   Deno.writeTextFileSync(named, "text");
   Deno.writeTextFileSync(other, "text");
   // Deno itself makes no link without the right to read and write everything.
-  new Deno.Command("ln", { args: ["-s", other, link] }).outputSync();
+  outputOfSync("ln", "-s", other, link);
   keepOnly({ read: [named, link], write: [dir] });
   assertEquals(Deno.readTextFileSync(named), "text");
   assertEquals(Deno.readTextFileSync(link), "text");

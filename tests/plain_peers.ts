@@ -4,6 +4,7 @@ import { assertEquals } from "@std/assert";
 import { createHash } from "node:crypto";
 import type { Transport } from "../lib/mod.ts";
 import { type Address, parseAddress } from "../tunnel/address.ts";
+import { outputOfSync } from "./limit.ts";
 
 /** Of a length that nothing else has: what is lost changes all that follows. */
 const BLOCK = crypto.getRandomValues(new Uint8Array(65_521));
@@ -281,7 +282,8 @@ export function callAndReset(port: number, count: number): void {
       socket.resetAndDestroy();
     }
   `;
-  const args = ["eval", "--no-config", program];
-  const { success } = new Deno.Command(Deno.execPath(), { args }).outputSync();
-  if (!success) throw new Error("The callers failed");
+  const deno = [Deno.execPath(), "eval", "--no-config"];
+  if (!outputOfSync(...deno, program).success) {
+    throw new Error("The callers failed");
+  }
 }

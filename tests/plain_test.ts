@@ -9,6 +9,7 @@ import {
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { connectPlain, listenPlain, PlainError } from "../tunnel/plain.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
+import { launch, outputOf } from "./limit.ts";
 import {
   callAndReset,
   connectedPair,
@@ -230,11 +231,11 @@ testUnix(
   "listenPlain: a socket that answers otherwise than refusing stays",
   async (dir) => {
     const path = `${dir}/socket`;
-    const owner = new Deno.Command(PYTHON, {
+    const owner = launch(PYTHON, {
       args: ["-c", DATAGRAMS, path],
       stdin: "piped",
       stdout: "piped",
-    }).spawn();
+    });
     const stdout = owner.stdout.getReader();
     await stdout.read();
     const before = await Deno.lstat(path);
@@ -354,9 +355,9 @@ testUnless(
     const [peer, near] = await connectedPair();
     const conn = resettable(near);
     const { port } = near.localAddr as Deno.NetAddr;
-    const { stdout } = await new Deno.Command("ss", {
+    const { stdout } = await outputOf("ss", {
       args: ["-Htno", "sport", "=", `:${port}`],
-    }).output();
+    });
     assertMatch(new TextDecoder().decode(stdout), /timer:\(keepalive,[34]min/);
     conn.close();
     peer.close();

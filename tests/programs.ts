@@ -4,7 +4,7 @@ import { writeAll } from "../lib/lock/transport.ts";
 import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
 import { parseTask } from "../npm/commands.mjs";
-import { limited, outputOf } from "./limit.ts";
+import { launch, outputOf } from "./limit.ts";
 
 const ROOT = `${import.meta.dirname}/../`;
 
@@ -51,7 +51,7 @@ export function spawn(
   cwd = ROOT,
 ): Deno.ChildProcess {
   const [name, ...args] = command;
-  return limited(new Deno.Command(name!, {
+  return launch(name!, {
     args,
     cwd,
     stdin: "piped",
@@ -64,7 +64,7 @@ export function spawn(
       INNERLOCK_DIR: "",
       ...env,
     },
-  }).spawn());
+  });
 }
 
 /** The same at a terminal of its own, made by `script`: what it shows. */
@@ -88,12 +88,12 @@ export class Terminal implements AsyncDisposable {
     const words = isProgram ? command(other, args) : other;
     const quoted = words
       .map((arg) => `'${arg.replaceAll("'", `'\\''`)}'`).join(" ");
-    this.#child = limited(new Deno.Command("script", {
+    this.#child = launch("script", {
       args: ["-qec", `${quoted} ${redirect}`, "/dev/null"],
       stdin: "piped",
       stdout: "piped",
       env: { NO_COLOR: "1", ...(isProgram && environment(other)) },
-    }).spawn());
+    });
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream())
       .getReader();

@@ -4,7 +4,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { toText } from "@std/streams";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
-import { limited } from "./limit.ts";
+import { launch } from "./limit.ts";
 import {
   ask,
   clientFlags,
@@ -51,7 +51,7 @@ class HaProxy implements AsyncDisposable {
     const servers = [0, 1, 2, 3].map((i) =>
       [`INNERLOCK_SERVER_${i + 1}`, at(tls[i % tls.length]!)] as const
     );
-    this.#child = limited(new Deno.Command("haproxy", {
+    this.#child = launch("haproxy", {
       args: ["-f", `${dir}/haproxy.cfg`],
       env: {
         ...Object.fromEntries(servers),
@@ -66,7 +66,7 @@ class HaProxy implements AsyncDisposable {
       stdin: "null",
       stdout: "null",
       stderr: "null",
-    }).spawn());
+    });
   }
 
   /**

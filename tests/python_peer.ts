@@ -1,13 +1,11 @@
 /** `peer.py`, the independent implementation, as tests speak to it. */
 
 import { TextLineStream } from "@std/streams";
+import { launch } from "./limit.ts";
 import { lacksProgram } from "./requirements.ts";
 
 const PYTHON = "/usr/bin/python3";
 const PEER = `${import.meta.dirname}/peer.py`;
-
-/** A session with it, or the program, ends by then, in milliseconds. */
-const LIMIT = 120_000;
 
 /** Why it cannot run here. */
 export const lacksPeer = (): string | undefined =>
@@ -23,13 +21,12 @@ export interface Outcome {
 }
 
 function spawn(args: string[]): Deno.ChildProcess {
-  return new Deno.Command(PYTHON, {
+  return launch(PYTHON, {
     args: [PEER, ...args],
     stdin: "piped",
     stdout: "piped",
     stderr: "inherit",
-    signal: AbortSignal.timeout(LIMIT),
-  }).spawn();
+  });
 }
 
 /** What `peer.py transcript` prints. */

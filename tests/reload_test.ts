@@ -3,6 +3,7 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
+import { outputOf } from "./limit.ts";
 import {
   makeCerts,
   MAY_RUN,
@@ -169,9 +170,9 @@ function storm(server: TestServer): void {
 /** A key file that is a pipe: who reads it waits until it has been written. */
 async function makePipe(dir: string): Promise<string> {
   const path = `${dir}/pipe`;
-  const { success } = await new Deno.Command("mkfifo", {
+  const { success } = await outputOf("mkfifo", {
     args: ["-m", "600", path],
-  }).output();
+  });
   assertEquals(success, true);
   return path;
 }

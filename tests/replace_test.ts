@@ -5,12 +5,13 @@ import { UsageError } from "../cli/advice/errors.ts";
 import { readPair } from "../cli/files.ts";
 import { parse } from "../cli/main.ts";
 import { foldersOf, replaceFiles, withFiles } from "../cli/keys/replace.ts";
+import { outputOfSync } from "./limit.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
 const isRoot = reason === undefined &&
-  new Deno.Command("id", { args: ["-u"] }).outputSync().stdout[0] === 0x30;
+  outputOfSync("id", "-u").stdout[0] === 0x30;
 
 function test(
   name: string,
@@ -117,7 +118,7 @@ test("replaceFiles: a folder in the place of one is named, and all stay", async 
 
 test("replaceFiles: a pipe in the place of one is not waited for", async (dir) => {
   const path = `${dir}/pipe`;
-  new Deno.Command("mkfifo", { args: [path] }).outputSync();
+  outputOfSync("mkfifo", path);
   const why = `Cannot write ${path}: it is no file`;
   const files = [{ path, text: "new", mode: 0o600 }];
   await assertRejects(() => replaceFiles(files), UsageError, why);

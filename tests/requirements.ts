@@ -1,6 +1,8 @@
 /** What a test needs of its surroundings: where it is missing, the test is
  * ignored and its name says why; under CI it runs, and fails. */
 
+import { outputOfSync } from "./limit.ts";
+
 const granted = (name: Deno.PermissionName, variable?: string) =>
   Deno.permissions.querySync(
     { name, ...(variable && { variable }) } as Deno.PermissionDescriptor,
@@ -28,11 +30,8 @@ export function lacksVariables(...names: string[]): string | undefined {
 
 /** Why a program that CI must have is not there: it must exit with 0. */
 export function lacksProgram(command: string[], what: string) {
-  const [name, ...args] = command;
   try {
-    const { success } = new Deno.Command(name!, { args, stderr: "null" })
-      .outputSync();
-    if (success) return undefined;
+    if (outputOfSync(...command).success) return undefined;
   } catch {
     // There is no such command.
   }

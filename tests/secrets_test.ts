@@ -11,6 +11,7 @@ import { UsageError } from "../cli/advice/errors.ts";
 import { readPsk, readSecret } from "../cli/files.ts";
 import { acceptMounts, checkSecret, whoElse } from "../cli/secrets.ts";
 import { KEY } from "./duplex.ts";
+import { outputOf } from "./limit.ts";
 import { command, makeCerts, MAY_RUN } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
@@ -133,8 +134,7 @@ for (const mode of ["440", "444"]) {
       const run = async (task: "server" | "client", args: string[]) => {
         const mount = ["unshare", "-m", "bash", "-c", MOUNT, certs, dir, mode];
         const [name, ...rest] = [...mount, ...command(task, args)];
-        const { code, stderr } = await new Deno.Command(name!, { args: rest })
-          .output();
+        const { code, stderr } = await outputOf(name!, { args: rest });
         return { code, stderr: new TextDecoder().decode(stderr) };
       };
       const psk = `${dir}/psk.txt`;

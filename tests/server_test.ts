@@ -3,6 +3,7 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
+import { outputOf } from "./limit.ts";
 import {
   clientFlags,
   freePort,
@@ -51,8 +52,7 @@ async function remakeCert(dir: string, start: string, end: string) {
     ...["-startdate", start, "-enddate", end, "-out", `${dir}/cert.pem`],
   ];
   for (const args of [[...request, "-out", `${dir}/csr`], sign]) {
-    const { success, stderr } = await new Deno.Command("openssl", { args })
-      .output();
+    const { success, stderr } = await outputOf("openssl", { args });
     if (!success) throw new Error(new TextDecoder().decode(stderr));
   }
 }

@@ -1,7 +1,7 @@
 /** Programs that listen on a port of this machine. */
 
 import type { Address } from "../tunnel/address.ts";
-import { limited, outputOf } from "./limit.ts";
+import { launch, outputOf } from "./limit.ts";
 import { freePort } from "./programs.ts";
 
 /** Where one listens. */
@@ -31,12 +31,12 @@ export class Service implements AsyncDisposable {
   #hasEnded = false;
 
   private constructor([name, ...args]: string[], signal: Deno.Signal) {
-    this.#child = limited(new Deno.Command(name!, {
+    this.#child = launch(name!, {
       args,
       stdin: "null",
       stdout: "null",
       stderr: "piped",
-    }).spawn());
+    });
     this.#said = new Response(this.#child.stderr).text();
     this.#signal = signal;
     this.#child.status.then(() => this.#hasEnded = true);

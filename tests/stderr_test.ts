@@ -1,6 +1,7 @@
 /** Programs whose stderr or stdout cannot be written, or must not be trusted. */
 
 import { assertEquals, assertMatch } from "@std/assert";
+import { outputOf } from "./limit.ts";
 import {
   clientFlags,
   command,
@@ -229,14 +230,14 @@ test("programs: control characters in what they were given are escaped", async (
 
 test("client: control characters in the server's certificate are escaped", async (dir) => {
   const names = "subjectAltName=DNS:\x1b]0;title\x07.example";
-  const { success } = await new Deno.Command("openssl", {
+  const { success } = await outputOf("openssl", {
     args: [
       ...["req", "-x509", "-key", `${dir}/key.pem`, "-subj", "/CN=x"],
       ...["-addext", names, "-addext", "basicConstraints=critical,CA:FALSE"],
       ...["-out", `${dir}/cert.pem`],
     ],
     stderr: "null",
-  }).output();
+  });
   assertEquals(success, true);
   await using server = await TestServer.start(serverFlags(dir));
   const flags = clientFlags(dir, server.port);

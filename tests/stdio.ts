@@ -1,5 +1,7 @@
 /** Programs whose stdout may be anything, and its reader slow. */
 
+import { outputOf } from "./limit.ts";
+
 /** What stdout can be, and its reader: as `stdio.py` knows them. */
 export const KINDS = [
   ["pipe", "fast"],
@@ -35,13 +37,13 @@ export async function runWith(
   env: Record<string, string> = {},
 ): Promise<Outcome> {
   const script = `${import.meta.dirname}/stdio.py`;
-  const { stdout, stderr } = await new Deno.Command("timeout", {
+  const { stdout, stderr } = await outputOf("timeout", {
     args: [
       ...[`${TIME_LIMIT}`, "python3", script],
       ...[kind, reader, `${length}`, ...command],
     ],
     env: { NO_COLOR: "1", ...env },
-  }).output();
+  });
   const decoder = new TextDecoder();
   const said = decoder.decode(stdout);
   if (said) return JSON.parse(said);

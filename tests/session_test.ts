@@ -1116,14 +1116,30 @@ Deno.test("Session: what the peer said before its bye is whole, though nothing c
   await settled();
   const writing = session.write(bytes("in vain"));
   await settled();
-  clock.pass(100_000);
-  await settled();
-  assertEquals(transport.isClosed, false);
   const p = new Uint8Array(1);
-  for (let i = 0; i < 20; i++) assertEquals(await session.read(p), 1);
+  for (let i = 0; i < 20; i++) {
+    // What was read ahead, and then all, waits for nobody.
+    if (i < 12) clock.pass(49_000);
+    assertEquals(await session.read(p), 1);
+    await settled();
+  }
   await assertFails(session.read(p), "stopping");
   await assertFails(session.closed, "stopping");
   await writing;
+});
+
+Deno.test("Session: who waits to write and does not read is told in time that nothing can be written", async () => {
+  const { session, peer, clock } = await start("server");
+  await peer.say(open, ...Array(20).fill(data("a")));
+  peer.cut();
+  await settled();
+  const writing = session.write(new Uint8Array(1_000_000));
+  await settled();
+  clock.pass(49_999);
+  await settled();
+  clock.pass(1);
+  await assertFails(writing, "cut");
+  await assertFails(session.closed, "cut");
 });
 
 Deno.test("Session: a probe ends with the session, also where both ends were said", async () => {

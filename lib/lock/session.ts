@@ -388,7 +388,7 @@ export class Session {
       deaf: () => {
         this.#isDeaf = true;
         this.#keepalive.deaf();
-        if (this.#broken) this.#clock.clear(this.#limit);
+        if (this.#broken) this.#awaitReason(this.#broken);
       },
       hearing: () => {
         this.#isDeaf = false;
@@ -519,12 +519,11 @@ export class Session {
     this.#awaitReason(reason);
   }
 
-  /** Whoever reads may take its time. The peer has a second, or had it before. */
+  /** The peer has a second to say why; whoever has to read on first, longer. */
   #awaitReason(reason: ChannelError): void {
+    const time = this.#isDeaf ? 2 * this.#idleTimeout : BYE_TIMEOUT;
     this.#clock.clear(this.#limit);
-    if (this.#isDeaf) return;
-    const giveUp = () => this.#close({ reason });
-    this.#limit = this.#clock.after(BYE_TIMEOUT, giveUp);
+    this.#limit = this.#clock.after(time, () => this.#close({ reason }));
   }
 
   /** Nothing more may be said. The first failure goes to every caller. */

@@ -380,5 +380,8 @@ Deno.test("connectChannel: its ping, its open and its first data leave in one wr
     await settled();
     assertEquals(near.writes, [...writes]);
     client.abort();
+    // Whoever says bye reads on until its peer has closed.
+    far.close();
+    await assertFails(client.closed, "aborted");
   }
 });

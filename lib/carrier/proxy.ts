@@ -11,6 +11,9 @@ import { shown } from "../lock/errors.ts";
 import { authority } from "./ip_address.ts";
 import { type Transport, writeAll } from "../lock/transport.ts";
 
+/** Who answers. */
+const PROXY = { name: "The proxy", code: "proxy", start: "HTTP/1." } as const;
+
 /** What {@linkcode connectThroughProxy} takes. */
 export interface TunnelOptions {
   /** The name or address to reach; an IPv6 address without brackets. */
@@ -56,13 +59,8 @@ export async function connectThroughProxy(
 ): Promise<void> {
   await orClose(transport, options.signal, async () => {
     await writeAll(transport, encodeConnect(options));
-    const proxy = {
-      name: "The proxy",
-      code: "proxy" as const,
-      start: "HTTP/1.",
-    };
     // An answer that opens the tunnel has no body, whatever it says.
-    const { head } = await readHead(transport, proxy, true);
+    const { head } = await readHead(transport, PROXY, true);
     const status = statusOf(head);
     if (status === undefined || status < 200 || status > 299) {
       throw refusal(head, status, options);

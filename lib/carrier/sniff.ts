@@ -42,40 +42,33 @@ class Replay extends Layer {
   }
 }
 
-/** What a client speaks after connecting. */
-export interface Sniffed {
-  /** Frames of `innerlock/1` as they are, or HTTP, perhaps a WebSocket. */
-  carrier: "frames" | "http";
-  /** The same connection, from its first byte on. */
-  transport: Transport;
-}
-
 /**
  * Tells from a client's first byte what it speaks: `00` begins the length of a
  * hello, `47` (`G`) the `GET` of an HTTP request, `48` and `4f` the `HEAD` and
  * `OPTIONS` of a health check. Reads only that byte.
  *
+ * @returns Whether it speaks frames of `innerlock/1` as they are, or HTTP, perhaps
+ * a WebSocket; and the same connection, from its first byte on.
  * @throws {ChannelError} `protocol` if it is another byte, `cut` if none comes.
  * The transport stays open.
  */
-export async function sniff(transport: Transport): Promise<Sniffed> {
+export async function sniff(
+  transport: Transport,
+): Promise<{ carrier: "frames" | "http"; transport: Transport }> {
   const first = new Uint8Array(1);
   if (await transport.read(first) === null) {
-    throw new ChannelError(
-      "cut",
-      "The client closed the connection and had said nothing",
-    );
+    const message = "The client closed the connection and had said nothing";
+    throw new ChannelError("cut", message);
   }
   const byte = first[0]!;
   const isHttp = HTTP_STARTS.includes(String.fromCharCode(byte));
-  const carrier = byte === 0x00 ? "frames" : isHttp ? "http" : undefined;
-  if (carrier) return { carrier, transport: replay(first, transport) };
-  throw new ChannelError(
-    "protocol",
-    byte === TLS_HANDSHAKE
-      ? "The client speaks TLS where its frames should be"
-      : `The client speaks neither innerlock nor HTTP: it began with byte ${
-        byte.toString(16).padStart(2, "0")
-      }`,
-  );
+  if (byte === 0x00 || isHttp) {
+    const carrier = isHttp ? "http" : "frames";
+    return { carrier, transport: replay(first, transport) };
+  }
+  const hex = byte.toString(16).padStart(2, "0");
+  const message = byte === TLS_HANDSHAKE
+    ? "The client speaks TLS where its frames should be"
+    : `The client speaks neither innerlock nor HTTP: it began with byte ${hex}`;
+  throw new ChannelError("protocol", message);
 }

@@ -23,6 +23,10 @@ const VERSION = "13";
 /** The path that a client asks for, unless told otherwise. */
 const DEFAULT_PATH = "/innerlock";
 
+/** Who speaks. */
+const CLIENT = { name: "The client", code: "protocol", start: "" } as const;
+const SERVER = { ...CLIENT, name: "The server", start: "HTTP/1." };
+
 /** How much of a refused client's data is still read, in bytes. */
 const MAX_REFUSED = 16_384;
 
@@ -53,12 +57,7 @@ export async function connectWebSocket(
   return await orClose(transport, signal, async () => {
     const key = toBase64(crypto.getRandomValues(new Uint8Array(16)));
     await writeAll(transport, encodeRequest(host, path, key));
-    const server = {
-      name: "The server",
-      code: "protocol" as const,
-      start: "HTTP/1.",
-    };
-    const { head, rest } = await readHead(transport, server);
+    const { head, rest } = await readHead(transport, SERVER);
     await checkAnswer(head, key);
     return new WebSocketTransport(rest, "client");
   });
@@ -81,17 +80,6 @@ export interface AcceptOptions {
   isHealthy?: () => boolean;
 }
 
-/** What {@linkcode acceptWebSocket} gives. */
-export interface AcceptedWebSocket {
-  /** The stream of the binary messages. */
-  transport: WebSocketTransport;
-  /**
-   * The header fields of the client's request, where a reverse proxy may have
-   * written `X-Forwarded-For`.
-   */
-  headers: Headers;
-}
-
 /**
  * Opens a WebSocket as the server, at any path.
  *
@@ -102,6 +90,8 @@ export interface AcceptedWebSocket {
  * If this fails, it is closed. The client may take its time to send the request,
  * of at most {@linkcode MAX_HEAD_LENGTH} bytes; the signal sets a limit.
  *
+ * @returns The stream of the binary messages; and the header fields of the
+ * client's request, where a reverse proxy may have written `X-Forwarded-For`.
  * @throws {HttpError} `protocol`, with the reasons `no-upgrade`, `not-http`,
  * `too-long` or `closed`.
  * @throws {HealthCheck} If it was one.
@@ -109,10 +99,9 @@ export interface AcceptedWebSocket {
 export async function acceptWebSocket(
   transport: Transport,
   { signal, isHealthy = () => true }: AcceptOptions = {},
-): Promise<AcceptedWebSocket> {
+): Promise<{ transport: WebSocketTransport; headers: Headers }> {
   return await orClose(transport, signal, async () => {
-    const client = { name: "The client", code: "protocol" as const, start: "" };
-    const { head, rest } = await readHead(transport, client);
+    const { head, rest } = await readHead(transport, CLIENT);
     if (isHealthCheck(head)) {
       const status = isHealthy() ? "200 OK" : "503 Service Unavailable";
       const lines = [`HTTP/1.1 ${status}`, "Connection: close"];
@@ -125,26 +114,19 @@ export async function acceptWebSocket(
       if (REQUEST_LINE.test(head.startLine)) {
         await answer(rest, UPGRADE_REQUIRED).catch(() => {});
       }
-      throw new HttpError(
-        "protocol",
-        `The client sent an HTTP request, but ${fault}: ${
-          shown(head.startLine)
-        }`,
-        "no-upgrade",
-        head,
-      );
+      const request = `${fault}: ${shown(head.startLine)}`;
+      const message = `The client sent an HTTP request, but ${request}`;
+      throw new HttpError("protocol", message, "no-upgrade", head);
     }
     const { headers } = head;
     const accept = await acceptOf(headers.get("sec-websocket-key")!);
-    await writeAll(
-      rest,
-      encodeHead([
-        "HTTP/1.1 101 Switching Protocols",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        `Sec-WebSocket-Accept: ${accept}`,
-      ]),
-    );
+    const switching = encodeHead([
+      "HTTP/1.1 101 Switching Protocols",
+      "Upgrade: websocket",
+      "Connection: Upgrade",
+      `Sec-WebSocket-Accept: ${accept}`,
+    ]);
+    await writeAll(rest, switching);
     return { transport: new WebSocketTransport(rest, "server"), headers };
   });
 }
@@ -177,10 +159,8 @@ async function checkAnswer(head: Head, key: string): Promise<void> {
   const fail = (what: string, reason: "status" | "no-upgrade") =>
     new HttpError("protocol", `The server ${what}`, reason, head);
   if (status !== 101) {
-    throw fail(
-      `opened no WebSocket, but answered ${shown(head.startLine)}`,
-      "status",
-    );
+    const line = shown(head.startLine);
+    throw fail(`opened no WebSocket, but answered ${line}`, "status");
   }
   if (
     !listOf(headers, "upgrade").includes("websocket") ||

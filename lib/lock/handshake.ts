@@ -88,11 +88,8 @@ export async function initiate(
   options: EngineOptions = {},
 ): Promise<HandshakeResult> {
   const hello = new TextEncoder().encode(HELLO + identity);
-  const handshake = await HandshakeState.initialize({
-    prologue: hello,
-    psk,
-    ...options,
-  });
+  const start = { prologue: hello, psk, ...options };
+  const handshake = await HandshakeState.initialize(start);
   const message1 = await handshake.writeMessage1();
   tracer.hello("sent", hello);
   tracer.noise("sent", message1);
@@ -174,26 +171,16 @@ export async function respond(
   options: EngineOptions = {},
 ): Promise<HandshakeResult> {
   const frames = new FrameReader(transport);
-  const hello = (await nextFrame(
-    frames,
-    HELLO.length,
-    HELLO.length + MAX_IDENTITY_LENGTH,
-  )).slice();
+  const longest = HELLO.length + MAX_IDENTITY_LENGTH;
+  const hello = (await nextFrame(frames, HELLO.length, longest)).slice();
   tracer.hello("received", hello);
   const identity = parseHello(hello);
   const known = findPsk(identity, psks);
   const psk = known ?? crypto.getRandomValues(new Uint8Array(PSK_LENGTH));
-  const message1 = await nextFrame(
-    frames,
-    HANDSHAKE_MESSAGE_LENGTH,
-    HANDSHAKE_MESSAGE_LENGTH,
-  );
+  const message1 = await nextFrame(frames, HANDSHAKE_MESSAGE_LENGTH);
   tracer.noise("received", message1.slice());
-  const handshake = await HandshakeState.initialize({
-    prologue: hello,
-    psk,
-    ...options,
-  });
+  const start = { prologue: hello, psk, ...options };
+  const handshake = await HandshakeState.initialize(start);
   let message2: Bytes;
   try {
     await handshake.readMessage1(message1);
@@ -209,7 +196,7 @@ export async function respond(
   }
   const [up, down] = await handshake.split();
   const receiving = tracer.messages("received", new MessageSeal(up));
-  const ping = await nextFrame(frames, MIN_MESSAGE_LENGTH, MIN_MESSAGE_LENGTH);
+  const ping = await nextFrame(frames, MIN_MESSAGE_LENGTH);
   let plaintext: Bytes;
   try {
     plaintext = await receiving.open(ping);
@@ -255,21 +242,16 @@ function parseHello(hello: Bytes): string {
 async function nextFrame(
   frames: FrameReader,
   min: number,
-  max: number,
+  max = min,
 ): Promise<Bytes> {
-  let frame: Bytes | null = null;
-  try {
-    frame = await frames.next(min, max);
-  } catch (error) {
-    if (error instanceof ChannelError) throw error;
-    throw goneInHandshake(error);
-  }
+  const frame = await frames.next(min, max).catch((error) => {
+    throw error instanceof ChannelError ? error : goneInHandshake(error);
+  });
   if (frame === null) throw goneInHandshake();
   return frame;
 }
 
 function goneInHandshake(cause?: unknown): ChannelError {
-  return new ChannelError("cut", "The client left during the handshake", {
-    cause,
-  });
+  const message = "The client left during the handshake";
+  return new ChannelError("cut", message, { cause });
 }

@@ -283,10 +283,7 @@ export class HandshakeState {
   async writeMessage1(payload: Bytes = EMPTY): Promise<Bytes> {
     await this.#symmetric.mixKeyAndHash(this.#psk);
     await this.#mixE(this.#ePublic);
-    return concat(
-      this.#ePublic,
-      await this.#symmetric.encryptAndHash(payload),
-    );
+    return await this.#withE(payload);
   }
 
   /** Responder: `-> psk, e`. Throws if the initiator has another psk. */
@@ -299,10 +296,7 @@ export class HandshakeState {
   /** Responder: `<- e, ee`. */
   async writeMessage2(payload: Bytes = EMPTY): Promise<Bytes> {
     await this.#mixEAndEe(this.#ePublic);
-    return concat(
-      this.#ePublic,
-      await this.#symmetric.encryptAndHash(payload),
-    );
+    return await this.#withE(payload);
   }
 
   /** Initiator: `<- e, ee`. Throws if the responder has another psk. */
@@ -314,6 +308,12 @@ export class HandshakeState {
   /** `Split()`: the initiator's sending cipher, then the responder's. */
   split(): Promise<[CipherState, CipherState]> {
     return this.#symmetric.split();
+  }
+
+  /** Our public key in front of a payload. */
+  async #withE(payload: Bytes): Promise<Bytes> {
+    const sealed = await this.#symmetric.encryptAndHash(payload);
+    return concat(this.#ePublic, sealed);
   }
 
   /** Takes the peer's public key from the front of its message. */
@@ -330,12 +330,9 @@ export class HandshakeState {
 
   // WebCrypto refuses an all-zero shared secret (RFC 7748, section 6.1).
   async #mixEAndEe(e: Bytes): Promise<void> {
+    const dh = { name: "X25519", public: this.#re! };
     const [ee] = await Promise.all([
-      crypto.subtle.deriveBits(
-        { name: "X25519", public: this.#re! },
-        this.#e.privateKey,
-        DHLEN * 8,
-      ),
+      crypto.subtle.deriveBits(dh, this.#e.privateKey, DHLEN * 8),
       this.#mixE(e),
     ]);
     const secret = new Uint8Array(ee);

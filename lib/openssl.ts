@@ -112,11 +112,8 @@ export function openssl(files: readonly string[] = OPENSSL_FILES): Engine {
       failures.push(why.includes(file) ? why : `${file}: ${why}`);
     }
   }
-  throw new OpenSslError(
-    failures.length === 0
-      ? `Cannot load OpenSSL: no file is known for ${Deno.build.os}`
-      : `Cannot load OpenSSL: ${failures.join("; ")}`,
-  );
+  const why = failures.join("; ") || `no file is known for ${Deno.build.os}`;
+  throw new OpenSslError(`Cannot load OpenSSL: ${why}`);
 }
 
 /** The system's OpenSSL cannot be loaded, or one of its calls has failed. */

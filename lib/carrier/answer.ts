@@ -51,22 +51,16 @@ async function otherAnswer(
 ): Promise<ChannelError> {
   const name = "An HTTP server";
   const server = { name, code: "protocol" as const, start: "HTTP/1." };
+  const answered = `${name} answered in place of innerlock`;
   try {
     const { head } = await readHead(replay(bytes, transport), server);
-    return new HttpError(
-      "protocol",
-      `${name} answered in place of innerlock: ${shown(head.startLine)}`,
-      "unasked",
-      head,
-    );
+    const message = `${answered}: ${shown(head.startLine)}`;
+    return new HttpError("protocol", message, "unasked", head);
   } catch (error) {
     if (error instanceof HttpError && error.reason !== "not-http") {
-      const message = `${name} answered in place of innerlock`;
-      return new HttpError("protocol", message, "unasked");
+      return new HttpError("protocol", answered, "unasked");
     }
-    return new ChannelError(
-      "protocol",
-      `The server does not speak innerlock: it sent "${shown(bytes)}"`,
-    );
+    const message = "The server does not speak innerlock: it sent ";
+    return new ChannelError("protocol", `${message}"${shown(bytes)}"`);
   }
 }

@@ -28,9 +28,7 @@ export function closedFor(code: number, text: string | Bytes): ChannelError {
   const name = CLOSE_NAMES[code];
   const why = name === undefined ? "" : ` (${name})`;
   const said = text.length > 0 ? `: it said "${shown(text)}"` : "";
-  return new ChannelError(
-    "cut",
-    `The other end of the WebSocket, or a box in between, closed it with code ` +
-      `${code}${why}${said}`,
-  );
+  const closer = "The other end of the WebSocket, or a box in between,";
+  const message = `${closer} closed it with code ${code}${why}${said}`;
+  return new ChannelError("cut", message);
 }

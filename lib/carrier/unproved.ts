@@ -50,10 +50,8 @@ export class UnprovedTransport extends Layer {
     // In this turn, whoever has seen the proof has said so.
     if (this.#isProved) return await this.beneath.read(p);
     if (isFull) {
-      throw new ChannelError(
-        "protocol",
-        `${this.#peer} sent ${MAX_UNPROVED} bytes and had not proved its key`,
-      );
+      const what = `${MAX_UNPROVED} bytes and had not proved its key`;
+      throw new ChannelError("protocol", `${this.#peer} sent ${what}`);
     }
     const count = await this.beneath.read(p.subarray(0, this.#left));
     if (count !== null) this.#left -= count;

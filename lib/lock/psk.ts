@@ -177,12 +177,11 @@ export class TakenPsks extends Map<string, Bytes> {
  */
 export function takePsks(psk: string | PskMap): TakenPsks {
   if (psk instanceof TakenPsks) return psk;
-  if (typeof psk === "string") {
-    const keys = new TakenPsks();
-    for (const _ of parsing(psk, keys));
-    return keys;
-  }
   const taken = new TakenPsks();
+  if (typeof psk === "string") {
+    for (const _ of parsing(psk, taken));
+    return taken;
+  }
   for (const [identity, key] of entriesOf(psk)) {
     if (!isIdentity(identity)) throw new TypeError(noIdentity(identity));
     taken.set(identity, copyOf(key, identity));
@@ -202,17 +201,12 @@ function entriesOf(psk: PskMap): Iterable<[string, unknown]> {
 function copyOf(key: unknown, identity: string): Bytes {
   const isBytes = ArrayBuffer.isView(key) &&
     Object.prototype.toString.call(key) === "[object Uint8Array]";
-  if (!isBytes) {
-    throw new TypeError(
-      `Cannot use the key of ${identity}: it is not a Uint8Array`,
-    );
-  }
+  const cannot = `Cannot use the key of ${identity}`;
+  if (!isBytes) throw new TypeError(`${cannot}: it is not a Uint8Array`);
   const { byteLength } = key;
   if (byteLength !== PSK_LENGTH) {
-    throw new RangeError(
-      `Cannot use the key of ${identity}: it has ${byteLength} bytes, not ` +
-        PSK_LENGTH,
-    );
+    const what = `it has ${byteLength} bytes, not ${PSK_LENGTH}`;
+    throw new RangeError(`${cannot}: ${what}`);
   }
   return new Uint8Array(key as Uint8Array);
 }

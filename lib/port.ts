@@ -189,11 +189,7 @@ export class Port {
     if (cert === undefined || key === undefined) {
       throw new TypeError("Cannot listen without a certificate and its key");
     }
-    return this.#system.listenTls({
-      ...where,
-      cert,
-      key,
-      alpnProtocols: ALPN_PROTOCOLS,
-    });
+    const shown = { cert, key, alpnProtocols: ALPN_PROTOCOLS };
+    return this.#system.listenTls({ ...where, ...shown });
   }
 }

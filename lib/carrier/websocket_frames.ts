@@ -82,10 +82,8 @@ type State =
   | "data"
   /** The payload of a control frame. */
   | "control"
-  /** Nothing: its Close has come. */
-  | "closed"
-  /** Nothing that counts: it broke the rules, or closed for a fault. */
-  | "failed";
+  /** Nothing that counts: its Close has come, or it broke the rules. */
+  | "closed";
 
 /**
  * The stream of a WebSocket's binary messages, after the opening handshake.
@@ -112,6 +110,7 @@ export class WebSocketTransport extends Layer {
   #isInMessage = false;
   readonly #control = new Uint8Array(MAX_CONTROL_LENGTH);
   #controlLength = 0;
+  /** Why it closed, unless that was meant. */
   #failure: ChannelError | undefined;
 
   // Sending: one frame after the other, and none after one that failed.
@@ -146,7 +145,7 @@ export class WebSocketTransport extends Layer {
   override async read(p: Uint8Array): Promise<number | null> {
     if (p.length === 0) return 0;
     while (true) {
-      if (this.#state === "failed") throw this.#failure;
+      if (this.#failure) throw this.#failure;
       if (this.#state === "closed") break;
       const count = await this.beneath.read(p);
       if (count === null) break;
@@ -183,8 +182,7 @@ export class WebSocketTransport extends Layer {
   override async closeWrite(): Promise<void> {
     await this.#close(CloseCode.normal);
     this.#isEnding = true;
-    const hasClosed = this.#state === "closed" || this.#state === "failed";
-    if (hasClosed) await this.beneath.closeWrite();
+    if (this.#state === "closed") await this.beneath.closeWrite();
   }
 
   /**
@@ -222,7 +220,6 @@ export class WebSocketTransport extends Layer {
           break;
         }
         case "closed":
-        case "failed":
           return length;
       }
     }
@@ -335,11 +332,11 @@ export class WebSocketTransport extends Layer {
     }
     if (code === CloseCode.normal) return this.#closed(code);
     this.#failure = closedFor(code, text);
-    this.#closed(code, "failed");
+    this.#closed(code);
   }
 
-  #closed(code: number | undefined, state: State = "closed"): void {
-    this.#state = state;
+  #closed(code: number | undefined): void {
+    this.#state = "closed";
     this.#close(code).catch(() => {});
   }
 
@@ -350,7 +347,7 @@ export class WebSocketTransport extends Layer {
       "protocol",
       `The ${peer} broke the rules of WebSocket: it sent ${what}`,
     );
-    this.#closed(code, "failed");
+    this.#closed(code);
   }
 
   /**

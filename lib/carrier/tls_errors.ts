@@ -69,128 +69,110 @@ export class TlsError extends ChannelError {
   }
 }
 
-/** The reason, the text of rustls for it, and the message about a peer. */
-type Failure = [
-  TlsErrorReason,
-  RegExp,
-  (peer: string, ...groups: string[]) => string,
-];
+/** By reason: the text of rustls for it, and the message about a peer. */
+type Failures = {
+  [reason in TlsErrorReason]?: [
+    text: RegExp,
+    says: (peer: string, ...groups: string[]) => string,
+  ];
+};
 
 /** What is wrong with the server's certificate. */
-const UNTRUSTED: Failure[] = [
-  [
-    "ca",
+const UNTRUSTED: Failures = {
+  ca: [
     /CaUsedAsEndEntity/,
     (peer) =>
       `The certificate of ${peer} calls itself a CA, which Deno does not accept`,
   ],
-  [
-    "issuer",
+  issuer: [
     /UnknownIssuer|BadSignature/,
     (peer) => `The issuer of the certificate of ${peer} is not trusted`,
   ],
-  [
-    "expired",
-    /certificate expired: verification time (\d+).* after (\d+)/,
+  expired: [
+    // Where it ends before it begins, rustls says no more.
+    /certificate expired: verification time (\d+).* after (\d+)|certificate: Expired/,
     (peer, now, end) =>
-      `The certificate of ${peer} expired on ${time(end)}, and it is ` +
-      `${time(now)} by this machine's clock`,
+      now === undefined
+        ? `The certificate of ${peer} has expired`
+        : `The certificate of ${peer} expired on ${time(end)}, and it is ` +
+          `${time(now)} by this machine's clock`,
   ],
-  [
-    "not-yet",
+  "not-yet": [
     /not valid yet: verification time (\d+).* before (\d+)/,
     (peer, now, start) =>
       `The certificate of ${peer} is not valid until ${time(start)}, and it ` +
       `is ${time(now)} by this machine's clock`,
   ],
-  [
-    // Where it ends before it begins, rustls says no more.
-    "expired",
-    /Expired/,
-    (peer) => `The certificate of ${peer} has expired`,
-  ],
-  [
-    "name",
+  name: [
     /not valid for name "([^"]*)"(?:.*only valid for (.*))?/,
     (peer, name, names) =>
       `The certificate of ${peer} is for ${listed(names)}, not for ${name}`,
   ],
-  [
-    "certificate",
+  certificate: [
     /invalid peer certificate: (.*)/,
     (peer, why) => `The certificate of ${peer} cannot be used (${why})`,
   ],
-];
+};
 
 /** What either side may find wrong with the other's messages. */
-const PROTOCOL: Failure[] = [
-  [
-    "not-tls",
+const PROTOCOL: Failures = {
+  "not-tls": [
     /InvalidContentType/,
     (peer) => `${peer} did not speak TLS; is it innerlock?`,
   ],
-  [
-    "broken",
+  broken: [
     /corrupt message|unexpected handshake message|InappropriateMessage|peer misbehaved/,
     (peer) => `${peer} broke the rules of TLS`,
   ],
-  [
-    "protocol",
+  protocol: [
     /NoApplicationProtocol|any known protocol/,
     (peer) => `${peer} speaks TLS, but not innerlock`,
   ],
-  [
-    "version",
+  version: [
     /peer is incompatible|HandshakeFailure|ProtocolVersion|InsufficientSecurity/,
     (peer) =>
       `${peer} and this side have no version or cipher of TLS in ` +
       "common; is it innerlock?",
   ],
-];
+};
 
 /** How a server says that it rejects the client's certificate. */
-const CLIENT_REFUSED: Failure[] = [
-  [
-    "client-certificate-missing",
+const CLIENT_REFUSED: Failures = {
+  "client-certificate-missing": [
     /alert: CertificateRequired/,
     (peer) => `${peer} asks for a client certificate`,
   ],
-  [
-    "client-certificate-refused",
+  "client-certificate-refused": [
     /alert: (\w*Certificate\w*|UnknownCA|DecryptError|AccessDenied)/,
     (peer, alert) => `${peer} rejects the client's certificate (${alert})`,
   ],
-];
+};
 
 /** How a client says that it rejects the server's. */
-const SERVER_REFUSED: Failure[] = [
-  [
-    "certificate-issuer",
+const SERVER_REFUSED: Failures = {
+  "certificate-issuer": [
     /alert: (UnknownCA|DecryptError)/,
     (peer, alert) => `${peer} does not trust this certificate (${alert})`,
   ],
-  [
-    "certificate-time",
+  "certificate-time": [
     /alert: CertificateExpired/,
     (peer) => `${peer} considers this certificate out of date`,
   ],
-  [
-    "certificate-name",
+  "certificate-name": [
     /alert: BadCertificate/,
     (peer) =>
       `${peer} rejects this certificate, most likely because it lacks ` +
       "the name that was dialled",
   ],
-  [
-    "certificate-refused",
+  "certificate-refused": [
     /alert: (\w*Certificate\w*|AccessDenied)/,
     (peer, alert) => `${peer} rejects this certificate (${alert})`,
   ],
-];
+};
 
 /** Which of them there can be, by who the peer is. */
-const FAILURES: Record<"client" | "server", [ChannelErrorCode, Failure[]][]> = {
-  client: [["protocol", [...SERVER_REFUSED, ...PROTOCOL]]],
+const FAILURES: Record<"client" | "server", [ChannelErrorCode, Failures][]> = {
+  client: [["protocol", { ...SERVER_REFUSED, ...PROTOCOL }]],
   server: [
     ["untrusted", UNTRUSTED],
     ["refused", CLIENT_REFUSED],
@@ -211,11 +193,11 @@ export function tlsError(
 ): unknown {
   if (!(cause instanceof Error)) return cause;
   for (const [code, failures] of FAILURES[role]) {
-    for (const [reason, pattern, says] of failures) {
-      const match = pattern.exec(cause.message);
+    for (const [reason, [text, says]] of Object.entries(failures)) {
+      const match = text.exec(cause.message);
       if (!match) continue;
       const message = capital(says(peer, ...match.slice(1)));
-      return new TlsError(code, reason, message, { cause });
+      return new TlsError(code, reason as TlsErrorReason, message, { cause });
     }
   }
   const name = capital(peer);

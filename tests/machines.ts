@@ -17,6 +17,9 @@ const unshare = () => [
   ...["--net", "--mount", "--pid", "--fork"],
 ];
 
+/** What tells whether there can be a router. */
+export const HAS_NFT = ["nft", "--version"];
+
 /** What tells whether there can be such machines. */
 export const linksNetworks = () => [
   ...[...unshare(), "unshare", "--net", "ip", "link", "add", "server"],
@@ -26,8 +29,53 @@ export const linksNetworks = () => [
 export type Name = "server" | "client" | "nas";
 
 /**
- * The server runs this, and the others are children; $1 is their /etc/hosts, and
- * $2 has the names of the others.
+ * A machine runs this: $1 is its name, $2 the number of its network, $3 the
+ * process that has the other end of its cable. With $4, it is a router instead,
+ * and the machine stands behind that: it can dial out, and nobody can dial in.
+ */
+const MACHINE = `
+ip link set lo up
+ip link add server type veth peer name "$1" netns "$3"
+ip address add "10.0.$2.2/24" dev server
+ip link set server up
+ip route add default via "10.0.$2.1"
+if [ "$4" ]; then
+  nft "
+    table ip nat {
+      chain out {
+        type nat hook postrouting priority srcnat
+        oifname server masquerade
+      }
+      chain through {
+        type filter hook forward priority filter; policy drop
+        ct state established accept
+        iifname $1 accept
+      }
+    }"
+  echo 1 >/proc/sys/net/ipv4/ip_forward
+  connect "$1" "1$2" ""
+else
+  # /proc is of the machine around: there the processes have other numbers.
+  read -r pid _ </proc/self/stat
+  echo "$pid"
+fi
+exec sleep infinity >/dev/null
+`;
+
+/** Connects machine $1, with network $2 and perhaps a router, and says its process. */
+const CONNECT = `
+connect() {
+  # This waits until the machine lets go of its stdout.
+  said=$(unshare --net sh -ec "$MACHINE" sh "$1" "$2" $$ "$3" &)
+  ip address add "10.0.$2.1/24" dev "$1"
+  ip link set "$1" up
+  echo "$said"
+}
+`;
+
+/**
+ * The server runs this, and the others are children; $1 is their /etc/hosts, $2
+ * has the names of the others, and $3 of those behind a router.
  */
 const MACHINES = `
 ip link set lo up
@@ -35,20 +83,9 @@ mount --bind "$1" /etc/hosts
 number=0
 pids=
 for name in $2; do
-  # This waits until the machine lets go of its stdout.
-  machine=$(unshare --net sh -ec '
-    ip link set lo up
-    ip link add server type veth peer name "$1" netns 1
-    ip address add "10.0.$2.2/24" dev server
-    ip link set server up
-    ip route add default via "10.0.$2.1"
-    # /proc is of the machine around: there the processes have other numbers.
-    read -r pid _ </proc/self/stat
-    echo "$pid"
-    exec sleep infinity >/dev/null' sh "$name" "$number" &)
-  ip address add "10.0.$number.1/24" dev "$name"
-  ip link set "$name" up
-  pids="$pids $machine"
+  router=
+  case " $3 " in *" $name "*) router=yes ;; esac
+  pids="$pids $(connect "$name" "$number" "$router")"
   number=$((number + 1))
 done
 read -r pid _ </proc/self/stat
@@ -88,12 +125,14 @@ export class Machines implements AsyncDisposable {
    * @param programs The only commands that they have, and where those are.
    * @param limit After so many milliseconds they end.
    * @param others Those that have a cable to the server.
+   * @param behindNat Those of them that have a router in between.
    */
   static async start(
     dir: string,
     programs: Record<string, string>,
     limit: number,
     others: Name[] = ["client"],
+    behindNat: Name[] = [],
   ): Promise<Machines> {
     await Deno.mkdir(`${dir}/bin`);
     for (const [name, path] of Object.entries(programs)) {
@@ -102,9 +141,11 @@ export class Machines implements AsyncDisposable {
     const names: Name[] = ["server", ...others];
     await makeHomes(dir, names);
     await Deno.writeTextFile(`${dir}/hosts`, HOSTS);
-    const [name, ...args] = [...unshare(), "sh", "-ec", MACHINES, "sh"];
+    const server = CONNECT + MACHINES;
+    const [name, ...args] = [...unshare(), "sh", "-ec", server, "sh"];
     const child = launch(name!, {
-      args: [...args, `${dir}/hosts`, others.join(" ")],
+      args: [...args, `${dir}/hosts`, others.join(" "), behindNat.join(" ")],
+      env: { MACHINE: CONNECT + MACHINE },
       stdin: "piped",
       stdout: "piped",
     });

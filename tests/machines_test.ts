@@ -6,7 +6,7 @@
 
 import { assertEquals, assertMatch } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
-import { linksNetworks, Machines, type Name } from "./machines.ts";
+import { HAS_NFT, linksNetworks, Machines, type Name } from "./machines.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 import { HAS_POSTGRES, POSTGRES, run, startPostgres } from "./services.ts";
@@ -153,8 +153,8 @@ testUnless(
 );
 
 testUnless(
-  reason,
-  "three machines: callers reach the database of one that only dials out",
+  reason ?? lacksProgram(HAS_NFT, "nft"),
+  "three machines: callers reach the database of one behind NAT",
   async () => {
     const readme = await commandsOfReadme();
     const asReadme = (line: string) => {
@@ -169,6 +169,7 @@ testUnless(
       await programs(),
       TIME_LIMIT,
       ["client", "nas"],
+      ["nas"],
     );
     await using _ = await startPostgres(
       dir,
@@ -212,5 +213,7 @@ testUnless(
       await another.start(psql, "postgres=# ");
       await another.start("select 6 * 7;", "42");
     }
+    // As the server sees it, the router has dialled.
+    await server.terminal.expect("10.0.1.2:");
   },
 );

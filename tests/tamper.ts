@@ -9,7 +9,7 @@
  */
 
 import { FrameReader } from "../lib/lock/frame.ts";
-import { connect } from "../lib/deno.ts";
+import { connect, type ConnectOptions, listen } from "../lib/deno.ts";
 import { openssl } from "../lib/openssl.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { writeAll } from "../lib/lock/transport.ts";
@@ -43,6 +43,12 @@ const SCENES = {
    * and the bye.
    */
   bye: { identity: "mallory@nowhere", frames: { up: 0, down: 2 } },
+  /**
+   * One that is offered, and begun by a caller on the server's side. Up: the
+   * hello, a Noise message, a ping, the offer, two of data and the end; down: a
+   * Noise message, a pong, the open, two of data and the end.
+   */
+  offer: { identity: "mallory", frames: { up: 7, down: 6 } },
 };
 
 type Scene = keyof typeof SCENES;
@@ -103,7 +109,7 @@ const KINDS: Record<string, Act> = {
 export function* manipulations(
   recordings: Record<Scene, Recording>,
 ): Generator<Manipulation> {
-  for (const scene of ["echo", "bye"] as const) {
+  for (const scene of ["echo", "bye", "offer"] as const) {
     for (const direction of ["up", "down"] as const) {
       yield* manipulationsOf(scene, direction, recordings[scene]);
     }
@@ -126,7 +132,7 @@ function* manipulationsOf(
       if (kind === "splice" && isFirst) continue;
       yield { kind, ...at, act: KINDS[kind]! };
     }
-    if (scene === "echo" && frame === count - 1) {
+    if (scene !== "bye" && frame === count - 1) {
       yield { kind: "data after the end", ...at, act: dataAfterEnd };
     }
     for (let bit = 0; bit < 8 * length; bit++) {
@@ -315,23 +321,29 @@ export async function tamper(
   ]);
   const target = { port: server.port, cert, key };
   const talk = (identity: string, port: number) =>
-    session({ cert, psk, identity, port });
+    session({ ...ofClients, caCerts: [cert], psk, identity, port });
+  await using offers = new OfferServer(cert, key);
   const result: Result = { counts: new Map(), wrongs: [], honest: 0 };
 
   const recordings = {
     echo: await record("echo", target, talk),
     bye: await record("bye", target, talk),
+    offer: await record("offer", offers.target, (_, port) => offers.talk(port)),
   };
   const queue = choose(manipulations(recordings))[Symbol.iterator]();
   let serverMayEnd = 1;
   let count = 0;
   const attack = async () => {
-    using proxy = new Proxy(target);
+    using before = new Proxy(target);
+    using beforeOffers = new Proxy(offers.target);
     for (let next; !(next = queue.next()).done;) {
       const { kind, scene, direction, frame } = next.value;
+      const proxy = scene === "offer" ? beforeOffers : before;
       proxy.recording = recordings[scene];
       const carried = proxy.carry(next.value);
-      const { reply, error } = await talk(SCENES[scene].identity, proxy.port);
+      const { reply, error } = scene === "offer"
+        ? await offers.talk(proxy.port)
+        : await talk(SCENES[scene].identity, proxy.port);
       await carried;
       const what = `${kind}, ${scene}, ${direction} ${frame}`;
       if (error === undefined) {
@@ -343,7 +355,7 @@ export async function tamper(
       }
       if (!REPLY.startsWith(reply)) result.wrongs.push(`${what}: forged`);
       result.counts.set(kind, (result.counts.get(kind) ?? 0) + 1);
-      if (mayBeWhole(next.value)) serverMayEnd++;
+      if (scene === "echo" && mayBeWhole(next.value)) serverMayEnd++;
       progress(++count);
     }
   };
@@ -382,7 +394,7 @@ export async function tamper(
  * said its own by then, and what comes behind both is no matter to either.
  */
 function isAfterEnd({ kind, scene, direction, frame }: Manipulation): boolean {
-  return scene === "echo" && frame === SCENES.echo.frames[direction] - 1 &&
+  return scene !== "bye" && frame === SCENES[scene].frames[direction] - 1 &&
     (kind === "repeat" || kind === "data after the end");
 }
 
@@ -414,7 +426,7 @@ function isAfterBye({ kind, scene, frame }: Manipulation): boolean {
 async function record(
   scene: Scene,
   target: { port: number; cert: string; key: string },
-  talk: (identity: string, port: number) => Promise<{ error?: unknown }>,
+  talk: (identity: string, port: number) => Promise<Outcome>,
 ): Promise<Recording> {
   using proxy = new Proxy(target);
   const { identity, frames } = SCENES[scene];
@@ -428,31 +440,103 @@ async function record(
   throw new Error(`${up.length} frames up, ${down.length} down`);
 }
 
-/** A session as a client has it: what came back, and how it failed. */
-async function session(
-  { cert, psk, identity, port }: {
-    cert: string;
-    psk: string;
-    identity: string;
-    port: number;
-  },
-): Promise<{ reply: string; error?: unknown }> {
+/** How clients connect, and how long they wait. */
+const ofClients = {
+  ...(engine && { engine }),
+  handshakeTimeout: 1000 * PATIENCE,
+  idleTimeout: 1000 * PATIENCE / 2,
+};
+
+/** How a session went for whoever speaks first: what came back, and any failure. */
+interface Outcome {
+  reply: string;
+  error?: unknown;
+}
+
+/** A session that a client begins. */
+const session = (options: ConnectOptions) => speak(() => connect(options));
+
+/** Says all texts, and hears the answers. */
+async function speak(begin: () => Promise<Channel>): Promise<Outcome> {
   let reply = "";
   try {
-    await using channel = await connect({
-      port,
-      caCerts: [cert],
-      psk,
-      identity,
-      ...(engine && { engine }),
-      handshakeTimeout: 1000 * PATIENCE,
-      idleTimeout: 1000 * PATIENCE / 2,
-    });
+    await using channel = await begin();
     for await (const text of answers(channel)) reply += text;
     await channel.closed;
     return { reply };
   } catch (error) {
     return { reply, error };
+  }
+}
+
+/** How many may have been offered, and not be gone yet. */
+const OFFERERS = 1000;
+
+/** All of them are of the same length. */
+const identityOf = (number: number) =>
+  `${SCENES.offer.identity}@${String(number).padStart(3, "0")}`;
+
+/** A server whose own callers speak first, over what clients offer. */
+class OfferServer implements AsyncDisposable {
+  readonly target: { port: number; cert: string; key: string };
+  readonly #listener;
+  readonly #psk = new Map<string, Uint8Array>();
+  #count = 0;
+
+  constructor(cert: string, key: string) {
+    // Nobody is to get what another has offered.
+    for (let i = 0; i < OFFERERS; i++) {
+      const psk = crypto.getRandomValues(new Uint8Array(32));
+      this.#psk.set(identityOf(i), psk);
+    }
+    this.#listener = listen({
+      ...{ port: 0, cert, key, psk: this.#psk },
+      ...(engine && { engine }),
+      handshakeTimeout: 1000 * PATIENCE,
+      idleTimeout: 1000 * PATIENCE,
+      takesOffer: () => true,
+      hasService: () => false,
+    });
+    this.target = { port: this.#listener.addr.port, cert, key };
+  }
+
+  /** A session that a client offers at a port: how it went for its caller. */
+  async talk(port: number): Promise<Outcome> {
+    const identity = identityOf(this.#count++ % OFFERERS);
+    const stop = new AbortController();
+    const { cert } = this.target;
+    const answering = (async () => {
+      let asked = "";
+      try {
+        await using channel = await connect({
+          ...{ ...ofClients, port, caCerts: [cert], psk: this.#psk, identity },
+          offer: true,
+        });
+        await channel.opened;
+        const writer = channel.writable.getWriter();
+        for await (const bytes of channel.readable) {
+          const text = new TextDecoder().decode(bytes);
+          asked += text;
+          await writer.write(new TextEncoder().encode(text.toUpperCase()));
+        }
+        await writer.close();
+        await channel.closed;
+      } catch (error) {
+        stop.abort(new ChannelError("cut", "The client has failed"));
+        if (!(error instanceof ChannelError)) throw error;
+      }
+      if (TEXTS.join("").startsWith(asked)) return;
+      throw new Error(`The client was asked for ${asked}`);
+    })();
+    const outcome = await speak(() =>
+      this.#listener.open(identity, { signal: stop.signal })
+    );
+    await answering;
+    return outcome;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#listener.shutdown();
   }
 }
 

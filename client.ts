@@ -14,7 +14,6 @@ import { onHangUp } from "./cli/hangup.ts";
 import { check } from "./cli/client/check.ts";
 import { converse, talk } from "./cli/client/conversation.ts";
 import {
-  acceptSecrets,
   dial,
   dialFiles,
   forService,
@@ -25,7 +24,7 @@ import { carryAll } from "./cli/client/listen.ts";
 import { listServers } from "./cli/client/list.ts";
 import { chooseEngine } from "./cli/engine.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
-import { type Args, refuseWith, run } from "./cli/main.ts";
+import { type Args, run } from "./cli/main.ts";
 import { stderr } from "./cli/terminal/output.ts";
 import {
   giveUpNetwork,
@@ -130,13 +129,13 @@ const FLAGS = {
 
 /** Refuses flags that would be ignored. */
 function refuseUseless(args: Args): void {
-  refuseWith(args, "list", (name) => name !== "dir");
+  args.refuse("list", (name) => name !== "dir");
   const isListen = (name: string) => name === "listen";
   const advice = "; name a service with --connect";
-  refuseWith(args, "check", isListen, advice);
-  refuseWith(args, "check", (name) => OF_TUNNELS.includes(name));
+  args.refuse("check", isListen, advice);
+  args.refuse("check", (name) => OF_TUNNELS.includes(name));
   for (const tunnel of ["listen", "expose"]) {
-    refuseWith(args, tunnel, (name) => name === "connect");
+    args.refuse(tunnel, (name) => name === "connect");
   }
 }
 
@@ -144,25 +143,20 @@ async function main(args: Args): Promise<number | void> {
   const isCheck = args.is("check");
   refuseUseless(args);
   const sealing = chooseEngine(args);
-  const isTunnel = ["listen", "expose"].some((name) =>
-    args.texts(name).length > 0
-  );
+  const isTunnel = args.is("listen") || args.is("expose");
   if (isTunnel && !isCheck) return await carryAll(args, sealing);
-  const useless = OF_TUNNELS.find((name) => args.texts(name).length > 0);
+  const useless = OF_TUNNELS.find(args.is);
   if (useless) throw new UsageError(`--${useless} needs --listen or --expose`);
   // As if this program did not listen for SIGHUP.
   onHangUp(() => Deno.exit(Exit.hungUp));
   const [exposure, another] = readBackends(args, "expose");
   if (another) throw new UsageError("--check tries one --expose at a time");
   const [service, backend] = exposure ?? [args.text("connect")];
-  if ((service !== undefined || isCheck) && args.words.length > 0) {
-    const flag = isCheck ? "--check" : "--connect";
-    throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
-  }
+  if (isCheck) args.takesNoWords("--check");
+  if (service !== undefined) args.takesNoWords("--connect");
   if (args.is("list")) return await listServers(args);
   const read = async () => {
-    const files = dialFiles(args);
-    await acceptSecrets(args, files);
+    const files = await dialFiles(args);
     const given = { ...await readDialOptions(args, files), ...sealing };
     const options = forService(given, service);
     // All files have been read.

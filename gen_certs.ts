@@ -23,7 +23,7 @@ import {
 } from "./cli/folders.ts";
 import { checkHosts, invite, join, named } from "./cli/keys/invite.ts";
 import { KeyFile } from "./cli/keys/key_file.ts";
-import { type Args, refuseWith, run } from "./cli/main.ts";
+import { type Args, run } from "./cli/main.ts";
 import { acceptMounts } from "./cli/secrets.ts";
 import { stderr, stdout } from "./cli/terminal/output.ts";
 import { IDENTITY_FORM, isIdentity, serviceOf } from "./lib/lock/psk.ts";
@@ -95,10 +95,9 @@ async function main(args: Args): Promise<void> {
     return await list(`${out}/psk.txt`);
   }
   checkIdentities(args);
-  const isOld = args.is("renew") || args.texts("rekey").length > 0 ||
-    args.texts("revoke").length > 0;
+  const isOld = ["renew", "rekey", "revoke"].some(args.is);
   if (isOld && !isThere(out)) throw notHere(out);
-  if (args.texts("revoke").length > 0) {
+  if (args.is("revoke")) {
     refuseOthers(args, "revoke", ["out"]);
     return await inFolder(args, out, () => revoke(args, `${out}/psk.txt`));
   }
@@ -156,25 +155,20 @@ function checkNames(args: Args): void {
   if (args.is("new-key") && !args.is("renew")) {
     throw new UsageError("--new-key goes with --renew");
   }
-  if (args.text("as") !== undefined) {
-    throw new UsageError("--as goes with --join");
-  }
-  const isGiven = (name: string) => args.texts(name).length > 0;
-  if (isGiven("invite")) return checkHosts(args.texts("host"));
-  if (isGiven("service") && !isGiven("identity")) {
+  if (args.is("as")) throw new UsageError("--as goes with --join");
+  if (args.is("invite")) return checkHosts(args.texts("host"));
+  if (args.is("service") && !args.is("identity")) {
     throw new UsageError("--service goes with --invite or --identity");
   }
-  const unused = ["port", "invite-file"].find(isGiven);
-  if (unused !== undefined) {
-    throw new UsageError(`--${unused} goes with --invite`);
-  }
+  const unused = ["port", "invite-file"].find(args.is);
+  if (unused) throw new UsageError(`--${unused} goes with --invite`);
 }
 
 /** Keeps what is there, makes what is missing, and says what it did. */
 async function make(args: Args, out: string): Promise<string[]> {
   const path = `${out}/psk.txt`;
   const old = await readIfThere(path);
-  const file = args.texts("rekey").length > 0
+  const file = args.is("rekey")
     ? await readKeyFile(path)
     : new KeyFile(path, old);
   const notes: string[] = [];
@@ -257,7 +251,7 @@ function unknown(identity: string, path: string): UsageError {
 
 function refuseOthers(args: Args, flag: string, allowed: string[]): void {
   const isOther = (name: string) => !allowed.includes(name);
-  refuseWith(args, flag, isOther, ": run one after the other");
+  args.refuse(flag, isOther, ": run one after the other");
 }
 
 /** What a run makes in its folder: the last for its own use. */

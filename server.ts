@@ -195,7 +195,7 @@ async function main(args: Args): Promise<number> {
   stopSignal().then(() => {
     closing = entrances.close();
     listener.shutdown();
-    stopAt = performance.now() + grace;
+    stopAt = CLOCK.now() + grace;
     const live = count(clients.live.size, "client");
     log(
       "stopping",
@@ -230,7 +230,7 @@ async function main(args: Args): Promise<number> {
   if (hasFailed) {
     log("stopping", "stopping: another program has taken the port");
   }
-  const left = (stopAt ?? performance.now() + grace) - performance.now();
+  const left = (stopAt ?? CLOCK.now() + grace) - CLOCK.now();
   const cut = await clients.live.drain(Math.max(0, left));
   await (closing ?? entrances.close());
   refusals.tellRepeated();

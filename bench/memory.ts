@@ -3,7 +3,7 @@
  * measured: both ends of what its argument names, and its figure as JSON.
  */
 
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
+import { makePair } from "../tests/pair.ts";
 import { connect, listen } from "../lib/deno.ts";
 import { type Channel } from "../lib/mod.ts";
 import { type Transport, writeAll } from "../lib/lock/transport.ts";
@@ -66,8 +66,7 @@ async function readChannel(
   count: number,
   chunks: (stream: Channel["readable"]) => AsyncIterable<Uint8Array>,
 ): Promise<number> {
-  const key = await makeKey(false);
-  const cert = await makeCertificate(key, ["localhost"], 2);
+  const { cert, key } = await makePair();
   const psk = `default:${"0f".repeat(32)}`;
   const listener = listen({ port: 0, cert, key, psk });
   const { port } = listener.addr;

@@ -153,10 +153,9 @@ async function tcp(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
 }
 
 if (import.meta.main) {
-  const { makeCertificate, makeKey } = await import("../cli/keys/openssl.ts");
+  const { makePair } = await import("../tests/pair.ts");
   const { openssl } = await import("../lib/openssl.ts");
-  const key = await makeKey(false);
-  const cert = await makeCertificate(key, ["localhost"], 2);
+  const { cert, key } = await makePair();
   if (!canCount()) throw new Error("This runtime does not count promises");
   console.log("bare", await ofBareFrame());
   for (const engine of [undefined, openssl()]) {

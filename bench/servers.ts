@@ -3,7 +3,7 @@
  * counting. In the caller's process, or, run as a program, in one of their own.
  */
 
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
+import { makePair } from "../tests/pair.ts";
 import { listen } from "../lib/deno.ts";
 import { type Transport, writeAll } from "../lib/lock/transport.ts";
 
@@ -21,8 +21,7 @@ const HOSTS = ["localhost", "127.0.0.1"];
 
 /** Starts them here. */
 export async function startHere(): Promise<Servers> {
-  const key = await makeKey(false);
-  const cert = await makeCertificate(key, HOSTS, 2);
+  const { cert, key } = await makePair(HOSTS);
   const random = crypto.getRandomValues(new Uint8Array(32));
   const psk = `default:${random.toHex()}`;
   const inner = (job: Job) => {

@@ -1,6 +1,6 @@
 /** Tunnels: ours and others, each an entrance and an exit, of real programs. */
 
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
+import { makePair } from "../tests/pair.ts";
 import { command, environment, freePort } from "../tests/programs.ts";
 
 /** Where to connect, to be carried to the backend. */
@@ -170,8 +170,7 @@ async function untilItCarries(port: number, name: Name): Promise<void> {
 async function makeSecrets(): Promise<string> {
   const dir = await Deno.makeTempDir({ prefix: "innerlock-bench-" });
   const secret = crypto.getRandomValues(new Uint8Array(32));
-  const key = await makeKey(false);
-  const cert = await makeCertificate(key, ["localhost", "127.0.0.1"], 2);
+  const { cert, key } = await makePair(["localhost", "127.0.0.1"]);
   const mode = { mode: 0o600 };
   await Deno.writeTextFile(`${dir}/cert.pem`, cert);
   await Deno.writeTextFile(`${dir}/key.pem`, key, mode);

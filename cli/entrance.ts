@@ -61,7 +61,9 @@ export class Entrance {
   }
 
   /** Carries callers until it is closed. */
-  async carry({ live, follow, reason, ...options }: EntranceOptions) {
+  async carry(
+    { live, follow, reason, ...options }: EntranceOptions,
+  ): Promise<void> {
     while (true) {
       while (live.free === 0) await live.left;
       const caller = await this.#listener.accept();

@@ -98,16 +98,15 @@ async function read(path: string, most = Infinity): Promise<Content> {
 
 /** Reads to the end, or until there are more characters than so many. */
 export async function readAtMost(
-  { readable }: { readable: ReadableStream<Uint8Array> },
+  { readable }: { readable: ReadableStream<Uint8Array<ArrayBuffer>> },
   most: number,
 ): Promise<string> {
-  const decoder = new TextDecoder();
   let text = "";
-  for await (const bytes of readable) {
-    text += decoder.decode(bytes, { stream: true });
-    if (text.length > most) return text;
+  for await (const part of readable.pipeThrough(new TextDecoderStream())) {
+    text += part;
+    if (text.length > most) break;
   }
-  return text + decoder.decode();
+  return text;
 }
 
 /** Reads a file, and waits for nobody if a pipe is in its place by now. */

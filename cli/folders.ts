@@ -12,31 +12,27 @@ import { isAbsolute, join, resolve } from "node:path";
 import { UsageError } from "./advice/errors.ts";
 
 /** The variables that say where folders are. */
-export interface Variables {
-  INNERLOCK_DIR?: string | undefined;
-  XDG_CONFIG_HOME?: string | undefined;
-  HOME?: string | undefined;
-}
+const VARIABLES = ["INNERLOCK_DIR", "XDG_CONFIG_HOME", "HOME"] as const;
+
+/** What they say. */
+export type Variables = { [name in typeof VARIABLES[number]]?: string };
 
 /**
  * Reads the variables that the program may read, and gives up the right to do so
  * again.
  */
 export function takeVariables(): Variables {
-  const take = (variable: keyof Variables) => {
+  const variables: Variables = {};
+  for (const variable of VARIABLES) {
     const permission = { name: "env", variable } as const;
     const { state } = Deno.permissions.querySync(permission);
-    if (state !== "granted") return undefined;
+    if (state !== "granted") continue;
     const value = Deno.env.get(variable);
-    Deno.permissions.revokeSync(permission);
     // Empty is as good as not set (XDG Base Directory Specification).
-    return value || undefined;
-  };
-  return {
-    INNERLOCK_DIR: take("INNERLOCK_DIR"),
-    XDG_CONFIG_HOME: take("XDG_CONFIG_HOME"),
-    HOME: take("HOME"),
-  };
+    if (value) variables[variable] = value;
+    Deno.permissions.revokeSync(permission);
+  }
+  return variables;
 }
 
 /** The folder in the place where the program was started. */
@@ -101,8 +97,10 @@ export function joinFolder(
   );
 }
 
-/** The names that a server may be given. */
-const NAME = /^[\w-][\w.-]*$/;
+/** Whether a server may be kept under a name. */
+export function isName(name: string): boolean {
+  return /^[\w-][\w.-]*$/.test(name);
+}
 
 /** What is in the folder of a server that was joined. */
 const FILES = ["server.json", "psk.txt", "cert.pem"];
@@ -110,7 +108,7 @@ const FILES = ["server.json", "psk.txt", "cert.pem"];
 /** The folder of a server with this name, or of the one without a name. */
 export function folderOf(folder: string, name: string | undefined): string {
   if (name === undefined) return folder;
-  if (NAME.test(name)) return join(folder, name);
+  if (isName(name)) return join(folder, name);
   throw new UsageError(
     `A server's name takes letters, digits, '-', '_' and '.', not ${name}`,
   );

@@ -23,23 +23,98 @@ export interface Flags {
 }
 
 /** What was given on a command line. */
-export interface Args {
-  /** Whether a switch is on. */
-  is(name: string): boolean;
-  /** A flag's text, if it was given or has a default. */
-  text(name: string): string | undefined;
-  /** The texts of a flag that may repeat. */
-  texts(name: string): string[];
-  /** A flag's whole number. */
-  integer(name: string, min: number, max: number): number;
-  /** A flag's name or address of a machine; that of `--host` can be dialled. */
-  host(name: string): string | undefined;
-  /** A flag's text, which must be one of these. */
-  choice<T extends string>(name: string, choices: readonly T[]): T;
+export class Args {
   /** What is not a flag. */
-  words: string[];
-  /** The names of all flags that were given. */
-  given: string[];
+  readonly words: string[];
+
+  readonly #given: Record<string, unknown>;
+  readonly #flags: Flags;
+
+  /** @param given By the name of the flag; of those with a value, all of them. */
+  constructor(given: Record<string, unknown>, words: string[], flags: Flags) {
+    this.words = words;
+    this.#given = given;
+    this.#flags = flags;
+    for (const name of flags.string ?? []) this.text(name);
+  }
+
+  /** Whether a switch is on, or another flag was given. */
+  readonly is = (name: string): boolean => {
+    const value = this.#given[name];
+    return Array.isArray(value) ? value.length > 0 : value === true;
+  };
+
+  /** The texts of a flag that may repeat. */
+  readonly texts = (name: string): string[] => {
+    const values = this.#given[name] as string[];
+    if (values.includes("") && !this.#flags.optional?.[name]) {
+      throw new UsageError(`--${name} needs a value`);
+    }
+    return values;
+  };
+
+  /** A flag's text, if it was given or has a default. */
+  text(name: string): string | undefined {
+    const [value, another] = this.texts(name);
+    if (another === undefined) return value ?? this.#flags.default?.[name];
+    throw new UsageError(`--${name} is given more than once`);
+  }
+
+  /** A flag's whole number. */
+  integer(name: string, min: number, max: number): number {
+    const value = this.text(name) ?? "";
+    const number = Number(value);
+    if (/^\d+$/.test(value) && number >= min && number <= max) return number;
+    throw new UsageError(
+      `--${name} takes a whole number from ${min} to ${max}, not ${value}`,
+    );
+  }
+
+  /** A flag's name or address of a machine; that of `--host` can be dialled. */
+  host(name: string): string | undefined {
+    const host = this.text(name);
+    if (name === "host" && host && lacksZone(host)) {
+      throw new UsageError(
+        `--host ${host} needs its zone, as in ${host}%eth0`,
+      );
+    }
+    if (host === undefined || isHost(host)) return host;
+    throw new UsageError(
+      `--${name} takes a name or an address, not ${host}` +
+        (name === "host" ? "; the port goes to --port" : ""),
+    );
+  }
+
+  /** A flag's text, which must be one of these. */
+  choice<T extends string>(name: string, choices: readonly T[]): T {
+    const choice = choices.find((choice) => choice === this.text(name));
+    if (choice !== undefined) return choice;
+    throw new UsageError(
+      `--${name} takes ${choices.join(" or ")}, not ${this.text(name)}`,
+    );
+  }
+
+  /**
+   * Refuses other flags, for which one that was given has no use.
+   *
+   * @param have Whether a flag is one of those.
+   * @param advice What to do instead.
+   */
+  refuse(flag: string, have: (other: string) => boolean, advice = ""): void {
+    if (!this.is(flag)) return;
+    const { string = [], collect = [], boolean = [] } = this.#flags;
+    const other = [...string, ...collect, ...boolean].filter(this.is)
+      .find((name) => name !== flag && have(name));
+    if (other === undefined) return;
+    throw new UsageError(`--${flag} does not go with --${other}${advice}`);
+  }
+
+  /** Refuses words, for which a flag has no use. */
+  takesNoWords(flag: string): void {
+    const [word] = this.words;
+    if (word === undefined) return;
+    throw new UsageError(`${flag} takes no words: ${word}`);
+  }
 }
 
 /** Parses arguments; refuses flags that are not there and words without use. */
@@ -50,7 +125,7 @@ export function parse(argv: string[], flags: Flags): Args {
     return pattern && !pattern.test(next) ? `${arg}=` : arg;
   };
   const strings = [...flags.string ?? [], ...flags.collect ?? []];
-  const given = parseArgs(
+  const { _: words, ...given } = parseArgs(
     argv.map((arg, i) => withoutValue(arg, argv[i + 1])),
     {
       string: [...strings, "_"],
@@ -72,75 +147,7 @@ export function parse(argv: string[], flags: Flags): Args {
       },
     },
   );
-  const texts = (name: string) => {
-    const values = given[name] as string[];
-    if (values.includes("") && !flags.optional?.[name]) {
-      throw new UsageError(`--${name} needs a value`);
-    }
-    return values;
-  };
-  const text = (name: string) => {
-    const [value, another] = texts(name);
-    if (another === undefined) return value ?? flags.default?.[name];
-    throw new UsageError(`--${name} is given more than once`);
-  };
-  for (const name of flags.string ?? []) text(name);
-  return {
-    is: (name) => given[name] === true,
-    text,
-    texts,
-    integer: (name, min, max) => {
-      const value = text(name) ?? "";
-      const number = Number(value);
-      if (/^\d+$/.test(value) && number >= min && number <= max) return number;
-      throw new UsageError(
-        `--${name} takes a whole number from ${min} to ${max}, not ${value}`,
-      );
-    },
-    host: (name) => {
-      const host = text(name);
-      if (name === "host" && host && lacksZone(host)) {
-        throw new UsageError(
-          `--host ${host} needs its zone, as in ${host}%eth0`,
-        );
-      }
-      if (host === undefined || isHost(host)) return host;
-      throw new UsageError(
-        `--${name} takes a name or an address, not ${host}` +
-          (name === "host" ? "; the port goes to --port" : ""),
-      );
-    },
-    choice: (name, choices) => {
-      const choice = choices.find((choice) => choice === text(name));
-      if (choice !== undefined) return choice;
-      throw new UsageError(
-        `--${name} takes ${choices.join(" or ")}, not ${text(name)}`,
-      );
-    },
-    words: given._.map(String),
-    given: [
-      ...strings.filter((name) => texts(name).length > 0),
-      ...(flags.boolean ?? []).filter((name) => given[name] === true),
-    ],
-  };
-}
-
-/**
- * Refuses flags that a flag has no use for.
- *
- * @param have Whether a flag is one of those.
- * @param advice What to do instead.
- */
-export function refuseWith(
-  args: Args,
-  flag: string,
-  have: (other: string) => boolean,
-  advice = "",
-): void {
-  if (!args.given.includes(flag)) return;
-  const other = args.given.find((name) => name !== flag && have(name));
-  if (other === undefined) return;
-  throw new UsageError(`--${flag} does not go with --${other}${advice}`);
+  return new Args(given, words.map(String), flags);
 }
 
 /**

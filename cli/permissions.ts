@@ -12,14 +12,9 @@
 
 import type { Address } from "../tunnel/address.ts";
 
-/**
- * What is read whatever the flags say: it shows whether descriptors are left.
- */
-const ALWAYS_READ = ["/dev/null"];
-
 /** Keeps the rights to read and to write these files and folders only. */
 export function keepOnly(paths: { read: string[]; write: string[] }): void {
-  keep("read", [...paths.read, ...ALWAYS_READ]);
+  keep("read", paths.read);
   keep("write", paths.write);
 }
 

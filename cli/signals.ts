@@ -13,8 +13,8 @@ export function onSignal(
   handler: () => void,
 ): void {
   for (const signal of [signals].flat()) {
-    // Windows knows no SIGTERM.
-    if (Deno.build.os === "windows" && signal === "SIGTERM") continue;
+    // Windows knows no other.
+    if (Deno.build.os === "windows" && signal !== "SIGINT") continue;
     Deno.addSignalListener(signal, handler);
   }
 }

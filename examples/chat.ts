@@ -7,7 +7,7 @@
  */
 import { connect, listen } from "@innerlock/innerlock/deno";
 import { type Channel } from "@innerlock/innerlock";
-import { VisibleText } from "../cli/terminal/visible.ts";
+import { visibleText } from "../cli/terminal/visible.ts";
 import { connectOptions, example, listenOptions, say } from "./run.ts";
 
 await example("chat", {
@@ -26,7 +26,7 @@ async function talk(channel: Channel) {
   // What it rejects with is told by the other direction.
   Deno.stdin.readable.pipeTo(channel.writable).catch(() => {});
   const said = Deno.stdout.isTerminal()
-    ? channel.readable.pipeThrough(new VisibleText()) // No escape sequences.
+    ? visibleText(channel.readable) // No escape sequences.
     : channel.readable;
   await said.pipeTo(Deno.stdout.writable);
   await channel.closed;

@@ -1,7 +1,6 @@
 /** Sessions through the boxes of docs/BOXES.md, and what those can read of them. */
 
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { connect } from "../lib/deno.ts";
 import { ChannelError } from "../lib/mod.ts";
 import { connectThroughProxy } from "../lib/carrier/proxy.ts";
 import { connectWebSocket } from "../lib/carrier/websocket_handshake.ts";
@@ -18,6 +17,7 @@ import {
 } from "./boxes.ts";
 import {
   clientFlags,
+  dial,
   freePort,
   MAY_RUN,
   run as runProgram,
@@ -306,17 +306,6 @@ function asFrames(args: string[]): string[] {
 const without = (flag: string) => (args: string[]) =>
   args.filter((arg) => arg !== flag);
 
-/** Through `connect`, which leaves out what `client` adds. */
-async function dial({ box }: Way, certs: string, idleTimeout: number) {
-  return await connect({
-    port: box.port,
-    caCerts: [await Deno.readTextFile(`${certs}/cert.pem`)],
-    psk: await Deno.readTextFile(`${certs}/psk.txt`),
-    websocket: true,
-    idleTimeout,
-  });
-}
-
 test("nginx ends what is silent for its time, and pings keep a channel", [
   "nginx",
 ], async (certs) => {
@@ -326,9 +315,15 @@ test("nginx ends what is silent for its time, and pings keep a channel", [
     edit: (lines) =>
       lines.replace("proxy_http_version", "proxy_read_timeout 3s; $&"),
   });
-  const quiet = await dial(way, certs, 1250);
+  const quiet = await dial(certs, way.box.port, {
+    websocket: true,
+    idleTimeout: 1250,
+  });
   for (let i = 0; i < 2; i++) {
-    const silent = await dial(way, certs, 0);
+    const silent = await dial(certs, way.box.port, {
+      websocket: true,
+      idleTimeout: 0,
+    });
     const error = await assertRejects(() => silent.closed, ChannelError);
     assertEquals(error.code, "cut");
   }

@@ -4,33 +4,23 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { respond } from "../lib/lock/handshake.ts";
 import { takePsks } from "../lib/lock/psk.ts";
 import { Tracer } from "../lib/lock/trace.ts";
-import { outputOf } from "./limit.ts";
+import { printed } from "./limit.ts";
 import {
   clientFlags,
   command,
   environment,
   freePort,
   makeCerts,
-  MAY_RUN,
+  programTests,
   run,
   serverFlags,
   spawn,
   start,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import { lacksProgram } from "./requirements.ts";
 
-const test = (
-  name: string,
-  fn: (dir: string) => Promise<void>,
-  otherReason?: string,
-) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN) ?? otherReason,
-    `--check: ${name}`,
-    withCerts(fn),
-  );
+const test = programTests("--check: ");
 
 /** The lines, with what passed named only, and what failed in full. */
 async function check(
@@ -302,10 +292,7 @@ test("another certificate than the one that is trusted", async (dir) => {
 });
 
 test("a certificate of a trusted CA, perhaps a box's", async (dir) => {
-  const openssl = async (...args: string[]) => {
-    const { success, stderr } = await outputOf("openssl", { args });
-    assertEquals(success, true, new TextDecoder().decode(stderr));
-  };
+  const openssl = (...args: string[]) => printed(["openssl", ...args]);
   const [ca, caKey] = [`${dir}/ca.pem`, `${dir}/ca-key.pem`];
   const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
   await openssl(
@@ -586,12 +573,7 @@ test("with words or --listen it exits 2", async (dir) => {
   }
 });
 
-const testOffer = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `--check: ${name}`,
-    withCerts(fn, ["--identity", "alice"]),
-  );
+const testOffer = programTests("--check: ", ["--identity", "alice"]);
 
 testOffer(
   "whether the server takes an offer, and a backend stands behind it",

@@ -5,14 +5,12 @@ import {
   clientFlags,
   command,
   environment,
-  MAY_RUN,
+  programTests,
   serverFlags,
   spawn,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
 
 /** Preloaded into a program, it makes it crash at SIGUSR2. */
 const CRASHES = {
@@ -31,11 +29,12 @@ function startCrashing(
   return spawn(words, environment(task));
 }
 
+const test = programTests("crash: ");
+
 for (const task of ["client", "server"] as const) {
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `crash: the ${task}'s plain connection is reset`,
-    withCerts(async (dir) => {
+  test(
+    `the ${task}'s plain connection is reset`,
+    async (dir) => {
       using backend = Deno.listen({ hostname: "127.0.0.1", port: 0 });
       const accepting = (async () => {
         // The first is the server's own, at its start.
@@ -65,6 +64,6 @@ for (const task of ["client", "server"] as const) {
       await assertRejects(() => near.read(buffer), Deno.errors.ConnectionReset);
       await program.logged(`${task}: A defect, please report it: Error: crash`);
       assertEquals(await program.exitCode(), 1);
-    }),
+    },
   );
 }

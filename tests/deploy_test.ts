@@ -9,18 +9,18 @@ import {
 import { format, parseAddress } from "../tunnel/address.ts";
 import { listenPlain, type PlainListener } from "../tunnel/plain.ts";
 import { outputOf } from "./limit.ts";
+import { ask } from "./plain_peers.ts";
 import {
-  ask,
   clientFlags,
   command,
   environment,
   freePort,
   MAY_RUN,
+  programTests,
   run,
   spawn,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 import { run as output, Service } from "./services.ts";
@@ -31,14 +31,7 @@ const UNITS = ["server", "client"] as const;
 
 const mayRun = lacksPermissions(...MAY_RUN);
 
-/** A test with a folder of certificates and keys. */
-function test(
-  name: string,
-  fn: (dir: string) => Promise<void>,
-  reason = mayRun,
-): void {
-  testUnless(reason, `deploy: ${name}`, withCerts(fn));
-}
+const test = programTests("deploy: ");
 
 const DEPLOY = new URL("../deploy/", import.meta.url);
 

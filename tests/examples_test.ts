@@ -2,8 +2,7 @@ import { assertEquals } from "@std/assert";
 import { text } from "node:stream/consumers";
 import { listen } from "../lib/deno.ts";
 import { launch } from "./limit.ts";
-import { makeCerts, MAY_RUN, withCerts } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { makeCerts, programTests } from "./programs.ts";
 
 const ROOT = `${import.meta.dirname}/../`;
 
@@ -45,12 +44,7 @@ async function said(
   return { code, text: said, stderr };
 }
 
-const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `examples: ${name}`,
-    withCerts(fn),
-  );
+const test = programTests("examples: ");
 
 test("a chat", async (dir) => {
   const one = start("chat", ["listen", ...at(dir, 0)]);

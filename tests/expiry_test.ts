@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { watchExpiry } from "../cli/server/expiry.ts";
 import { FakeClock } from "./clock.ts";
+import { makePair } from "./pair.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -26,11 +26,7 @@ testUnless(
   reason,
   "watchExpiry: warns each day, from day 30 before on",
   async () => {
-    const cert = await makeCertificate(
-      await makeKey(false),
-      ["localhost"],
-      365,
-    );
+    const { cert } = await makePair(["localhost"], 365);
     const { said, clock, follow } = watch();
     follow(cert);
     clock.pass(334 * DAY);
@@ -53,11 +49,8 @@ testUnless(
   reason,
   "watchExpiry: of a certificate that is replaced it says no more",
   async () => {
-    const key = await makeKey(false);
-    const [short, long] = [
-      await makeCertificate(key, ["localhost"], 9),
-      await makeCertificate(key, ["localhost"], 99),
-    ];
+    const { cert: short } = await makePair(["localhost"], 9);
+    const { cert: long } = await makePair(["localhost"], 99);
     const { said, clock, follow } = watch("/etc/innerlock/db/certs/cert.pem");
     follow(short);
     assertMatch(said[0]!, /certs --renew --out \/etc\/innerlock\/db\/certs'$/);

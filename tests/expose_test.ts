@@ -29,13 +29,12 @@ import {
 import {
   clientFlags,
   freePort,
-  MAY_RUN,
+  programTests,
   run,
   serverFlags,
   start,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
@@ -46,12 +45,12 @@ const test = (name: string, fn: () => Promise<void>) =>
     fn,
   );
 
-const testPrograms = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `--expose: ${name}`,
-    withCerts(fn, ["--identity", "alice@db", "--identity", "bob"]),
-  );
+const testPrograms = programTests("--expose: ", [
+  "--identity",
+  "alice@db",
+  "--identity",
+  "bob",
+]);
 
 const psk = ["alice@db", "bob", "carol@db"].map((name) => `${name}:${KEY}`)
   .join("\n");

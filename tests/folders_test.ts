@@ -3,9 +3,9 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { UsageError } from "../cli/advice/errors.ts";
 import { clientFolders, joinFolder, serverFolder } from "../cli/folders.ts";
-import { outputOf } from "./limit.ts";
-import { MAY_RUN, type Result, run, TestServer } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { printed } from "./limit.ts";
+import { MAY_RUN, type Result, run, succeeds, TestServer } from "./programs.ts";
+import { lacksPermissions, testInFolder } from "./requirements.ts";
 
 Deno.test("clientFolders: certs here, then the user's own, unless one is named", () => {
   const here = `${Deno.cwd()}/certs`;
@@ -44,24 +44,14 @@ interface User {
 }
 
 function test(name: string, fn: (user: User) => Promise<void>): void {
-  testUnless(lacksPermissions(...MAY_RUN), `folders: ${name}`, async () => {
-    const made = await Deno.makeTempDir({ prefix: "innerlock test " });
-    const dir = await Deno.realPath(made);
-    try {
-      for (const name of ["server", "here", "home"]) {
-        await Deno.mkdir(`${dir}/${name}`);
-      }
-      await fn({ dir, env: { HOME: `${dir}/home`, XDG_CONFIG_HOME: "" } });
-    } finally {
-      await Deno.remove(dir, { recursive: true });
+  const reason = lacksPermissions(...MAY_RUN);
+  testInFolder(reason, `folders: ${name}`, async (folder) => {
+    const dir = `${folder}/with a space`;
+    for (const name of ["server", "here", "home"]) {
+      await Deno.mkdir(`${dir}/${name}`, { recursive: true });
     }
+    await fn({ dir, env: { HOME: `${dir}/home`, XDG_CONFIG_HOME: "" } });
   });
-}
-
-async function succeeds(result: Promise<Result>): Promise<string> {
-  const { code, text, stderr } = await result;
-  assertEquals(code, 0, stderr);
-  return text;
 }
 
 async function fails(result: Promise<Result>): Promise<string> {
@@ -74,10 +64,7 @@ async function fails(result: Promise<Result>): Promise<string> {
 const DENO_DIR = await denoDir();
 async function denoDir(): Promise<string> {
   if (lacksPermissions(...MAY_RUN)) return "";
-  const { stdout } = await outputOf(Deno.execPath(), {
-    args: ["info", "--json"],
-  });
-  return JSON.parse(new TextDecoder().decode(stdout)).denoDir;
+  return JSON.parse(await printed([Deno.execPath(), "info", "--json"])).denoDir;
 }
 
 test("a server that was joined is found from everywhere", async ({ dir, env }) => {

@@ -1,19 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
 import { FollowedFiles, type FollowOptions } from "../cli/followed_files.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { lacksPermissions, testInFolder } from "./requirements.ts";
 
 const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
+  testInFolder(
     lacksPermissions("read", "write"),
     `FollowedFiles: ${name}`,
-    async () => {
-      const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
-      try {
-        await fn(dir);
-      } finally {
-        await Deno.remove(dir, { recursive: true });
-      }
-    },
+    fn,
   );
 
 /** Follows two files, and lets a test wait for what comes of it. */

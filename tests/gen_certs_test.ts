@@ -3,9 +3,9 @@ import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { parsePsk } from "../lib/mod.ts";
 import { parseInvitation } from "../cli/keys/invitation.ts";
 import { withFiles } from "../cli/keys/replace.ts";
-import { outputOf } from "./limit.ts";
+import { printed } from "./limit.ts";
 import { command, MAY_RUN, run, spawn, start } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { lacksPermissions, testInFolder } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
 
@@ -13,20 +13,14 @@ function test(
   name: string,
   fn: (dir: string, read: (file: string) => Promise<string>) => Promise<void>,
 ): void {
-  testUnless(reason, `gen_certs: ${name}`, async () => {
-    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
-    try {
-      await fn(dir, (file) => Deno.readTextFile(`${dir}/${file}`));
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+  testInFolder(
+    reason,
+    `gen_certs: ${name}`,
+    (dir) => fn(dir, (file) => Deno.readTextFile(`${dir}/${file}`)),
+  );
 }
 
-async function openssl(...args: string[]): Promise<string> {
-  const { stdout } = await outputOf("openssl", { args, stderr: "null" });
-  return new TextDecoder().decode(stdout);
-}
+const openssl = (...args: string[]) => printed(["openssl", ...args]);
 
 const files = (dir: string) =>
   Array.from(Deno.readDirSync(dir), ({ name }) => name).sort();
@@ -147,9 +141,7 @@ const LIBRESSL: Record<string, string> = {
 
 /** A command `openssl` in a folder that is as narrow, before the real one. */
 async function makeLibreSsl(dir: string): Promise<void> {
-  const find = { args: ["-c", "command -v openssl"] };
-  const { stdout } = await outputOf("sh", find);
-  const real = new TextDecoder().decode(stdout).trim();
+  const real = (await printed(["sh", "-c", "command -v openssl"])).trim();
   const cases = Object.entries(LIBRESSL).map(([name, options]) =>
     `${name}) known=" ${options} " ;;`
   );
@@ -536,8 +528,7 @@ async function waitsForLock(pid: number): Promise<void> {
   const patience = AbortSignal.timeout(30_000);
   while (true) {
     patience.throwIfAborted();
-    const { stdout } = await outputOf("cat", { args: ["/proc/locks"] });
-    if (waiting.test(new TextDecoder().decode(stdout))) return;
+    if (waiting.test(await printed(["cat", "/proc/locks"]))) return;
   }
 }
 

@@ -9,22 +9,10 @@ import { parsePsk, takePsks } from "../lib/lock/psk.ts";
 import { Tracer } from "../lib/lock/trace.ts";
 import { nextTurn } from "../lib/lock/runtime.ts";
 import { writeAll } from "../lib/lock/transport.ts";
-import {
-  clientFlags,
-  MAY_RUN,
-  start,
-  TestEntrance,
-  withCerts,
-} from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { clientFlags, programTests, start, TestEntrance } from "./programs.ts";
 import { sealed } from "./engines.ts";
 
-const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `hostile server: ${name}`,
-    withCerts(fn),
-  );
+const test = programTests("hostile server: ");
 
 /** A server that does what a test wants with each connection. */
 class Hostile implements AsyncDisposable {

@@ -12,9 +12,9 @@ import {
   MAX_TEXT,
   parseInvitation,
 } from "../cli/keys/invitation.ts";
-import { outputOf } from "./limit.ts";
+import { printed } from "./limit.ts";
+import { ask } from "./plain_peers.ts";
 import {
-  ask,
   command,
   MAY_RUN,
   type Result,
@@ -25,7 +25,11 @@ import {
   TestEntrance,
   TestServer,
 } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import {
+  lacksPermissions,
+  lacksProgram,
+  testInFolder,
+} from "./requirements.ts";
 
 /** For localhost; nothing here asks whether it is in date. */
 const CERT = `-----BEGIN CERTIFICATE-----
@@ -213,16 +217,11 @@ function test(
   fn: (folders: { server: string; client: string }) => Promise<void>,
   otherwise?: string,
 ): void {
-  testUnless(reason ?? otherwise, `invitation: ${name}`, async () => {
-    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+  testInFolder(reason ?? otherwise, `invitation: ${name}`, async (dir) => {
     const folders = { server: `${dir}/server`, client: `${dir}/client` };
-    try {
-      await Deno.mkdir(folders.client);
-      await succeeds(run("certs", ["--out", folders.server]));
-      await fn(folders);
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
+    await Deno.mkdir(folders.client);
+    await succeeds(run("certs", ["--out", folders.server]));
+    await fn(folders);
   });
 }
 
@@ -567,14 +566,8 @@ test("a host that cannot be found, or trusted, is told", async ({ server, client
 });
 
 test("a CA's certificate goes with its chain or not at all", async ({ server }) => {
-  const openssl = async (...args: string[]) => {
-    const { success } = await outputOf("openssl", {
-      args,
-      cwd: server,
-      stderr: "null",
-    });
-    assertEquals(success, true);
-  };
+  const openssl = (...args: string[]) =>
+    printed(["openssl", ...args], { cwd: server });
   const self = ["-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=CA"];
   await openssl("req", ...self, "-keyout", "ca.key", "-out", "ca.pem");
   await succeeds(run("certs", ["--out", server, "--csr"]));

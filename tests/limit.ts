@@ -49,3 +49,15 @@ export function outputOfSync(...command: string[]): Deno.CommandOutput {
   const [name, ...args] = [...limit, ...command];
   return new Deno.Command(name!, { args, stderr: "null" }).outputSync();
 }
+
+/** What a program prints, which must end well. */
+export async function printed(
+  command: string[],
+  options: { cwd?: string } = {},
+): Promise<string> {
+  const [name, ...args] = command;
+  const output = await outputOf(name!, { ...options, args });
+  const decoder = new TextDecoder();
+  if (output.success) return decoder.decode(output.stdout);
+  throw new Error(`${command.join(" ")}: ${decoder.decode(output.stderr)}`);
+}

@@ -1,7 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { once } from "node:events";
 import { connect as connectNode } from "node:net";
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import {
   connect,
   type HandshakeReport,
@@ -25,6 +24,7 @@ import { Steps } from "./steps.ts";
 import { concat } from "./scripted.ts";
 import { encodeFrame, KEY as MASK, Opcode } from "./websocket_frame.ts";
 import { callAndReset } from "./plain_peers.ts";
+import { pairUnless } from "./pair.ts";
 import { MAY_RUN } from "./programs.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 import { told } from "./told.ts";
@@ -33,15 +33,8 @@ const reason = lacksPermissions("net", "run");
 const test = (name: string, fn: () => Promise<void>) =>
   testUnless(reason, `Listener: ${name}`, fn);
 
-async function makePair(): Promise<{ cert: string; key: string }> {
-  const key = await makeKey(false);
-  return { key, cert: await makeCertificate(key, ["localhost"], 2) };
-}
-
-const none = { cert: "", key: "" };
-const [pair, otherPair] = reason
-  ? [none, none]
-  : [await makePair(), await makePair()];
+const pair = await pairUnless(reason);
+const otherPair = await pairUnless(reason);
 
 /** A listener that echoes, with what it has reported. */
 class Echo implements AsyncDisposable {

@@ -9,7 +9,7 @@ import {
 import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import { connectPlain, listenPlain, PlainError } from "../tunnel/plain.ts";
 import { type Resettable, resettable } from "../tunnel/resettable.ts";
-import { launch, outputOf } from "./limit.ts";
+import { launch, printed } from "./limit.ts";
 import {
   callAndReset,
   connectedPair,
@@ -19,7 +19,12 @@ import {
   heardEnd,
 } from "./plain_peers.ts";
 import { freePort, MAY_RUN, spawn } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import {
+  lacksPermissions,
+  lacksProgram,
+  testInFolder,
+  testUnless,
+} from "./requirements.ts";
 
 const test = (name: string, fn: () => Promise<void>) =>
   testUnless(lacksPermissions("net"), name, fn);
@@ -28,15 +33,7 @@ const testUnix = (
   name: string,
   fn: (dir: string) => Promise<void>,
   reason = lacksPermissions("net", "read", "write"),
-) =>
-  testUnless(reason, name, async () => {
-    const dir = await Deno.makeTempDir();
-    try {
-      await fn(dir);
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+) => testInFolder(reason, name, fn);
 
 /** Stops nothing. */
 const FOREVER = new AbortController().signal;
@@ -355,10 +352,8 @@ testUnless(
     const [peer, near] = await connectedPair();
     const conn = resettable(near);
     const { port } = near.localAddr as Deno.NetAddr;
-    const { stdout } = await outputOf("ss", {
-      args: ["-Htno", "sport", "=", `:${port}`],
-    });
-    assertMatch(new TextDecoder().decode(stdout), /timer:\(keepalive,[34]min/);
+    const said = await printed(["ss", "-Htno", "sport", "=", `:${port}`]);
+    assertMatch(said, /timer:\(keepalive,[34]min/);
     conn.close();
     peer.close();
   },

@@ -5,21 +5,14 @@ import {
   clientFlags,
   command,
   environment,
-  MAY_RUN,
+  programTests,
   serverFlags,
   spawn,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
 
-const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `least privilege: ${name}`,
-    withCerts(fn),
-  );
+const test = programTests("least privilege: ");
 
 const PROBE = new URL("testdata/probe.ts", import.meta.url).href;
 

@@ -1,10 +1,11 @@
 /** Runs the real programs as a user does. */
 
-import { writeAll } from "../lib/lock/transport.ts";
-import type { Address } from "../tunnel/address.ts";
 import config from "../deno.json" with { type: "json" };
 import { parseTask } from "../npm/commands.mjs";
+import { connect, type ConnectOptions } from "../lib/deno.ts";
+import type { Channel } from "../lib/mod.ts";
 import { launch, outputOf } from "./limit.ts";
+import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const ROOT = `${import.meta.dirname}/../`;
 
@@ -341,20 +342,6 @@ export class TestEntrance extends Program {
   }
 }
 
-/** Says a text to whoever listens at an address, and ends; the whole answer. */
-export async function ask(address: Address, text: string): Promise<string> {
-  const conn = "path" in address
-    ? await Deno.connect({ transport: "unix", path: address.path })
-    : await Deno.connect({ hostname: address.host, port: address.port });
-  const said = (async () => {
-    await writeAll(conn, new TextEncoder().encode(text));
-    await conn.closeWrite();
-  })();
-  const answer = await new Response(conn.readable).text();
-  await said;
-  return answer;
-}
-
 const PORTS = { first: 10_000, count: 22_000 };
 let nextPort = Math.floor(Math.random() * PORTS.count);
 
@@ -373,6 +360,13 @@ export function freePort(): number {
       if (!(error instanceof Deno.errors.AddrInUse)) throw error;
     }
   }
+}
+
+/** What a program prints that has ended well. */
+export async function succeeds(result: Promise<Result>): Promise<string> {
+  const { code, text, stderr } = await result;
+  if (code !== 0) throw new Error(`It exits ${code}: ${stderr}`);
+  return text;
 }
 
 /** A folder of keys and certificates, made by the real `gen_certs.ts`. */
@@ -396,6 +390,39 @@ export function withCerts(
       await Deno.remove(dir, { recursive: true });
     }
   };
+}
+
+/**
+ * What defines tests that run the programs, each with such a folder.
+ *
+ * @param prefix Begins their names.
+ * @param args What `gen_certs.ts` is given.
+ */
+export function programTests(prefix: string, args: string[] = []) {
+  return (
+    name: string,
+    fn: (dir: string) => Promise<void>,
+    otherReason?: string,
+  ): void =>
+    testUnless(
+      lacksPermissions(...MAY_RUN) ?? otherReason,
+      prefix + name,
+      withCerts(fn, args),
+    );
+}
+
+/** A channel to a server, with what is in such a folder. */
+export async function dial(
+  dir: string,
+  port: number,
+  options: Partial<ConnectOptions> = {},
+): Promise<Channel> {
+  return await connect({
+    port,
+    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
+    psk: await Deno.readTextFile(`${dir}/psk.txt`),
+    ...options,
+  });
 }
 
 /** The flags that point a server, or a client, at such a folder. */

@@ -10,8 +10,8 @@ import {
   ofFullFrame,
   ofRoundTrip,
 } from "../bench/promises.ts";
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { ENGINES } from "./engines.ts";
+import { makePair } from "./pair.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions("net", "read", "run", "ffi") ??
@@ -27,9 +27,7 @@ for (const engine of engines) {
     reason,
     `promises: a tunnel's round trip, by ${name}`,
     async () => {
-      const key = await makeKey(false);
-      const cert = await makeCertificate(key, ["localhost"], 2);
-      const count = await ofRoundTrip({ cert, key }, engine);
+      const count = await ofRoundTrip(await makePair(), engine);
       assert(count <= 44, `${count}`);
     },
   );

@@ -5,29 +5,23 @@ import { toText } from "@std/streams";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { launch } from "./limit.ts";
+import { ask } from "./plain_peers.ts";
 import {
-  ask,
   clientFlags,
   freePort,
-  MAY_RUN,
+  programTests,
   run,
   serverFlags,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import { lacksProgram } from "./requirements.ts";
 
 const CONFIG = `${import.meta.dirname}/../deploy/haproxy.cfg`;
-const mayRun = lacksPermissions(...MAY_RUN);
-
-function test(
-  name: string,
-  fn: (dir: string) => Promise<void>,
-  reason = mayRun ?? lacksProgram(["haproxy", "-v"], "haproxy"),
-): void {
-  testUnless(reason, `proxy: ${name}`, withCerts(fn));
-}
+const testAlone = programTests("proxy: ");
+const noHaproxy = lacksProgram(["haproxy", "-v"], "haproxy");
+const test = (name: string, fn: (dir: string) => Promise<void>) =>
+  testAlone(name, fn, noHaproxy);
 
 /** Of HAProxy's statistics. */
 enum Column {
@@ -352,7 +346,7 @@ test("four servers, each replaced: no new connection fails", async (dir) => {
   for (const server of servers) await server.stop();
 });
 
-test("--reuse-port: two servers share a port", async (dir) => {
+testAlone("--reuse-port: two servers share a port", async (dir) => {
   const flags = [...serverFlags(dir), "--reuse-port"];
   await using one = await TestServer.start(flags);
   await using two = await TestServer.start(flags, one.port);
@@ -361,9 +355,9 @@ test("--reuse-port: two servers share a port", async (dir) => {
   seen.then(() => isSeen = true);
   // The system deals clients out at random.
   while (!isSeen) await say(await dial(dir, one.port), "hello");
-}, mayRun);
+});
 
-test("who ends TLS reads nothing but ciphertext", async (dir) => {
+testAlone("who ends TLS reads nothing but ciphertext", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const cert = await Deno.readTextFile(`${dir}/cert.pem`);
   const key = await Deno.readTextFile(`${dir}/key.pem`);
@@ -397,4 +391,4 @@ test("who ends TLS reads nothing but ciphertext", async (dir) => {
       assertEquals(seen.includes(said.slice(at, at + 8)), false);
     }
   }
-}, mayRun);
+});

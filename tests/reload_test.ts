@@ -3,39 +3,25 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
-import { outputOf } from "./limit.ts";
+import { printed } from "./limit.ts";
 import {
+  dial,
   makeCerts,
-  MAY_RUN,
+  programTests,
   run,
   serverFlags,
   start,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
 
 /** A folder of certificates, for the identities `default` and `alice`. */
-const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `reload: ${name}`,
-    withCerts(fn, ["--identity", "default", "--identity", "alice"]),
-  );
-
-async function dial(
-  dir: string,
-  port: number,
-  identity = "default",
-): Promise<Channel> {
-  return await connect({
-    port,
-    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
-    psk: await Deno.readTextFile(`${dir}/psk.txt`),
-    identity,
-  });
-}
+const test = programTests("reload: ", [
+  "--identity",
+  "default",
+  "--identity",
+  "alice",
+]);
 
 /** Both sides end, and what was said has come back. */
 async function finish(channel: Channel): Promise<void> {
@@ -55,7 +41,7 @@ test("a revoked identity is cut and refused, without a signal; others live on", 
   await using server = await TestServer.start(serverFlags(dir));
   const psk = await Deno.readTextFile(`${dir}/psk.txt`);
   const [alice, other] = await Promise.all([
-    dial(dir, server.port, "alice"),
+    dial(dir, server.port, { identity: "alice" }),
     dial(dir, server.port),
   ]);
   const { code } = await run("certs", ["--out", dir, "--revoke", "alice"]);
@@ -63,10 +49,8 @@ test("a revoked identity is cut and refused, without a signal; others live on", 
   await assertRejects(() => alice.closed, ChannelError);
   await server.logged("alice closed: 0 bytes in, 0 out, ");
   await server.logged("revoked (The key of alice was removed or replaced)");
-  const caCerts = [await Deno.readTextFile(`${dir}/cert.pem`)];
-  const { port } = server;
   const refused = await assertRejects(
-    () => connect({ port, caCerts, psk, identity: "alice" }),
+    () => dial(dir, server.port, { psk, identity: "alice" }),
     ChannelError,
   );
   assertEquals(refused.code, "refused");
@@ -88,10 +72,8 @@ test("another certificate is shown to the next client", async (dir) => {
   ]);
   await server.logged("certificate and keys read again");
   await finish(await dial(dir, server.port));
-  const { port } = server;
-  const psk = await Deno.readTextFile(`${dir}/psk.txt`);
   const error = await assertRejects(
-    () => connect({ port, caCerts: [oldCert], psk }),
+    () => dial(dir, server.port, { caCerts: [oldCert] }),
     ChannelError,
   );
   assertEquals(error.code, "untrusted");
@@ -170,19 +152,20 @@ function storm(server: TestServer): void {
 /** A key file that is a pipe: who reads it waits until it has been written. */
 async function makePipe(dir: string): Promise<string> {
   const path = `${dir}/pipe`;
-  const { success } = await outputOf("mkfifo", {
-    args: ["-m", "600", path],
-  });
-  assertEquals(success, true);
+  await printed(["mkfifo", "-m", "600", path]);
   return path;
 }
 
-test("SIGHUP while the server starts does not end it", async (dir) => {
-  const pipe = await makePipe(dir);
-  const child = start("server", [
+/** A server that begins to read its keys from a pipe. */
+const startAt = (dir: string, pipe: string) =>
+  start("server", [
     ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
     ...["--psk", pipe, "--port", "0"],
   ]);
+
+test("SIGHUP while the server starts does not end it", async (dir) => {
+  const pipe = await makePipe(dir);
+  const child = startAt(dir, pipe);
   // It opens when the server reads it, and nothing else has begun by then.
   const file = await Deno.open(pipe, { write: true });
   child.kill("SIGHUP");
@@ -196,10 +179,7 @@ test("SIGHUP while the server starts does not end it", async (dir) => {
 
 test("SIGHUP while the server starts is not forgotten", async (dir) => {
   const pipe = await makePipe(dir);
-  const child = start("server", [
-    ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
-    ...["--psk", pipe, "--port", "0"],
-  ]);
+  const child = startAt(dir, pipe);
   const file = await Deno.open(pipe, { write: true });
   child.kill("SIGHUP");
   const psk = await Deno.readTextFile(`${dir}/psk.txt`);
@@ -221,13 +201,13 @@ test("a pipe in a file's place is told, and what comes after it is taken", async
   await server.logged(`nothing reloaded: Cannot read ${path}: it is no file; `);
   server.signal("SIGHUP");
   await server.logged(`nothing reloaded: Cannot read ${path}: it is no file; `);
-  await finish(await dial(client, server.port, "alice"));
+  await finish(await dial(client, server.port, { identity: "alice" }));
   const without = good.replace(/^alice:.*\n/m, "");
   await Deno.writeTextFile(`${dir}/new`, without, { mode: 0o600 });
   await Deno.rename(`${dir}/new`, path);
   await server.logged("certificate and keys read again");
   const refused = await assertRejects(
-    () => dial(client, server.port, "alice"),
+    () => dial(client, server.port, { identity: "alice" }),
     ChannelError,
   );
   assertEquals(refused.code, "refused");
@@ -236,10 +216,7 @@ test("a pipe in a file's place is told, and what comes after it is taken", async
 
 test("a server that has read a pipe reads its other files again", async (dir) => {
   const pipe = await makePipe(dir);
-  const child = start("server", [
-    ...["--cert", `${dir}/cert.pem`, "--key", `${dir}/key.pem`],
-    ...["--psk", pipe, "--port", "0"],
-  ]);
+  const child = startAt(dir, pipe);
   await Deno.writeTextFile(pipe, await Deno.readTextFile(`${dir}/psk.txt`));
   await using server = await TestServer.of(child);
   server.signal("SIGHUP");
@@ -248,7 +225,7 @@ test("a server that has read a pipe reads its other files again", async (dir) =>
   // A file in the pipe's place counts.
   await put(`${dir}/psk.txt`, pipe);
   await server.logged("certificate and keys read again");
-  await finish(await dial(dir, server.port, "alice"));
+  await finish(await dial(dir, server.port, { identity: "alice" }));
 });
 
 test("SIGHUP ends a client only if it does not listen", async (dir) => {

@@ -4,27 +4,18 @@ import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { connect } from "../lib/deno.ts";
 import { outputOf } from "./limit.ts";
 import {
-  MAY_RUN,
-  type Result,
+  programTests,
   run,
   serverFlags,
+  succeeds,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import { lacksProgram } from "./requirements.ts";
 
-const reason = lacksPermissions(...MAY_RUN);
-const noFaketime = reason ??
-  lacksProgram(["faketime", "--version"], "faketime");
+const noFaketime = lacksProgram(["faketime", "--version"], "faketime");
 
-/** A test with the folder of a server, whose clients join in another. */
-function test(
-  name: string,
-  fn: (dir: string) => Promise<void>,
-  otherwise = reason,
-): void {
-  testUnless(otherwise, `renewal: ${name}`, withCerts(fn));
-}
+/** With the folder of a server, whose clients join in another. */
+const test = programTests("renewal: ");
 
 /** What makes a program's clock go so many days ahead. */
 async function ahead(days: number): Promise<Record<string, string>> {
@@ -35,12 +26,6 @@ async function ahead(days: number): Promise<Record<string, string>> {
   });
   const LD_PRELOAD = new TextDecoder().decode(stdout).trim();
   return { LD_PRELOAD, FAKETIME: `+${days}d` };
-}
-
-async function succeeds(result: Promise<Result>): Promise<string> {
-  const { code, text, stderr } = await result;
-  assertEquals(code, 0, stderr);
-  return text;
 }
 
 /** Invites a client, and joins in a folder of its own. */

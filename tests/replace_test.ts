@@ -7,7 +7,7 @@ import { parse } from "../cli/main.ts";
 import { foldersOf, replaceFiles, withFiles } from "../cli/keys/replace.ts";
 import { outputOfSync } from "./limit.ts";
 import { MAY_RUN } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { lacksPermissions, testInFolder } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
 const isRoot = reason === undefined &&
@@ -18,14 +18,7 @@ function test(
   fn: (dir: string) => Promise<void>,
   otherwise?: string,
 ): void {
-  testUnless(reason ?? otherwise, name, async () => {
-    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
-    try {
-      await fn(await Deno.realPath(dir));
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+  testInFolder(reason ?? otherwise, name, fn);
 }
 
 const names = (dir: string) =>

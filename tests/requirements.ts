@@ -47,3 +47,19 @@ export function testUnless(
   const suffix = reason ? ` (ignored: ${reason})` : "";
   Deno.test({ name: name + suffix, ignore: reason !== undefined, fn });
 }
+
+/** The same with a folder of its own, which is removed after it. */
+export function testInFolder(
+  reason: string | undefined,
+  name: string,
+  fn: (dir: string) => Promise<void>,
+): void {
+  testUnless(reason, name, async () => {
+    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+    try {
+      await fn(await Deno.realPath(dir));
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}

@@ -13,7 +13,11 @@ import { acceptMounts, checkSecret, whoElse } from "../cli/secrets.ts";
 import { KEY } from "./duplex.ts";
 import { outputOf } from "./limit.ts";
 import { command, makeCerts, MAY_RUN } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import {
+  lacksPermissions,
+  lacksProgram,
+  testInFolder,
+} from "./requirements.ts";
 
 Deno.test("whoElse: nobody, a group or an access list, others", () => {
   const group = "its group or its access list";
@@ -39,19 +43,10 @@ Deno.test("whoElse: nobody, a group or an access list, others", () => {
   assertEquals(whoElse(null, "linux"), undefined);
 });
 
-const inFolder = (fn: (dir: string) => Promise<void>) => async () => {
-  const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
-  try {
-    await fn(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-};
-
-testUnless(
+testInFolder(
   lacksPermissions("read", "write"),
   "secrets: one that others may read is refused, and the case is named",
-  inFolder(async (dir) => {
+  async (dir) => {
     const path = `${dir}/psk.txt`;
     await Deno.writeTextFile(path, `alice:${KEY}\n`);
     for (
@@ -76,13 +71,13 @@ testUnless(
       await Deno.chmod(path, mode);
       assertEquals((await readPsk(path)).size, 1);
     }
-  }),
+  },
 );
 
-testUnless(
+testInFolder(
   lacksPermissions("read", "write"),
   "secrets: a read-only mount is accepted with a warning, and nothing else",
-  inFolder(async (dir) => {
+  async (dir) => {
     const paths = ["mounted", "own", "denied"].map((name) => `${dir}/${name}`);
     const [mounted, own, denied] = paths as [string, string, string];
     for (const path of paths) {
@@ -112,7 +107,7 @@ testUnless(
       () => checkSecret(mounted, { mode: 0o440, dev: -1 }),
       UsageError,
     );
-  }),
+  },
 );
 
 /** A file system of its own, made read-only once the files are in it. */
@@ -125,11 +120,11 @@ shift 2
 exec timeout 60 "$@"`;
 
 for (const mode of ["440", "444"]) {
-  testUnless(
+  testInFolder(
     lacksPermissions(...MAY_RUN) ??
       lacksProgram(["unshare", "-m", "true"], "unshare, or the right to it,"),
     `secrets: the programs take what is mounted read-only with mode 0${mode}`,
-    inFolder(async (dir) => {
+    async (dir) => {
       const certs = await makeCerts();
       const run = async (task: "server" | "client", args: string[]) => {
         const mount = ["unshare", "-m", "bash", "-c", MOUNT, certs, dir, mode];
@@ -163,6 +158,6 @@ for (const mode of ["440", "444"]) {
       } finally {
         await Deno.remove(certs, { recursive: true });
       }
-    }),
+    },
   );
 }

@@ -3,39 +3,25 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
-import { outputOf } from "./limit.ts";
+import { printed } from "./limit.ts";
 import {
   clientFlags,
+  dial,
   freePort,
-  MAY_RUN,
+  programTests,
   run,
   serverFlags,
   start,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
 
 /** A folder of certificates, for the identities `default` and `alice`. */
-const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(
-    lacksPermissions(...MAY_RUN),
-    `server: ${name}`,
-    withCerts(fn, ["--identity", "default", "--identity", "alice"]),
-  );
-
-async function dial(
-  dir: string,
-  port: number,
-  options: { identity?: string; handshakeTimeout?: number } = {},
-): Promise<Channel> {
-  return await connect({
-    port,
-    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
-    psk: await Deno.readTextFile(`${dir}/psk.txt`),
-    ...options,
-  });
-}
+const test = programTests("server: ", [
+  "--identity",
+  "default",
+  "--identity",
+  "alice",
+]);
 
 /** Makes the certificate anew, for another time. */
 async function remakeCert(dir: string, start: string, end: string) {
@@ -51,10 +37,8 @@ async function remakeCert(dir: string, start: string, end: string) {
     ...["-config", `${dir}/ca.cnf`, "-extensions", "e", "-in", `${dir}/csr`],
     ...["-startdate", start, "-enddate", end, "-out", `${dir}/cert.pem`],
   ];
-  for (const args of [[...request, "-out", `${dir}/csr`], sign]) {
-    const { success, stderr } = await outputOf("openssl", { args });
-    if (!success) throw new Error(new TextDecoder().decode(stderr));
-  }
+  await printed(["openssl", ...request, "-out", `${dir}/csr`]);
+  await printed(["openssl", ...sign]);
 }
 
 /** Sends a line, without an end, and waits for the reply. */
@@ -306,13 +290,11 @@ test("out of descriptors: sessions in standby are the first to go", async (dir) 
   await using server = await TestServer.start(flags);
   const { descriptors } = await server.usage();
   await server.limitDescriptors(descriptors + 120);
-  const options = {
-    port: server.port,
-    caCerts: [await Deno.readTextFile(`${dir}/cert.pem`)],
-    psk: await Deno.readTextFile(`${dir}/psk.txt`),
-  };
   const idle = await Promise.all(
-    Array.from({ length: 150 }, () => connect({ ...options, standby: true })),
+    Array.from(
+      { length: 150 },
+      () => dial(dir, server.port, { standby: true }),
+    ),
   );
   const ended = Promise.all(
     idle.map(({ closed }) =>
@@ -321,7 +303,7 @@ test("out of descriptors: sessions in standby are the first to go", async (dir) 
   );
   await server.logged("sessions in reserve make room");
   const replies = Array.from({ length: 10 }, async (_, i) => {
-    const channel = await connect(options);
+    const channel = await dial(dir, server.port);
     const sent = new Blob([`call ${i}`]).stream().pipeTo(channel.writable);
     const reply = await new Response(channel.readable).text();
     await sent;

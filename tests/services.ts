@@ -1,8 +1,10 @@
 /** Programs that listen on a port of this machine. */
 
 import type { Address } from "../tunnel/address.ts";
-import { launch, outputOf } from "./limit.ts";
+import { launch, printed as run } from "./limit.ts";
 import { freePort } from "./programs.ts";
+
+export { run };
 
 /** Where one listens. */
 export interface Place {
@@ -12,15 +14,6 @@ export interface Place {
 
 export function freePlace(): Place {
   return { host: "127.0.0.1", port: freePort() };
-}
-
-/** What a program prints, which must end well. */
-export async function run(command: string[]): Promise<string> {
-  const [name, ...args] = command;
-  const { success, stdout, stderr } = await outputOf(name!, { args });
-  const decoder = new TextDecoder();
-  if (success) return decoder.decode(stdout);
-  throw new Error(`${command.join(" ")}: ${decoder.decode(stderr)}`);
 }
 
 /** A program in the foreground, told to end at the end. */

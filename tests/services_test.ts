@@ -2,13 +2,12 @@
 
 import { assertEquals, assertMatch } from "@std/assert";
 import {
-  MAY_RUN,
+  programTests,
   serverFlags,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import { lacksProgram } from "./requirements.ts";
 import {
   freePlace,
   HAS_POSTGRES,
@@ -22,17 +21,14 @@ import {
   startSshd,
 } from "./services.ts";
 
-const mayRun = lacksPermissions(...MAY_RUN);
+const define = programTests("services: ");
 
-/** A test that needs a program; `fn` is given a folder of its own. */
-function test(
+/** A test that needs a program. */
+const test = (
   name: string,
   program: string[],
   fn: (dir: string) => Promise<void>,
-): void {
-  const reason = mayRun ?? lacksProgram(program, program.at(-1)!);
-  testUnless(reason, `services: ${name}`, withCerts(fn));
-}
+) => define(name, fn, lacksProgram(program, program.at(-1)!));
 
 /** Does the same directly and through a tunnel; the results must be equal. */
 async function compare<T>(

@@ -12,8 +12,8 @@ import { openssl } from "../lib/openssl.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { KeyFile } from "../cli/keys/key_file.ts";
 import { replaceFiles } from "../cli/keys/replace.ts";
+import { ask } from "./plain_peers.ts";
 import {
-  ask,
   makeCerts,
   run,
   serverFlags,

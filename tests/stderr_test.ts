@@ -1,11 +1,11 @@
 /** Programs whose stderr or stdout cannot be written, or must not be trusted. */
 
 import { assertEquals, assertMatch } from "@std/assert";
-import { outputOf } from "./limit.ts";
+import { printed } from "./limit.ts";
 import {
   clientFlags,
   command,
-  MAY_RUN,
+  programTests,
   run,
   serverFlags,
   spawn,
@@ -13,19 +13,13 @@ import {
   Terminal,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
+import { lacksProgram } from "./requirements.ts";
 
-const reason = lacksPermissions(...MAY_RUN);
 const noDevFull = lacksProgram(["test", "-w", "/dev/full"], "/dev/full");
 const noTerminal = lacksProgram(["script", "--version"], "util-linux's script");
 
-const test = (
-  name: string,
-  fn: (dir: string) => Promise<void>,
-  otherReason?: string,
-) => testUnless(reason ?? otherReason, name, withCerts(fn));
+const test = programTests("");
 
 /** What a shell appends to a command so that its stderr cannot be written. */
 const DEV_FULL = "2> /dev/full";
@@ -230,15 +224,11 @@ test("programs: control characters in what they were given are escaped", async (
 
 test("client: control characters in the server's certificate are escaped", async (dir) => {
   const names = "subjectAltName=DNS:\x1b]0;title\x07.example";
-  const { success } = await outputOf("openssl", {
-    args: [
-      ...["req", "-x509", "-key", `${dir}/key.pem`, "-subj", "/CN=x"],
-      ...["-addext", names, "-addext", "basicConstraints=critical,CA:FALSE"],
-      ...["-out", `${dir}/cert.pem`],
-    ],
-    stderr: "null",
-  });
-  assertEquals(success, true);
+  await printed([
+    ...["openssl", "req", "-x509", "-key", `${dir}/key.pem`, "-subj", "/CN=x"],
+    ...["-addext", names, "-addext", "basicConstraints=critical,CA:FALSE"],
+    ...["-out", `${dir}/cert.pem`],
+  ]);
   await using server = await TestServer.start(serverFlags(dir));
   const flags = clientFlags(dir, server.port);
   const { code, stderr } = await run("client", [...flags, "hi"]);

@@ -6,19 +6,15 @@ import {
   command,
   freePort,
   MAY_RUN,
+  programTests,
   run,
   serverFlags,
   spawn,
-  withCerts,
 } from "./programs.ts";
 import { lacksPermissions, lacksProgram, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions(...MAY_RUN);
-const test = (
-  name: string,
-  fn: (dir: string) => Promise<void>,
-  otherReason?: string,
-) => testUnless(reason ?? otherReason, name, withCerts(fn));
+const test = programTests("");
 
 /** Documentation's: no machine has it. */
 const NOT_HERE = "192.0.2.1";

@@ -1,5 +1,4 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import {
   connect,
   type HandshakeReport,
@@ -10,6 +9,7 @@ import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
 import { finishTls } from "../lib/carrier/tls.ts";
 import { tlsError } from "../lib/carrier/tls_errors.ts";
 import { PSK } from "./duplex.ts";
+import { pairUnless } from "./pair.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const reason = lacksPermissions("net", "run");
@@ -17,8 +17,7 @@ const test = (name: string, fn: () => Promise<void>) =>
   testUnless(reason, name, fn);
 
 const hosts = ["localhost", "127.0.0.1", "::1"];
-const key = reason ? "" : await makeKey(false);
-const cert = reason ? "" : await makeCertificate(key, hosts, 2);
+const { cert, key } = await pairUnless(reason, hosts);
 
 function listenHere(options: { handshakeTimeout?: number } = {}) {
   const refusals: unknown[] = [];

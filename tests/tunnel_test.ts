@@ -24,17 +24,14 @@ import {
 import {
   clientFlags,
   freePort,
-  MAY_RUN,
+  programTests,
   run,
   serverFlags,
   TestEntrance,
   TestServer,
-  withCerts,
 } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
 
-const test = (name: string, fn: (dir: string) => Promise<void>) =>
-  testUnless(lacksPermissions(...MAY_RUN), name, withCerts(fn));
+const test = programTests("");
 
 /** Where the two ends of a tunnel are, in a test's folder. */
 type Kind = "TCP" | "Unix";

@@ -1,12 +1,12 @@
 /** What a client says where a box, not innerlock, is at the other end. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { makeCertificate, makeKey } from "../cli/keys/openssl.ts";
 import { expectFrames } from "../lib/carrier/answer.ts";
 import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import { HttpError, UnansweredError } from "../lib/deno.ts";
 import { ChannelError, connectChannel } from "../lib/mod.ts";
 import { PSK } from "./duplex.ts";
+import { pairUnless } from "./pair.ts";
 import {
   clientFlags,
   MAY_RUN,
@@ -102,8 +102,7 @@ for (const [name, said, code, words] of CARRIERS) {
 }
 
 const reason = lacksPermissions(...MAY_RUN);
-const key = reason ? "" : await makeKey(false);
-const cert = reason ? "" : await makeCertificate(key, ["localhost"], 2);
+const { cert, key } = await pairUnless(reason);
 
 /**
  * The real client's answer to a box that ends TLS.

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { visible, VisibleText } from "../cli/terminal/visible.ts";
+import { visible, visibleText } from "../cli/terminal/visible.ts";
 
 Deno.test("visible: control characters are escaped, text stays", () => {
   for (
@@ -25,10 +25,10 @@ const encoder = new TextEncoder();
 
 async function shown(...chunks: Uint8Array<ArrayBuffer>[]): Promise<string> {
   const source = ReadableStream.from(chunks);
-  return await new Response(source.pipeThrough(new VisibleText())).text();
+  return await new Response(visibleText(source)).text();
 }
 
-Deno.test("VisibleText: lines and tabs stay, escape sequences do not, however cut", async () => {
+Deno.test("visibleText: lines and tabs stay, escape sequences do not, however cut", async () => {
   const bytes = encoder.encode(
     "ä\tb\r\nc\rd\n\x1b]52;c;aGk=\x07\x9b1m\u202e𝔘\r",
   );
@@ -39,12 +39,12 @@ Deno.test("VisibleText: lines and tabs stay, escape sequences do not, however cu
   assertEquals(await shown(...each), expected);
 });
 
-Deno.test("VisibleText: what is no text, and a mark, a first and a last", async () => {
+Deno.test("visibleText: what is no text, and a mark, a first and a last", async () => {
   assertEquals(await shown(), "");
   const bytes = Uint8Array.of(0x9b, 0x32, 0x4a, 0xc3);
   assertEquals(await shown(bytes), "\ufffd2J\ufffd");
   const source = ReadableStream.from([encoder.encode("\ufeffa")]);
-  const marked = await new Response(source.pipeThrough(new VisibleText()))
+  const marked = await new Response(visibleText(source))
     .bytes();
   assertEquals(marked, encoder.encode("\ufeffa"));
 });

@@ -45,6 +45,13 @@ export function exitCodeOf(error: unknown): number {
   return isRefusal ? Exit.refused : Exit.failed;
 }
 
+/** The same error, with what to do about it. */
+export function advise(error: ChannelError, advice: string): ChannelError {
+  const { code, message, isFromPeer, cause } = error;
+  const said = `${message}; ${advice}`;
+  return new ChannelError(code, said, { isFromPeer, cause });
+}
+
 /** An error's message in one line. */
 export function messageOf(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);

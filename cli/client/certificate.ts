@@ -32,22 +32,20 @@ export async function certificateOf(
   isTrusted: boolean,
 ): Promise<X509Certificate> {
   const signal = AbortSignal.timeout(options.handshakeTimeout!);
-  const { promise, resolve, reject } = Promise.withResolvers<X509Certificate>();
-  let socket: TLSSocket | undefined;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const socket = openTls(tcp, options, isTrusted);
+  socket.on("secureConnect", resolve);
+  socket.on("error", reject);
+  socket.on("close", () => reject(new Error("The connection was closed")));
   try {
-    socket = openTls(tcp, options, isTrusted);
-    socket.on("secureConnect", () => {
-      resolve(new X509Certificate(socket!.getPeerCertificate(true).raw));
-    });
-    socket.on("error", reject);
-    socket.on("close", () => reject(new Error("The connection was closed")));
-    const certificate = await abortable(promise, signal);
+    await abortable(promise, signal);
+    const shown = new X509Certificate(socket.getPeerCertificate(true).raw);
     if (isTrusted) {
       await abortable(prove(socket, options, signal), signal).catch(() => {});
     }
-    return certificate;
+    return shown;
   } finally {
-    socket?.destroy();
+    socket.destroy();
   }
 }
 

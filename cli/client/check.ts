@@ -13,13 +13,13 @@ import { HttpError, TlsError } from "../../lib/deno.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../../lib/mod.ts";
 import { connectThroughProxy } from "../../lib/carrier/proxy.ts";
-import { nameOf as ownerOf, takePsks } from "../../lib/lock/psk.ts";
+import { nameOf as ownerOf } from "../../lib/lock/psk.ts";
 import { certificateOf, nameOf, whose } from "./certificate.ts";
 import { dial, type DialOptions, inWords } from "./dial.ts";
 import { type Address, format } from "../../tunnel/address.ts";
 import { connectPlain } from "../../tunnel/plain.ts";
 import { dayOf } from "../keys/certificates.ts";
-import { Exit, exitCodeOf, messageOf } from "../advice/errors.ts";
+import { advise, Exit, exitCodeOf, messageOf } from "../advice/errors.ts";
 import { stdout } from "../terminal/output.ts";
 
 /** How long a backend may take to say or to end something, in milliseconds. */
@@ -102,23 +102,47 @@ async function takeSteps(
   take: Take,
 ): Promise<void> {
   const { hostname, port, proxy, websocket } = options;
+  const time = options.handshakeTimeout!;
   const first = proxy ?? { hostname, port };
 
   await take("name", async () => {
-    if (isIP(first.hostname)) return `${first.hostname} is an address`;
-    return `${first.hostname} is ${await addressesOf(first.hostname, options)}`;
+    const { hostname: name } = first;
+    if (isIP(name)) return `${name} is an address`;
+    try {
+      const found = await within(time, () => lookup(name, { all: true }));
+      return `${name} is ${found.map(({ address }) => address).join(", ")}`;
+    } catch {
+      throw new Error(
+        `there is no name ${name}, or the name server does not answer; check ` +
+          (proxy?.origin ?? "--host"),
+      );
+    }
   });
 
   let tcp: Deno.TcpConn;
   await take("TCP", async () => {
-    tcp = await connectTcp(first, options);
-    const { hostname, port } = tcp.remoteAddr;
-    return `connected to ${authority(hostname, port)}`;
+    const { hostname, port } = first;
+    tcp = await within(
+      time,
+      (signal) => Deno.connect({ hostname, port, signal }),
+      "; the address may be wrong, or a firewall may block it",
+    ).catch((error) => {
+      throw inWords(error, options);
+    });
+    return `connected to ${authority(tcp.remoteAddr.hostname, port)}`;
   });
 
   if (proxy) {
     await take("proxy", async () => {
-      await passProxy(tcp, options);
+      const to = { ...proxy, hostname, port };
+      await within(
+        time,
+        (signal) => connectThroughProxy(tcp, { ...to, signal }),
+        "; it may be no proxy, or still trying to reach the server; check " +
+          `${proxy.origin}, --host and --port`,
+      ).catch((error) => {
+        throw error instanceof Late ? error : inWords(error, options);
+      });
       return `it connects to ${authority(hostname, port)}`;
     });
   }
@@ -174,56 +198,6 @@ async function takeSteps(
   if (shown) await take("clock", () => clockWithin(shown));
 }
 
-async function addressesOf(
-  name: string,
-  { handshakeTimeout, proxy }: DialOptions,
-): Promise<string> {
-  try {
-    const finding = lookup(name, { all: true });
-    const found = await within(handshakeTimeout!, () => finding);
-    return found.map(({ address }) => address).join(", ");
-  } catch {
-    throw new Error(
-      `there is no name ${name}, or the name server does not answer; check ` +
-        (proxy?.origin ?? "--host"),
-    );
-  }
-}
-
-async function connectTcp(
-  { hostname, port }: { hostname: string; port: number },
-  options: DialOptions,
-): Promise<Deno.TcpConn> {
-  try {
-    return await within(
-      options.handshakeTimeout!,
-      (signal) => Deno.connect({ hostname, port, signal }),
-      "; the address may be wrong, or a firewall may block it",
-    );
-  } catch (error) {
-    throw inWords(error, options);
-  }
-}
-
-async function passProxy(
-  tcp: Deno.TcpConn,
-  options: DialOptions,
-): Promise<void> {
-  const { hostname, port, proxy } = options;
-  try {
-    await within(
-      options.handshakeTimeout!,
-      (signal) =>
-        connectThroughProxy(tcp, { ...proxy, hostname, port, signal }),
-      `; it may be no proxy, or still trying to reach the server; check ${
-        proxy!.origin
-      }, --host and --port`,
-    );
-  } catch (error) {
-    throw error instanceof Late ? error : inWords(error, options);
-  }
-}
-
 /** What can fail once there is a connection. */
 type Lock = "TLS" | "WebSocket" | "inner lock";
 
@@ -262,19 +236,18 @@ function untrusted(
   shown: X509Certificate | undefined,
 ): unknown {
   if (!shown || !(error instanceof ChannelError)) return error;
-  const { code, message, cause } = error;
+  const { cause } = error;
   const isIssuer = cause instanceof TlsError && cause.reason === "issuer";
   const advice = isIssuer
     ? "; if that is a box on the way that may end TLS, trust its CA with --ca " +
       "FILE, or with --system-ca if this system has it"
     : "";
-  const said = `${message}; it showed ${nameOf(shown)}${advice}`;
-  return new ChannelError(code, said, { cause });
+  return advise(error, `it showed ${nameOf(shown)}${advice}`);
 }
 
 /** The line of the key file that opens the inner lock. */
 function keyName({ identity, psk }: DialOptions): string {
-  return takePsks(psk).has(identity) ? identity : ownerOf(identity);
+  return psk.has(identity) ? identity : ownerOf(identity);
 }
 
 function serviceOf({ service }: Channel): string {
@@ -307,8 +280,7 @@ async function tryService(
       const advice = isOffer
         ? `start it with --listen PORT=${channel.identity}`
         : "name one with --connect";
-      const message = `${error.message}; ${advice}`;
-      throw new ChannelError(error.code, message, { isFromPeer: true });
+      throw advise(error, advice);
     }
     throw new Error(
       `the server has proved its key, but says nothing more: ${

@@ -11,7 +11,7 @@ import { writeAll } from "../../lib/lock/transport.ts";
 import { stderr } from "../terminal/output.ts";
 import { Replacements } from "../terminal/replacements.ts";
 import { standardOutput } from "../terminal/standard_streams.ts";
-import { VisibleText } from "../terminal/visible.ts";
+import { visibleText } from "../terminal/visible.ts";
 
 /** Of the reply, what is read at a time, in bytes. */
 const BUFFER_LENGTH = 65_536;
@@ -52,7 +52,8 @@ export async function talk(
   };
   const receive = async () => {
     const isShown = Deno.stdout.isTerminal() && !isRaw;
-    for await (const bytes of isShown ? visible(channel) : chunks(channel)) {
+    const reply = isShown ? visibleText(channel.readable) : chunks(channel);
+    for await (const bytes of reply) {
       replacements.received(bytes);
       await print(bytes);
     }
@@ -107,10 +108,6 @@ async function writeReply(bytes: Uint8Array): Promise<void> {
       `Cannot write the whole reply to stdout: ${messageOf(error)}`,
     );
   }
-}
-
-function visible(channel: Channel): AsyncIterable<Uint8Array> {
-  return channel.readable.pipeThrough(new VisibleText());
 }
 
 /** What comes, each time in the same buffer. */

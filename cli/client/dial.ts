@@ -23,7 +23,7 @@ import {
   type TakenPsks,
 } from "../../lib/lock/psk.ts";
 import { BY_WEBSOCKET, whyNoWebSocket } from "../advice/box_errors.ts";
-import { UsageError } from "../advice/errors.ts";
+import { advise, UsageError } from "../advice/errors.ts";
 import { readCertificates, readPair, readPsk, readSecret } from "../files.ts";
 import type { Args } from "../main.ts";
 import { whyNotThrough } from "../advice/proxy_errors.ts";
@@ -54,51 +54,37 @@ export type DialOptions =
   };
 
 /** Where a client's files are. */
-export interface DialFiles {
-  folder: string;
-  ca: string;
-  psk: string;
-  settings: string;
-  others: string[];
-  /** Where to get one that is missing and was not named. */
-  origin: string;
-}
+export type DialFiles = Awaited<ReturnType<typeof dialFiles>>;
 
-/** Where a client's files are, as its flags and this machine have it. */
-export function dialFiles(args: Args): DialFiles {
+/**
+ * Where a client's files are, as its flags and this machine have it. Secrets that
+ * are mounted are accepted as they are, with a warning for each, so this comes
+ * before the right to write is given up.
+ */
+export async function dialFiles(args: Args) {
   const name = args.text("server");
   const folders = clientFolders(args.text("dir"), takeVariables());
   const found = findServer(folders, name);
-  const folder = found ?? folderOf(folders[0]!, name);
-  const tried = folders.map((folder) => folderOf(folder, name));
+  const [folder, ...tried] = found === undefined
+    ? folders.map((folder) => folderOf(folder, name))
+    : [found];
+  const psk = args.text("psk") ?? `${folder}/psk.txt`;
+  const secrets = ["client-key", "proxy-password-file"].flatMap(args.texts);
+  for (const warning of await acceptMounts([psk, ...secrets])) {
+    stderr.line(`client: ${warning}`);
+  }
   return {
-    folder,
+    folder: folder!,
     ca: args.text("ca") ?? `${folder}/cert.pem`,
-    psk: args.text("psk") ?? `${folder}/psk.txt`,
-    settings: settingsPath(folder),
-    others: ["client-cert", "client-key", "proxy-password-file"]
-      .flatMap((name) => args.text(name) ?? []),
-    origin: originOf(name, found === undefined ? tried.slice(1) : []),
+    psk,
+    settings: settingsPath(folder!),
+    others: [...args.texts("client-cert"), ...secrets],
+    /** Where to get one that is missing and was not named. */
+    origin: originOf(name, tried),
   };
 }
 
 const DEFAULT_PORT = 5001;
-
-/**
- * Accepts the secrets that are mounted as they are, with a warning for each. To
- * be called before the right to write is given up.
- */
-export async function acceptSecrets(
-  args: Args,
-  files: DialFiles,
-): Promise<void> {
-  const secrets = ["client-key", "proxy-password-file"]
-    .flatMap((name) => args.text(name) ?? []);
-  const paths = [files.psk, ...secrets];
-  for (const warning of await acceptMounts(paths)) {
-    stderr.line(`client: ${warning}`);
-  }
-}
 
 /**
  * Where a client gets a file that is missing.
@@ -121,13 +107,11 @@ export async function readDialOptions(
 ): Promise<DialOptions> {
   const settings = await readSettings(files.folder);
   const hostname = args.host("host") ?? settings.host ?? "localhost";
-  const port = args.text("port") === undefined
-    ? settings.port ?? DEFAULT_PORT
-    : args.integer("port", 1, 65_535);
-  const psk = await readPsk(
-    files.psk,
-    args.text("psk") === undefined ? files.origin : undefined,
-  );
+  const port = args.is("port")
+    ? args.integer("port", 1, 65_535)
+    : settings.port ?? DEFAULT_PORT;
+  const originOf = (flag: string) => args.is(flag) ? "" : files.origin;
+  const psk = await readPsk(files.psk, originOf("psk"));
   const asked = args.text("identity") ?? settings.identity;
   const identity = chooseIdentity(asked, psk, files.psk);
   const serverName = args.host("server-name");
@@ -141,9 +125,19 @@ export async function readDialOptions(
   if (clientPair && serverName && serverName !== hostname) {
     throw new UsageError("--server-name does not go with --client-cert");
   }
-  const proxy = await readProxy(args, hostname);
+  const passwordFile = args.text("proxy-password-file");
+  const proxy = chooseProxy({
+    host: hostname,
+    flag: args.text("proxy"),
+    password: passwordFile && await readSecret(passwordFile),
+    variable: (name) => Deno.env.get(name),
+  });
   if (clientPair && proxy) {
     throw new UsageError("--client-cert does not go with a forward proxy");
+  }
+  const caCerts = args.is("system-ca") ? [...getCACertificates("system")] : [];
+  if (args.is("ca") || !args.is("system-ca")) {
+    caCerts.push(await readCertificates(files.ca, originOf("ca")));
   }
   const websocket = args.text("websocket");
   return {
@@ -152,7 +146,7 @@ export async function readDialOptions(
     psk,
     pskPath: files.psk,
     identity,
-    caCerts: await readCas(args, files),
+    caCerts,
     handshakeTimeout: 1000 * args.integer("handshake-timeout", 1, 3600),
     idleTimeout: 1000 * args.integer("idle-timeout", 0, 86_400),
     ...(serverName && { serverName }),
@@ -161,35 +155,6 @@ export async function readDialOptions(
     ...(websocket !== undefined && { websocket: websocket || true }),
     ...(args.is("trace") && { trace: printFrame }),
   };
-}
-
-async function readProxy(
-  args: Args,
-  host: string,
-): Promise<ProxySettings | undefined> {
-  const file = args.text("proxy-password-file");
-  return chooseProxy({
-    host,
-    flag: args.text("proxy"),
-    password: file && await readSecret(file),
-    variable: (name) => Deno.env.get(name),
-  });
-}
-
-async function readCas(
-  args: Args,
-  { ca, origin }: DialFiles,
-): Promise<string[]> {
-  const isSystem = args.is("system-ca");
-  const system = isSystem ? getCACertificates("system") : [];
-  if (isSystem && args.texts("ca").length === 0) return system;
-  return [
-    await readCertificates(
-      ca,
-      args.text("ca") === undefined ? origin : undefined,
-    ),
-    ...system,
-  ];
 }
 
 async function readClientPair(args: Args) {
@@ -270,7 +235,7 @@ export async function dial(
 
 /** The same error, written for people. */
 export function inWords(error: unknown, options: DialOptions): unknown {
-  const { hostname, port, proxy } = options;
+  const { hostname, port, proxy, websocket = false } = options;
   const server = authority(hostname, port);
   if (error instanceof HttpError && error.code === "proxy") {
     return new Error(whyNotThrough(error, proxy!, server));
@@ -281,7 +246,17 @@ export function inWords(error: unknown, options: DialOptions): unknown {
     const message = withAdvice(error) + (mayLookIn ? also : "");
     return new ChannelError(error.code, message, { cause: error });
   }
-  if (error instanceof ChannelError) return advised(error, options, server);
+  if (error instanceof ChannelError) {
+    if (websocket !== false) {
+      return error instanceof HttpError
+        ? new Error(whyNoWebSocket(error, server), { cause: error })
+        : error;
+    }
+    // If the server has refused the key, no other way leads in.
+    const isUnanswered = error instanceof HttpError ||
+      error instanceof UnansweredError && error.code !== "refused";
+    return isUnanswered ? advise(error, BY_WEBSOCKET) : error;
+  }
   if (proxy) {
     const where = authority(proxy.hostname, proxy.port);
     const why = whyNot(error, "connect to proxy");
@@ -290,23 +265,4 @@ export function inWords(error: unknown, options: DialOptions): unknown {
     );
   }
   return new Error(`Cannot connect to ${server}: ${whyNot(error, "dial")}`);
-}
-
-/** The error with what only a user of the flags can do about it. */
-function advised(
-  error: ChannelError,
-  { websocket = false }: DialOptions,
-  server: string,
-): Error {
-  const { code, message, cause } = error;
-  const also = (advice: string) =>
-    new ChannelError(code, `${message}; ${advice}`, { cause });
-  if (websocket !== false && error instanceof HttpError) {
-    return new Error(whyNoWebSocket(error, server), { cause: error });
-  }
-  // If the server has refused the key, no other way leads in.
-  const isUnanswered = error instanceof HttpError ||
-    error instanceof UnansweredError && code !== "refused";
-  if (isUnanswered && websocket === false) return also(BY_WEBSOCKET);
-  return error;
 }

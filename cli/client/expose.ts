@@ -5,7 +5,8 @@
  */
 
 import { forward } from "../../handlers/forward.ts";
-import { type Channel, ChannelError } from "../../lib/mod.ts";
+import type { Handler } from "../../handlers/handler.ts";
+import { ChannelError } from "../../lib/mod.ts";
 import type { Address } from "../../tunnel/address.ts";
 import { Reserve, type ReserveOptions } from "../../tunnel/reserve.ts";
 import type { Live } from "../live.ts";
@@ -25,7 +26,7 @@ export function expose(
   { backend, live, complain, ...options }: ExposeOptions,
 ): Reserve {
   const handler = forward(backend);
-  const carry = async (channel: Channel, signal: AbortSignal) => {
+  const carry: Handler = async (channel, signal) => {
     await using _ = channel;
     try {
       await handler(channel, signal);

@@ -4,11 +4,10 @@
  * @module
  */
 
-import { join } from "node:path";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import { messageOf, UsageError } from "../advice/errors.ts";
+import { messageOf } from "../advice/errors.ts";
 import { readCertificates } from "../files.ts";
-import { clientFolders, findServer, takeVariables } from "../folders.ts";
+import { clientFolders, folderOf, isName, takeVariables } from "../folders.ts";
 import { describeCertificate } from "../keys/certificates.ts";
 import type { Args } from "../main.ts";
 import { keepOnly } from "../permissions.ts";
@@ -17,15 +16,14 @@ import { readSettings, settingsPath } from "./settings.ts";
 
 /** Prints a line for each, in the order in which the client looks. */
 export async function listServers(args: Args): Promise<void> {
-  if (args.words.length > 0) {
-    throw new UsageError(`--list takes no words: ${args.words[0]}`);
-  }
+  args.takesNoWords("--list");
   const folders = clientFolders(args.text("dir"), takeVariables());
   keepOnly({ read: folders, write: [] });
   const lines: string[] = [];
   for (const folder of folders) {
-    for (const name of namesIn(folder)) {
-      lines.push(await describe(name, findServer([folder], name)!));
+    for (const name of [undefined, ...namesIn(folder)]) {
+      const place = folderOf(folder, name);
+      if (isJoined(place)) lines.push(await describe(name, place));
     }
   }
   if (lines.length === 0) {
@@ -37,18 +35,15 @@ export async function listServers(args: Args): Promise<void> {
   lines.forEach((line) => stdout.line(line));
 }
 
-/** The names under which servers are kept in a folder; one may have none. */
-function namesIn(folder: string): (string | undefined)[] {
-  const names: (string | undefined)[] = isJoined(folder) ? [undefined] : [];
+/** What may be the names under which servers are kept in a folder. */
+function namesIn(folder: string): string[] {
   try {
-    const entries = Array.from(Deno.readDirSync(folder), ({ name }) => name);
-    names.push(
-      ...entries.filter((name) => isJoined(join(folder, name))).sort(),
-    );
+    return Array.from(Deno.readDirSync(folder), ({ name }) => name)
+      .filter(isName).sort();
   } catch {
     // There is no such folder, or it is not for this user.
+    return [];
   }
-  return names;
 }
 
 /** Whether a folder is of a server that was joined: nobody else writes this. */

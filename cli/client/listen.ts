@@ -16,7 +16,6 @@ import { readNoPipes } from "../files.ts";
 import { FollowedFiles } from "../followed_files.ts";
 import { complaintOf, Complaints } from "../complaints.ts";
 import {
-  acceptSecrets,
   dial,
   dialFiles,
   type DialOptions,
@@ -57,16 +56,12 @@ export async function carryAll(
     ...doors.map(({ service }) => service),
     ...exposures.keys(),
   ];
-  if (args.words.length > 0) {
-    const flag = doors.length > 0 ? "--listen" : "--expose";
-    throw new UsageError(`${flag} takes no words: ${args.words[0]}`);
-  }
+  args.takesNoWords(doors.length > 0 ? "--listen" : "--expose");
   const grace = 1000 * args.integer("grace", 0, 86_400);
   const maxConnections = args.integer("max-connections", 1, 1_000_000);
   const max = args.integer("reserve", 0, 1000);
-  const named = dialFiles(args);
+  const named = await dialFiles(args);
   const files = [named.ca, named.psk, named.settings, ...named.others];
-  await acceptSecrets(args, named);
   const followed = new FollowedFiles(files, async () => {
     const options = { ...await readDialOptions(args, named), ...sealing };
     for (const service of services) forService(options, service);

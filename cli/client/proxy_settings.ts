@@ -12,21 +12,16 @@ import { UsageError } from "../advice/errors.ts";
 /** curl's, for a proxy's URL that names none. */
 const DEFAULT_PORT = 1080;
 
-/**
- * The variables that name a proxy for TLS; the first that is not empty counts.
- */
+/** The variables that name a proxy for TLS, in this order. */
 const PROXY_VARIABLES = [
   "https_proxy",
   "HTTPS_PROXY",
   "all_proxy",
   "ALL_PROXY",
-] as const;
+];
 
-/** The variables that name the hosts to reach without it. */
-const EXCEPTION_VARIABLES = ["no_proxy", "NO_PROXY"] as const;
-
-/** The variables that {@linkcode chooseProxy} asks for. */
-export const VARIABLES = [...PROXY_VARIABLES, ...EXCEPTION_VARIABLES] as const;
+/** Those that name the hosts to reach without it. */
+const EXCEPTION_VARIABLES = ["no_proxy", "NO_PROXY"];
 
 /** A forward proxy. */
 export interface ProxySettings {
@@ -49,7 +44,7 @@ export interface ProxyChoice {
   /** What the file of `--proxy-password-file` says, if it was given. */
   password: string | undefined;
   /** A variable of the environment. */
-  variable: (name: typeof VARIABLES[number]) => string | undefined;
+  variable: (name: string) => string | undefined;
 }
 
 /**
@@ -63,39 +58,27 @@ export interface ProxyChoice {
  */
 export function chooseProxy(choice: ProxyChoice): ProxySettings | undefined {
   const { host, flag, password, variable } = choice;
-  const named = flag === "none"
-    ? undefined
-    : flag !== undefined
-    ? { origin: "--proxy", text: flag }
-    : firstOf(PROXY_VARIABLES, variable);
-  if (!named) {
+  const named = (names: string[]) => names.find((name) => variable(name));
+  const origin = flag === undefined ? named(PROXY_VARIABLES) : "--proxy";
+  if (origin === undefined || flag === "none") {
     if (password === undefined) return undefined;
     throw new UsageError(
       "--proxy-password-file needs a proxy: name one with --proxy",
     );
   }
-  const exceptions = firstOf(EXCEPTION_VARIABLES, variable)?.text ?? "";
-  if (flag === undefined && isException(host, exceptions)) return undefined;
-  const proxy = parseProxy(named.text, named.origin);
+  const except = named(EXCEPTION_VARIABLES);
+  const isExcepted = except && isException(host, variable(except)!);
+  if (flag === undefined && isExcepted) return undefined;
+  const proxy = parseProxy(flag ?? variable(origin)!, origin);
   if (password === undefined) return proxy;
   if (!proxy.credentials) {
     throw new UsageError(
       `--proxy-password-file needs a user: write http://USER@HOST:PORT in ` +
-        named.origin,
+        origin,
     );
   }
   proxy.credentials.password = password;
   return proxy;
-}
-
-function firstOf<T extends string>(
-  names: readonly T[],
-  variable: (name: T) => string | undefined,
-): { origin: string; text: string } | undefined {
-  for (const origin of names) {
-    const text = variable(origin);
-    if (text) return { origin, text };
-  }
 }
 
 /** `URL` would drop the port 80, as if none had been given. */

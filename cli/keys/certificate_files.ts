@@ -25,24 +25,25 @@ import { findPrivateKey, isEncrypted } from "./private_keys.ts";
 import { promptHidden } from "../terminal/prompt.ts";
 import type { NewFile } from "./replace.ts";
 
-/** What a run is to write, and what it may say once that is written. */
-export interface Work {
-  files: NewFile[];
-  notes: string[];
-}
-
 /** The names that a certificate always has: clients on this machine. */
 const LOCAL_NAMES = ["localhost", "127.0.0.1", "::1"];
 
 /** How long a certificate may be valid, in days. */
 export const MAX_DAYS = 36_500;
 
-/** The two files in a folder. */
-interface Pair {
+/** What is asked of the files, and what is there. */
+interface Job {
+  args: Args;
+  out: string;
+  /** The names and addresses given with `--host`. */
+  asked: string[];
   keyPath: string;
   certPath: string;
   key: string | undefined;
+  hasCert: boolean;
+  /** The certificates, if they are sound, and what the first of them says. */
   cert: string | undefined;
+  old: CertificateInfo | undefined;
 }
 
 /**
@@ -51,48 +52,35 @@ interface Pair {
  * client that trusts the old one trusts the new one, too.
  *
  * @param asked The names and addresses given with `--host`.
+ * @returns What is to be written, and what may be said once it is.
  */
 export async function certificateWork(
   args: Args,
   out: string,
   asked: string[],
-): Promise<Work> {
+): Promise<{ files: NewFile[]; notes: string[] }> {
   const [keyPath, certPath] = [`${out}/key.pem`, `${out}/cert.pem`];
-  const [key, cert] = [await readIfThere(keyPath), await readIfThere(certPath)];
-  const pair = { keyPath, certPath, key, cert };
-  const old = infoOf(pair);
-  const hosts = [...new Set([...LOCAL_NAMES, ...old?.names ?? [], ...asked])];
-  if (!isKept(args, pair, old, asked)) {
-    return await makePair(args, out, pair, hosts, old);
-  }
-  return {
-    files: args.is("csr")
-      ? [await requestFile(out, await readKey(args, pair), hosts)]
-      : [],
-    notes: [`${certPath}, ${keyPath}: ${validity(old)}, kept`, nameOf(old)],
-  };
+  const key = await readIfThere(keyPath);
+  const text = await readIfThere(certPath);
+  const cert = text === undefined ? undefined : soundOf(certPath, text);
+  const old = cert === undefined ? undefined : describeCertificate(cert);
+  const hasCert = text !== undefined;
+  const job = { args, out, asked, keyPath, certPath, key, hasCert, cert, old };
+  return isKept(job) ? await keep(job, old!) : await make(job);
 }
 
-/** What the certificate says, if there is a sound one. */
-function infoOf({ certPath, cert }: Pair): CertificateInfo | undefined {
+function soundOf(path: string, text: string): string | undefined {
   try {
-    return cert === undefined
-      ? undefined
-      : describeCertificate(certificatesOf(certPath, cert));
+    return certificatesOf(path, text);
   } catch {
     return undefined;
   }
 }
 
 /** Whether the certificate that is there stays. */
-function isKept(
-  args: Args,
-  pair: Pair,
-  old: CertificateInfo | undefined,
-  asked: string[],
-): old is CertificateInfo {
-  const { keyPath, certPath, key, cert } = pair;
-  if (key === undefined && cert === undefined) {
+function isKept(job: Job): boolean {
+  const { args, asked, keyPath, certPath, key, hasCert, cert, old } = job;
+  if (key === undefined && !hasCert) {
     if (args.is("renew")) throw notHere(certPath);
     return false;
   }
@@ -115,21 +103,26 @@ function isKept(
         "replaces it by one without a CA",
     );
   }
-  if (cert === undefined) return false;
-  if (old === undefined) {
+  if (!hasCert) return false;
+  if (!cert || !old) {
     throw new UsageError(
       `${certPath} is not a certificate; --renew makes another for ` +
         `${keyPath}, and for the names given with --host`,
     );
   }
-  if (!mayFit(pair)) {
+  const keys = parsePem(keyPath, key, "PRIVATE KEY");
+  // Of one that is encrypted, only its passphrase can tell whether it fits.
+  if (!keys.some(isEncrypted) && !findPrivateKey(keyPath, keys, cert)) {
     throw new UsageError(
       `${keyPath} is not the key of ${certPath}; --renew makes a certificate ` +
         "for it, and every client must then join again",
     );
   }
   const missing = asked.filter((host) => !isMadeOutTo(old, host));
-  if (mayReplace(old, missing)) return false;
+  const lacksName = old.subject === SUBJECT && missing.length > 0;
+  // Replaced unasked: one that has expired, or one of ours that lacks a name;
+  // never one of a CA.
+  if (old.isSelfSigned && (!old.isCurrent || lacksName)) return false;
   if (missing.length === 0) return true;
   throw new UsageError(
     `${certPath} is not for ${missing.join(", ")}; ` +
@@ -139,51 +132,38 @@ function isKept(
   );
 }
 
-/** Whether the key is the certificate's, as far as can be told. */
-function mayFit({ keyPath, certPath, key, cert }: Pair): boolean {
-  const keys = parsePem(keyPath, key!, "PRIVATE KEY");
-  const certificates = certificatesOf(certPath, cert!);
-  // Of one that is encrypted, only its passphrase can tell.
-  return keys.some(isEncrypted) ||
-    findPrivateKey(keyPath, keys, certificates) !== undefined;
-}
-
-/**
- * Whether a certificate is replaced unasked: one that has expired, or one of ours
- * that lacks a name; never one of a CA.
- */
-function mayReplace(old: CertificateInfo, missing: string[]): boolean {
-  return old.isSelfSigned &&
-    (!old.isCurrent || (old.subject === SUBJECT && missing.length > 0));
-}
-
 function isMadeOutTo({ names }: CertificateInfo, host: string): boolean {
   return names.includes(host) || names.includes(host.replace(/^[^.]+/, "*"));
 }
 
-async function makePair(
-  args: Args,
-  out: string,
-  pair: Pair,
-  hosts: string[],
-  old: CertificateInfo | undefined,
-): Promise<Work> {
-  const { keyPath, certPath } = pair;
-  const isNew = pair.key === undefined || args.is("new-key");
-  const key = isNew ? await makeKey(args.is("rsa")) : await readKey(args, pair);
+async function keep(job: Job, old: CertificateInfo) {
+  const files = job.args.is("csr")
+    ? [await requestFile(job, await readKey(job))]
+    : [];
+  const what = `${job.certPath}, ${job.keyPath}`;
+  return { files, notes: [`${what}: ${validity(old)}, kept`, nameOf(old)] };
+}
+
+async function make(job: Job) {
+  const { args, out, keyPath, certPath, key: oldKey, hasCert, old } = job;
+  const isNew = oldKey === undefined || args.is("new-key");
+  const key = isNew ? await makeKey(args.is("rsa")) : await readKey(job);
+  const hosts = hostsOf(job);
   const days = args.integer("days", 1, MAX_DAYS);
   const cert = await makeCertificate(key, hosts, days, `${out}/.openssl`);
   const files = [{ path: certPath, text: cert, mode: 0o644 }];
   if (isNew) {
-    const text = await encrypted(args, key);
+    const text = args.is("passphrase")
+      ? await encryptKey(key, await newPassphrase(args))
+      : key;
     const keyFile = (text: string) => ({ path: keyPath, text, mode: 0o600 });
     // Even if this run is killed, key.pem holds the key of cert.pem.
-    if (pair.key !== undefined && pair.cert !== undefined) {
-      files.unshift(keyFile(`${text}\n${pair.key}`));
+    if (oldKey !== undefined && hasCert) {
+      files.unshift(keyFile(`${text}\n${oldKey}`));
       files.push(keyFile(text));
     } else files.unshift(keyFile(text));
   }
-  if (args.is("csr")) files.push(await requestFile(out, key, hosts));
+  if (args.is("csr")) files.push(await requestFile(job, key));
   const made = describeCertificate(cert);
   const what = isNew ? `${certPath}, ${keyPath}` : certPath;
   const notes = [`${what}: made for ${hosts.join(", ")}`, nameOf(made)];
@@ -200,6 +180,11 @@ async function makePair(
   return { files, notes };
 }
 
+/** The names and addresses that a certificate is to be for. */
+function hostsOf({ asked, old }: Job): string[] {
+  return [...new Set([...LOCAL_NAMES, ...old?.names ?? [], ...asked])];
+}
+
 /** Whether whoever trusts the one certificate trusts the other. */
 function isTrustedAs(old: CertificateInfo, made: CertificateInfo): boolean {
   return old.isSelfSigned && old.subject === made.subject &&
@@ -210,52 +195,34 @@ function isTrustedAs(old: CertificateInfo, made: CertificateInfo): boolean {
  * The key that is there, in the clear: of several the certificate's, which a run
  * that was killed may have left beside another.
  */
-async function readKey(args: Args, pair: Pair): Promise<string> {
+async function readKey({ args, keyPath, cert }: Job): Promise<string> {
   const options = {
     file: args.text("passphrase-file"),
     advice: "give --passphrase-file FILE",
   };
-  const { keyPath, certPath, cert } = pair;
-  const key = infoOf(pair) &&
-    await readPrivateKey(keyPath, certificatesOf(certPath, cert!), options);
-  return key ?? (await readPrivateKey(keyPath, undefined, options))!;
+  const key = cert && await readPrivateKey(keyPath, cert, options);
+  return key || (await readPrivateKey(keyPath, undefined, options))!;
 }
 
-/** A new key as it is kept: encrypted, if that is asked for. */
-async function encrypted(args: Args, key: string): Promise<string> {
-  if (!args.is("passphrase")) return key;
-  const file = args.text("passphrase-file");
-  const passphrase = file === undefined
-    ? askPassphrase()
-    : await readSecret(file);
-  return await encryptKey(key, passphrase);
-}
-
-function nameOf({ keyFingerprint, ...certificate }: CertificateInfo): string {
+function nameOf(certificate: CertificateInfo): string {
+  const { keyFingerprint } = certificate;
   return `key ${keyFingerprint}, certificate ${validity(certificate)}`;
 }
 
-function validity(
-  { isCurrent, isSelfSigned, expires }: Omit<
-    CertificateInfo,
-    "keyFingerprint"
-  >,
-) {
+function validity({ isCurrent, isSelfSigned, expires }: CertificateInfo) {
   if (isCurrent) return `valid until ${expires}`;
   return `expired on ${expires}` +
     (isSelfSigned ? "" : ", and its CA has to renew it");
 }
 
-async function requestFile(
-  out: string,
-  key: string,
-  hosts: string[],
-): Promise<NewFile> {
-  const text = await makeRequest(key, hosts);
-  return { path: `${out}/cert.csr`, text, mode: 0o644 };
+async function requestFile(job: Job, key: string): Promise<NewFile> {
+  const text = await makeRequest(key, hostsOf(job));
+  return { path: `${job.out}/cert.csr`, text, mode: 0o644 };
 }
 
-function askPassphrase(): string {
+async function newPassphrase(args: Args): Promise<string> {
+  const file = args.text("passphrase-file");
+  if (file !== undefined) return await readSecret(file);
   const passphrase = promptHidden("Passphrase for key.pem:");
   if (!passphrase) throw new UsageError("The passphrase must not be empty");
   if (promptHidden("Again:") !== passphrase) {

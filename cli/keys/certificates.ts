@@ -106,15 +106,8 @@ export interface CertificateInfo {
   names: string[];
 }
 
-/**
- * Reads the first of the certificates that {@linkcode certificatesOf} gave.
- *
- * @param now The time, as `Date.now` gives it.
- */
-export function describeCertificate(
-  cert: string,
-  now = Date.now(),
-): CertificateInfo {
+/** Reads the first of the certificates that {@linkcode certificatesOf} gave. */
+export function describeCertificate(cert: string): CertificateInfo {
   const x509 = new X509Certificate(cert);
   const listed = (x509.subjectAltName ?? "").matchAll(
     /(?:DNS|IP Address):([^,\s]+)/g,
@@ -123,7 +116,7 @@ export function describeCertificate(
     keyFingerprint: keyFingerprint(x509),
     subject: x509.subject,
     expires: dayOf(x509.validToDate),
-    isCurrent: x509.validToDate.getTime() > now,
+    isCurrent: x509.validToDate.getTime() > Date.now(),
     isSelfSigned: x509.issuer === x509.subject,
     names: Array.from(listed, ([, host]) => canonical(host!))
       .filter((host) => subjectAltName(host) !== undefined),

@@ -196,17 +196,14 @@ function decode(payload: string): Invitation | undefined {
  */
 function splitDer(bytes: Uint8Array): Uint8Array[] {
   const all = [];
-  for (let at = 0; at < bytes.length;) {
-    const [tag, form, ...length] = bytes.subarray(at, at + 4);
-    const size = form === 0x81 ? 1 : form === 0x82 ? 2 : 0;
-    const start = at + 2 + size;
-    const end = start +
-      length.slice(0, size).reduce((sum, byte) => sum << 8 | byte, 0);
-    if (tag !== 0x30 || size === 0 || end > bytes.length) {
-      throw new RangeError();
-    }
-    all.push(bytes.slice(at, end));
-    at = end;
+  for (let rest = bytes; rest.length > 0;) {
+    const [tag, form, high = 0, low = 0] = rest;
+    // The length takes one byte or two: so long is every certificate.
+    const end = form === 0x81 ? 3 + high : 4 + (high << 8 | low);
+    const isSequence = tag === 0x30 && (form === 0x81 || form === 0x82);
+    if (!isSequence || end > rest.length) throw new RangeError();
+    all.push(rest.subarray(0, end));
+    rest = rest.subarray(end);
   }
   return all;
 }

@@ -159,25 +159,18 @@ export async function join(args: Args, variables: Variables): Promise<void> {
     );
   }
   const settings = JSON.stringify({ host, port, identity }, undefined, 2);
-  const texts = {
-    [`${folder}/cert.pem`]: cert,
-    [`${folder}/psk.txt`]: `${identity}:${key}\n`,
-    [settingsPath(folder)]: settings + "\n",
-  };
+  const files = [
+    { path: `${folder}/cert.pem`, text: cert, mode: 0o600 },
+    { path: `${folder}/psk.txt`, text: `${identity}:${key}\n`, mode: 0o600 },
+    { path: settingsPath(folder), text: settings + "\n", mode: 0o600 },
+  ];
   await makeFolder(folder);
   const place = resolve(folder);
   const found = findServer(clientFolders(undefined, variables), name, place);
-  const paths = Object.keys(texts);
+  const paths = files.map(({ path }) => path);
   const folders = [folder, ...await foldersOf(paths)];
   keepOnly({ read: folders, write: folders });
-  await withFiles(paths, () =>
-    replaceFiles(
-      Object.entries(texts).map(([path, text]) => ({
-        path,
-        text,
-        mode: 0o600,
-      })),
-    ));
+  await withFiles(paths, () => replaceFiles(files));
   const flags = [
     ...found === place ? [] : ["--dir", resolve(out)],
     ...name === undefined ? [] : ["--server", name],

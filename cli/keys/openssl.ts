@@ -27,23 +27,18 @@ const BACKDATE = 3_600_000;
  * `openssl ca` makes it: before version 3.4, no other command can set the start
  * of its validity. All that is asked of openssl here, LibreSSL's can do too.
  *
- * @param dir Where openssl keeps its books while it works: a new folder, one of
- * the system's for temporary files unless given. The key passes through a pipe
- * and is in no file.
+ * @param dir Where openssl keeps its books while it works: a folder that is made
+ * anew, and removed. The key passes through a pipe and is in no file.
  */
 export async function makeCertificate(
   key: string,
   hosts: string[],
   days: number,
-  dir = "",
+  dir: string,
 ): Promise<string> {
-  if (dir === "") {
-    dir = await Deno.makeTempDir({ prefix: "innerlock-" });
-  } else {
-    // A killed run may have left it.
-    await ifThere(Deno.remove(dir, { recursive: true }));
-    await Deno.mkdir(dir, { mode: 0o700 });
-  }
+  // A killed run may have left it.
+  await ifThere(Deno.remove(dir, { recursive: true }));
+  await Deno.mkdir(dir, { mode: 0o700 });
   try {
     const put = (name: string, text: string) =>
       Deno.writeTextFile(`${dir}/${name}`, text);
@@ -167,8 +162,7 @@ async function openssl(
   const [output] = await Promise.all([
     child.output(),
     // A child that has left without reading says why on stderr.
-    ReadableStream.from([new TextEncoder().encode(input)])
-      .pipeTo(child.stdin).catch(() => {}),
+    new Blob([input]).stream().pipeTo(child.stdin).catch(() => {}),
   ]);
   const decoder = new TextDecoder();
   if (output.success) return decoder.decode(output.stdout);

@@ -8,11 +8,6 @@
 
 import { UsageError } from "../advice/errors.ts";
 
-const KINDS = {
-  CERTIFICATE: "certificate",
-  "PRIVATE KEY": "private key",
-} as const;
-
 const BLOCK =
   /-----BEGIN ([A-Z0-9 ]+)-----((?:(?!-----)[^])*)-----END \1-----/g;
 /** The lines that old encrypted keys have before their data (RFC 1421). */
@@ -27,7 +22,7 @@ const HEADERS = /^\s*(?:[\w-]+:[^\r\n]*[\r\n]+)+/;
 export function parsePem(
   path: string,
   text: string,
-  kind: keyof typeof KINDS,
+  kind: "CERTIFICATE" | "PRIVATE KEY",
 ): string[] {
   const fail = (why: string): never => {
     throw new UsageError(`Cannot use ${path}: ${why}`);
@@ -42,8 +37,8 @@ export function parsePem(
   if (blocks.length === 0) {
     const other = kind === "CERTIFICATE" ? "PRIVATE KEY" : "CERTIFICATE";
     fail(
-      `it contains no ${KINDS[kind]}` +
-        (isPartOf(other, text) ? `, but a ${KINDS[other]}` : ""),
+      `it contains no ${kind.toLowerCase()}` +
+        (isPartOf(other, text) ? `, but a ${other.toLowerCase()}` : ""),
     );
   }
   try {

@@ -6,7 +6,7 @@
  */
 
 import type { ListenerCredentials } from "../../lib/deno.ts";
-import { type TakenPsks, takePsks } from "../../lib/lock/psk.ts";
+import { takePsks } from "../../lib/lock/psk.ts";
 import { type Address, format } from "../../tunnel/address.ts";
 import { connectPlain } from "../../tunnel/plain.ts";
 import { describeCertificate } from "../keys/certificates.ts";
@@ -26,7 +26,11 @@ export function announceCredentials(
   const identities = keys.size;
   const some = count(identities, "identity", "identities");
   log("keys", `the key file has ${some}`, { identities });
-  const [first, second] = sharing(keys) ?? [];
+  const holders = Map.groupBy(
+    keys.keys(),
+    (identity) => keys.get(identity)!.toHex(),
+  );
+  const [first, second] = holders.values().find(([_, second]) => second) ?? [];
   if (second !== undefined) {
     log(
       "warning",
@@ -37,23 +41,10 @@ export function announceCredentials(
   if (cert === undefined) return;
   const { keyFingerprint, expires, ...certificate } = describeCertificate(cert);
   const names = certificate.names.join(", ");
-  log(
-    "certificate",
-    `the certificate is for ${names}; key ${keyFingerprint}, valid until ${expires}`,
-    { names, keyFingerprint, expires },
-  );
-}
-
-/** The first two identities that have the same key, if any have. */
-function sharing(keys: TakenPsks): [string, string] | undefined {
-  const holders = new Map<string, string>();
-  for (const [identity, key] of keys) {
-    const hex = key.toHex();
-    const holder = holders.get(hex);
-    if (holder !== undefined) return [holder, identity];
-    holders.set(hex, identity);
-  }
-  return undefined;
+  const what =
+    `the certificate is for ${names}; key ${keyFingerprint}, valid ` +
+    `until ${expires}`;
+  log("certificate", what, { names, keyFingerprint, expires });
 }
 
 /**
@@ -68,18 +59,13 @@ export async function announceBackend(
   log: Log,
 ): Promise<void> {
   const to = format(backend);
-  const what = `forwarding ${
-    service === undefined ? "" : `${service} `
-  }to ${to}`;
+  const what = ["forwarding", service ?? [], "to", to].flat().join(" ");
   const fields = { service, backend: to };
   try {
     (await connectPlain(backend, new AbortController().signal)).close();
     log("forward", `${what}, which answers`, fields);
   } catch (error) {
-    log(
-      "warning",
-      `${what}, which does not answer yet: ${messageOf(error)}`,
-      fields,
-    );
+    const why = messageOf(error);
+    log("warning", `${what}, which does not answer yet: ${why}`, fields);
   }
 }

@@ -12,7 +12,7 @@ import type { Call } from "../entrance.ts";
 import { Live } from "../live.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
-import { reasonOf } from "./reason.ts";
+import { type Reason, reasonOf } from "./reason.ts";
 import { count } from "../terminal/words.ts";
 
 /** An address as people write it; one that a box has named has no port. */
@@ -69,24 +69,19 @@ export class Clients {
     const address = addressOf(remoteAddr as Deno.NetAddr);
     const start = performance.now();
     const called = caller === undefined ? "connected" : `called at ${caller}`;
-    this.#log("connected", called, {
-      ...{ address, identity },
-      ...(caller !== undefined && { caller }),
-    });
+    this.#log("connected", called, { address, identity, caller });
     this.#metrics.began(call);
-    let error: unknown;
+    let reason: Reason = "end";
+    let why = "end";
     try {
       await handling;
-    } catch (cause) {
-      error = cause ?? new Error("The handler failed");
+    } catch (error) {
+      reason = reasonOf(error);
+      why = `${reason} (${messageOf(error)})`;
     }
-    const reason = error === undefined ? "end" : reasonOf(error);
     const { bytesReceived, bytesSent } = call.channel;
     const seconds = Math.round(performance.now() - start) / 1000;
     this.#metrics.ended(call, reason);
-    const why = error === undefined
-      ? reason
-      : `${reason} (${messageOf(error)})`;
     this.#log(
       "closed",
       `closed: ${count(bytesReceived, "byte")} in, ${bytesSent} out, ` +

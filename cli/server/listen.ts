@@ -16,22 +16,17 @@ import { isPrivateAddress, network } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
 import { serverFolder, takeVariables } from "../folders.ts";
 import { readPair, readPsk } from "../files.ts";
-import { type Args, refuseWith } from "../main.ts";
+import type { Args } from "../main.ts";
 import { cannotListen, whyNot } from "../advice/system_errors.ts";
 import { printFrame } from "../terminal/trace.ts";
 
 /** The files that a server reads, now and at each reload. */
-export interface CredentialFiles {
-  psk: string;
-  cert: string;
-  key: string;
-  passphrase?: string;
-}
+export type CredentialFiles = ReturnType<typeof credentialFiles>;
 
 /** Where a server's files are, as its flags and this machine have it. */
-export function credentialFiles(args: Args): CredentialFiles {
+export function credentialFiles(args: Args) {
   const ofTls = ["cert", "key", "passphrase-file"];
-  refuseWith(args, "no-tls", (name) => ofTls.includes(name));
+  args.refuse("no-tls", (name) => ofTls.includes(name));
   const folder = serverFolder(args.text("dir"), takeVariables());
   const passphrase = args.text("passphrase-file");
   return {
@@ -60,7 +55,7 @@ export async function readCredentials(
   files: CredentialFiles,
   mayAsk: boolean,
 ): Promise<ListenerCredentials> {
-  const isNamed = ["psk", "cert", "key"].some((flag) => args.text(flag));
+  const isNamed = ["psk", "cert", "key"].some(args.is);
   const origin = isNamed ? "" : ORIGIN;
   const psk = await readPsk(files.psk, origin);
   if (args.is("no-tls")) return { psk };
@@ -119,7 +114,7 @@ export function listenAs(
     tls,
     reusePort: args.is("reuse-port"),
     maxConnections: args.integer("max-connections", 1, 1_000_000),
-    ...(args.text("max-per-client") !== undefined && {
+    ...(args.is("max-per-client") && {
       maxPerClient: args.integer("max-per-client", 1, 1_000_000),
     }),
     maxHandshakes: args.integer("max-handshakes", 1, 1_000_000),

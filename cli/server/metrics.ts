@@ -46,7 +46,11 @@ export class Metrics {
       description: "Bytes of data, by direction",
       unit: "By",
     }).addCallback((result) => {
-      const { received, sent } = this.#bytes();
+      let { received, sent } = this.#bytesOfEnded;
+      for (const { channel } of this.#live) {
+        received += channel.bytesReceived;
+        sent += channel.bytesSent;
+      }
       result.observe(received, { direction: "received" });
       result.observe(sent, { direction: "sent" });
     });
@@ -73,14 +77,5 @@ export class Metrics {
     this.#bytesOfEnded.received += call.channel.bytesReceived;
     this.#bytesOfEnded.sent += call.channel.bytesSent;
     this.#channels.add(1, { reason });
-  }
-
-  #bytes(): { received: number; sent: number } {
-    let { received, sent } = this.#bytesOfEnded;
-    for (const { channel } of this.#live) {
-      received += channel.bytesReceived;
-      sent += channel.bytesSent;
-    }
-    return { received, sent };
   }
 }

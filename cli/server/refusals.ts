@@ -70,7 +70,7 @@ export class Refusals {
       if (more === 0) continue;
       const from = host === undefined ? " from other addresses" : "";
       const text = `not let in: ${more} more${from}, ${reason}`;
-      const address = host === undefined ? {} : { address: host };
+      const address = host !== undefined && { address: host };
       this.#log("refused", text, { ...address, reason, count: more });
     }
     this.#kinds.clear();

@@ -72,14 +72,12 @@ export class LineEditor implements AsyncDisposable {
     this.#editor.on("SIGINT", () => leave(Exit.interrupted));
     onSignal("SIGINT", () => leave(Exit.interrupted));
     onSignal("SIGTERM", () => leave(Exit.terminated));
-    if (Deno.build.os !== "windows") {
-      onSignal("SIGWINCH", () => this.#screen.emit("resize"));
-      onSignal("SIGCONT", () => {
-        if (!this.#isOpen) return;
-        input.setRawMode(true);
-        this.#draw();
-      });
-    }
+    onSignal("SIGWINCH", () => this.#screen.emit("resize"));
+    onSignal("SIGCONT", () => {
+      if (!this.#isOpen) return;
+      input.setRawMode(true);
+      this.#draw();
+    });
     // However the program ends, the terminal is as it was.
     addEventListener("unload", () => this.#editor.close());
     if (Deno.stderr.isTerminal()) {

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { setTimeout as sleep } from "node:timers/promises";
+import { abortable } from "@std/async/abortable";
 import {
   type Sink,
   standardError,
@@ -80,13 +80,8 @@ export class Output {
   async flush(): Promise<unknown> {
     if (this.isIdle) return;
     this.#writing ??= this.#write();
-    const limit = new AbortController();
-    const error = await Promise.race([
-      this.#writing,
-      sleep(FLUSH_TIME, new Error("nobody reads it"), limit).catch(() => {}),
-    ]);
-    limit.abort();
-    return error;
+    return await abortable(this.#writing, AbortSignal.timeout(FLUSH_TIME))
+      .catch(() => new Error("nobody reads it"));
   }
 
   /** @returns The error that stopped it, if one did. */

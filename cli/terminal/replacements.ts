@@ -4,8 +4,10 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
+
 /** U+FFFD, by which a decoder replaces what is not UTF-8, in UTF-8. */
-const REPLACEMENT = [0xef, 0xbf, 0xbd] as const;
+const REPLACEMENT = Buffer.from("\ufffd");
 
 /** Watches both directions of a conversation. */
 export class Replacements {
@@ -42,20 +44,13 @@ export class Replacements {
 /** Counts the replacement characters in a stream. */
 class Count {
   count = 0;
-  /** How many of the character's bytes have just passed. */
-  #matched = 0;
+  /** The last two bytes, with which one may begin. */
+  #last: Uint8Array = new Uint8Array(0);
 
   add(bytes: Uint8Array): void {
-    for (let i = 0; i < bytes.length; i++) {
-      if (this.#matched === 0) {
-        i = bytes.indexOf(REPLACEMENT[0], i);
-        if (i < 0) return;
-      }
-      if (bytes[i] === REPLACEMENT[this.#matched]) this.#matched++;
-      else this.#matched = bytes[i] === REPLACEMENT[0] ? 1 : 0;
-      if (this.#matched < REPLACEMENT.length) continue;
-      this.#matched = 0;
-      this.count++;
-    }
+    const all = Buffer.concat([this.#last, bytes]);
+    let at = -1;
+    while ((at = all.indexOf(REPLACEMENT, at + 1)) >= 0) this.count++;
+    this.#last = all.subarray(-2);
   }
 }

@@ -9,8 +9,8 @@
  * @module
  */
 
+import { delay } from "@std/async/delay";
 import { fstatSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 
 /** What a pipe takes whole or not at all, in bytes: `PIPE_BUF`, see pipe(7). */
 const ATOMIC = Deno.build.os === "linux" ? 4096 : 512;
@@ -76,7 +76,7 @@ export class BufferedSink implements Sink {
       if (!isFull(error)) throw error;
     }
     this.#isNonBlocking = true;
-    await sleep(RETRY_PAUSE);
+    await delay(RETRY_PAUSE);
     const isKept = piece.length < KEPT && piece.at(-1) !== NEWLINE;
     if (!isKept) return await writeWhenThereIsRoom(this.#stdout, piece);
     // An empty write flushes what is kept.
@@ -113,7 +113,7 @@ async function writeWhenThereIsRoom(
       return await sink.write(bytes);
     } catch (error) {
       if (!isFull(error)) throw error;
-      await sleep(RETRY_PAUSE);
+      await delay(RETRY_PAUSE);
     }
   }
 }

@@ -27,29 +27,25 @@ export function visible(line: string): string {
  * Text of any length and bytes of any kind as a terminal may show them: its
  * lines and tabs stay, and all other control characters are escaped.
  */
-export class VisibleText
-  extends TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>> {
-  /** Begins with a new text. */
-  constructor() {
-    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    const encoder = new TextEncoder();
-    // What a carriage return does depends on what follows it.
-    let held = "";
-    const encode = (text: string) =>
-      encoder.encode(text.replaceAll(ACTIVE_IN_TEXT, escaped));
-    super({
-      transform(bytes, controller) {
-        const text = held + decoder.decode(bytes, { stream: true });
-        held = text.endsWith("\r") ? "\r" : "";
-        const shown = encode(text.slice(0, text.length - held.length));
-        if (shown.length > 0) controller.enqueue(shown);
-      },
-      flush(controller) {
-        const shown = encode(held + decoder.decode());
-        if (shown.length > 0) controller.enqueue(shown);
-      },
-    });
-  }
+export function visibleText(
+  bytes: ReadableStream<Uint8Array<ArrayBuffer>>,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
+  // What a carriage return does depends on what follows it.
+  let held = "";
+  const show = (text: string) => text.replaceAll(ACTIVE_IN_TEXT, escaped);
+  return bytes
+    .pipeThrough(new TextDecoderStream("utf-8", { ignoreBOM: true }))
+    .pipeThrough(
+      new TransformStream<string, string>({
+        transform(text, controller) {
+          const all = held + text;
+          held = all.endsWith("\r") ? "\r" : "";
+          controller.enqueue(show(all.slice(0, all.length - held.length)));
+        },
+        flush: (controller) => controller.enqueue(show(held)),
+      }),
+    )
+    .pipeThrough(new TextEncoderStream());
 }
 
 function escaped(character: string): string {

@@ -83,7 +83,6 @@ Deno.test("chooseProxy takes the password of the file before the variable's", ()
     choose({}, { flag: "al@p:1", password: "new" })?.credentials?.password,
     "new",
   );
-  assertEquals(choose({}, { password: "new" }), undefined);
 });
 
 const SECRET = "Hunter2";

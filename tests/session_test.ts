@@ -1109,7 +1109,7 @@ Deno.test("Session: a bye that cannot be written is not waited for", async () =>
 });
 
 Deno.test("Session: what the peer said before its bye is whole, though nothing can be written and the reader is slow", async () => {
-  const { session, peer, transport, clock } = await start("server");
+  const { session, peer, clock } = await start("server");
   await peer.say(open, ...Array(20).fill(data("a")));
   await peer.say(new Uint8Array([Type.bye, 5]));
   peer.cut();

@@ -19,16 +19,6 @@ import { ChannelError } from "../lock/errors.ts";
 import { canonicalAddress } from "./ip_address.ts";
 import type { Transport } from "../lock/transport.ts";
 
-/** The address from which a connection came to a box; a `Deno.NetAddr`. */
-export interface SourceAddress {
-  /** The kind of the connection. */
-  transport: "tcp";
-  /** The address, as {@linkcode canonicalAddress} writes it. */
-  hostname: string;
-  /** The port. */
-  port: number;
-}
-
 /** The longest header of version 1, with its line break, in bytes. */
 const MAX_V1_LENGTH = 107;
 
@@ -56,7 +46,7 @@ const LF = 0x0a;
  */
 export async function readProxyHeader(
   transport: Transport,
-): Promise<SourceAddress | undefined> {
+): Promise<Deno.NetAddr | undefined> {
   const [first] = await readExactly(transport, 1);
   if (first === SIGNATURE[0]) return await readVersion2(transport);
   if (first === "P".charCodeAt(0)) return await readVersion1(transport);
@@ -69,7 +59,7 @@ export async function readProxyHeader(
 /** The rest of a header that began with `P`. */
 async function readVersion1(
   transport: Transport,
-): Promise<SourceAddress | undefined> {
+): Promise<Deno.NetAddr | undefined> {
   let line = "P";
   while (!line.endsWith("\r\n")) {
     if (line.length === MAX_V1_LENGTH) throw malformed("is too long");
@@ -99,7 +89,7 @@ function isPort(text: string): boolean {
 /** The rest of a header that began with the signature's first byte. */
 async function readVersion2(
   transport: Transport,
-): Promise<SourceAddress | undefined> {
+): Promise<Deno.NetAddr | undefined> {
   const start = await readExactly(transport, V2_START_LENGTH - 1);
   if (SIGNATURE.subarray(1).some((byte, i) => byte !== start[i])) {
     throw malformed("has another signature");
@@ -125,7 +115,7 @@ async function readVersion2(
 }
 
 /** Source and target, their ports, then what else a box may tell. */
-function addressOf(body: Bytes, size: 4 | 16): SourceAddress {
+function addressOf(body: Bytes, size: 4 | 16): Deno.NetAddr {
   if (body.length < 2 * size + 4) throw malformed("is too short");
   const view = new DataView(body.buffer);
   const source = size === 4
@@ -135,7 +125,8 @@ function addressOf(body: Bytes, size: 4 | 16): SourceAddress {
   return sourceAddress(source, view.getUint16(2 * size));
 }
 
-function sourceAddress(source: string, port: number): SourceAddress {
+/** With the address as {@linkcode canonicalAddress} writes it. */
+function sourceAddress(source: string, port: number): Deno.NetAddr {
   return { transport: "tcp", hostname: canonicalAddress(source)!, port };
 }
 

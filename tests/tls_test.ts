@@ -555,6 +555,20 @@ test("connect: a server that says nothing keeps one connection, not one for each
   await serving;
 });
 
+test("connect: a server that is not trusted has stalled nobody, and is asked for no sign", async () => {
+  const { listener, refusals } = listenHere();
+  const { port } = listener.addr;
+  for (let dials = 0; dials < 3; dials++) {
+    const error = await assertRejects(
+      () => connect({ port, caCerts: [], psk: PSK }),
+      ChannelError,
+    );
+    assertEquals(error.code, "untrusted");
+  }
+  await listener.shutdown();
+  assertEquals(refusals.length, 3);
+});
+
 test("connect: a box that ignores alerts, and has stalled once, lets in later", async () => {
   const hostname = "127.0.0.1";
   const { listener } = listenHere();

@@ -19,7 +19,7 @@ import { makeCerts, serverFlags, TestServer } from "./programs.ts";
 const WORKERS = 16;
 
 /** A frame that lacks a part is waited for so long, in seconds. */
-const PATIENCE = 1;
+const PATIENCE = 2;
 
 /** What a session says, each answered before the next; then it ends. */
 const TEXTS = ["a".repeat(250), "b".repeat(250)];
@@ -183,9 +183,8 @@ function relabelled(frame: Uint8Array, by: number): Uint8Array {
 export type Recording = Record<Direction, Uint8Array[]>;
 
 /** The proxy, before a server. */
-export class Proxy implements Disposable {
+export class Proxy {
   readonly #listener: Deno.TlsListener;
-  readonly #next: (Manipulation | undefined)[] = [];
   readonly #server: { port: number; cert: string };
   /** What passed before the last session that was left alone. */
   recording: Recording = { up: [], down: [] };
@@ -207,7 +206,9 @@ export class Proxy implements Disposable {
 
   /** Carries the next connection, and does that to it. */
   async carry(manipulation?: Manipulation): Promise<void> {
-    const client = await this.#listener.accept();
+    const client = await this.#listener.accept().catch(() => undefined);
+    // It ran out of time before it connected.
+    if (!client) return;
     const { port, cert } = this.#server;
     const server = await Deno.connectTls({ port, caCerts: [cert] });
     const seen: Recording = { up: [], down: [] };
@@ -266,7 +267,8 @@ export class Proxy implements Disposable {
     }
   }
 
-  [Symbol.dispose](): void {
+  /** Waits for nobody any more. Who has come is carried on. */
+  close(): void {
     this.#listener.close();
   }
 }
@@ -334,16 +336,15 @@ export async function tamper(
   let serverMayEnd = 1;
   let count = 0;
   const attack = async () => {
-    using before = new Proxy(target);
-    using beforeOffers = new Proxy(offers.target);
     for (let next; !(next = queue.next()).done;) {
       const { kind, scene, direction, frame } = next.value;
-      const proxy = scene === "offer" ? beforeOffers : before;
+      const proxy = new Proxy(scene === "offer" ? offers.target : target);
       proxy.recording = recordings[scene];
       const carried = proxy.carry(next.value);
       const { reply, error } = scene === "offer"
         ? await offers.talk(proxy.port)
         : await talk(SCENES[scene].identity, proxy.port);
+      proxy.close();
       await carried;
       const what = `${kind}, ${scene}, ${direction} ${frame}`;
       if (error === undefined) {
@@ -428,10 +429,11 @@ async function record(
   target: { port: number; cert: string; key: string },
   talk: (identity: string, port: number) => Promise<Outcome>,
 ): Promise<Recording> {
-  using proxy = new Proxy(target);
+  const proxy = new Proxy(target);
   const { identity, frames } = SCENES[scene];
   const carried = proxy.carry();
   const { error } = await talk(identity, proxy.port);
+  proxy.close();
   if (scene === "bye" ? !isServersBye(error) : error !== undefined) throw error;
   await carried;
   const { up, down } = proxy.recording;

@@ -52,8 +52,8 @@ certificates and keys again when their files change, and on SIGHUP.
   --port PORT              its port (as joined, or 5001)
   --listen WHERE[=SERVICE] carry local connections: [HOST:]PORT or unix:/path
                            (HOST: 127.0.0.1); may repeat
-  --expose [SERVICE=]TO    offer HOST:PORT or unix:/path to the server's callers;
-                           may repeat
+  --expose [SERVICE=]TO    offer HOST:PORT or unix:/path to the server's
+                           callers; may repeat
   --connect SERVICE        carry stdin and stdout to a service
   --check                  try each step on the way to the server, and say what
                            to do; with --expose, whether it takes the offer
@@ -78,11 +78,11 @@ certificates and keys again when their files change, and on SIGHUP.
                            time, both ways together; others wait (1000)
   --reserve N              with --listen or --expose: how many sessions to keep
                            ready (8)
-  --grace S                with --listen or --expose: seconds for connections to finish
-                           after SIGTERM (30)
+  --grace S                with --listen or --expose: seconds for connections to
+                           finish after SIGTERM (30)
   --quiet                  do not show a transfer's progress at a terminal
-  --openssl [FILE]         seal with the system's OpenSSL 3, which is faster; FILE
-                           is its libcrypto (where systems have it)
+  --openssl [FILE]         seal with the system's OpenSSL 3, which is faster;
+                           FILE is its libcrypto (where systems have it)
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 

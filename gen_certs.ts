@@ -60,8 +60,8 @@ are, except that --host adds names to the certificate.
   --revoke NAME      remove an identity, and do nothing else; may repeat
   --renew            make a new certificate for the same key: clients need
                      nothing new
-  --new-key          with --renew: for another key, if this one has leaked; every
-                     client must then join again
+  --new-key          with --renew: for another key, if this one has leaked;
+                     every client must then join again
   --days N           how long the certificate is valid (365)
   --rsa              RSA 4096 instead of EC P-256
   --passphrase       encrypt key.pem; asks for the passphrase twice

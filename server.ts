@@ -83,8 +83,8 @@ inner lock.
                            drop it after as many more; 0 for never (25)
   --grace S                seconds for clients to finish after SIGTERM (30)
   --log-format FORMAT      text or json (text)
-  --openssl [FILE]         seal with the system's OpenSSL 3, which is faster; FILE
-                           is its libcrypto (where systems have it)
+  --openssl [FILE]         seal with the system's OpenSSL 3, which is faster;
+                           FILE is its libcrypto (where systems have it)
   --trace                  show each frame on stderr, plaintext included
   --help, --version
 

@@ -14,6 +14,9 @@ const REFERENCE = '/// <reference lib="esnext.disposable" />\n';
 /** What a module takes from another by its path. */
 const IMPORT = /\b(?:from |import\()"(\.[^"]+)\.js"/g;
 
+/** What the comments' examples import, which has another name on npm. */
+const OURS = /"@innerlock\/innerlock(|\/websocket)"/g;
+
 /**
  * Translates modules and all that they import.
  *
@@ -68,7 +71,8 @@ function reached(
     for (const [, to] of text.matchAll(IMPORT)) {
       bases.add(posix.join(posix.dirname(base), to!));
     }
-    files[base + extension] = (extension === ".d.ts" ? REFERENCE : "") + text;
+    const start = extension === ".d.ts" ? REFERENCE : "";
+    files[base + extension] = start + text.replaceAll(OURS, '"innerlock$1"');
   }
   return files;
 }

@@ -102,6 +102,16 @@ testUnless(
       const pages = files.filter((path) => path.endsWith(".md"));
       assertEquals(await deadLinks(installed, pages, new Set(files)), []);
 
+      // The comments' examples import what the package has.
+      const declared = await run([
+        ...["sh", "-c", 'cd "$0" && cat lib/*.d.ts lib/*/*.d.ts', installed],
+      ]);
+      const names = declared.matchAll(/ \* import .* from "([^"]+)"/g);
+      assertEquals(
+        new Set(Array.from(names, ([, name]) => name)),
+        new Set(["innerlock", "innerlock/websocket", ON_DENO]),
+      );
+
       // A bundler that needs nothing of it takes nothing.
       const { sideEffects } = JSON.parse(
         await Deno.readTextFile(`${installed}/package.json`),
@@ -114,6 +124,9 @@ testUnless(
       await types(dir);
     }),
 );
+
+/** What an example says of Deno. */
+const ON_DENO = "@innerlock/innerlock/deno";
 
 /** What `use.mjs` says when both roles have met. */
 const OUTCOME = "1000000 function";

@@ -9,13 +9,13 @@ import { MessageSeal, type Seal, Type } from "../lib/lock/message.ts";
 import { ChannelError } from "../lib/mod.ts";
 import { CipherState } from "../lib/lock/noise.ts";
 import { nextTurn } from "../lib/lock/runtime.ts";
-import { type Listener, Receiver } from "../lib/lock/receiver.ts";
+import { type Hearer, Receiver } from "../lib/lock/receiver.ts";
 import { pipe, PipeEnd, settled } from "./pipe.ts";
 import { PLAIN } from "./raw_peer.ts";
 import { ENGINES, sealed, withRoom } from "./engines.ts";
 
 /** Notes what it hears, as a text. */
-class Notes implements Listener {
+class Notes implements Hearer {
   readonly heard: string[] = [];
   control(type: Type): void | Promise<void> {
     this.heard.push(Object.keys(Type)[type]!);

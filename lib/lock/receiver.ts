@@ -37,7 +37,7 @@ const READ_AHEAD = 8;
 const READ_LENGTH = 16_384;
 
 /** Hears what is not data, in the order in which it came. */
-export interface Listener {
+export interface Hearer {
   /** Another message. Until what it returns resolves, nothing is delivered. */
   control(type: Exclude<Type, 0>, plaintext: Bytes): void | Promise<void>;
   /** Data came. It throws if none may come now. */
@@ -66,7 +66,7 @@ interface Waiting {
 export class Receiver {
   readonly #frames: FrameReader;
   readonly #seal: Seal;
-  readonly #listener: Listener;
+  readonly #hearer: Hearer;
   readonly #turns = new Turns();
   readonly #over = withResolvers<void>();
   /** What is being opened, or waits for what came before, in order. */
@@ -74,7 +74,7 @@ export class Receiver {
   /** Data that has been delivered and not been taken, in order. */
   readonly #kept: Message[] = [];
   #taken = 0;
-  /** Whether the listener has asked to wait. */
+  /** Whether the hearer has asked to wait. */
   #isPaused = false;
   /** Of reading, while it waits for some frames to be dealt with. */
   #progress: PromiseWithResolvers<void> | undefined;
@@ -87,10 +87,10 @@ export class Receiver {
   #stopped: { reason: unknown } | undefined;
 
   /** Reads from `frames` once it {@linkcode Receiver.run}s. */
-  constructor(frames: FrameReader, seal: Seal, listener: Listener) {
+  constructor(frames: FrameReader, seal: Seal, hearer: Hearer) {
     this.#frames = frames;
     this.#seal = seal;
-    this.#listener = listener;
+    this.#hearer = hearer;
   }
 
   /** How many bytes have been read. */
@@ -271,7 +271,7 @@ export class Receiver {
       throw new ChannelError("protocol", "The peer sent more after its end");
     }
     if (type === Type.data) {
-      this.#listener.data();
+      this.#hearer.data();
       message.plaintext = plaintext.subarray(TYPE_LENGTH);
       this.#kept.push(message);
       const waiting = this.#waiting;
@@ -279,7 +279,7 @@ export class Receiver {
       waiting?.resolve(this.#takeKept(message, waiting.p));
       return;
     }
-    const waits = this.#listener.control(type, plaintext);
+    const waits = this.#hearer.control(type, plaintext);
     if (message.isInPlace) this.#frames.release();
     if (type === Type.end) {
       this.#hasEnded = true;
@@ -327,9 +327,9 @@ export class Receiver {
 
   /** Waits until no more frames than that have been read and not taken. */
   async #whenAhead(count: number): Promise<void> {
-    this.#listener.deaf();
+    this.#hearer.deaf();
     while (this.#ahead > count && !this.#stopped) await this.#next();
-    if (!this.#stopped) this.#listener.hearing();
+    if (!this.#stopped) this.#hearer.hearing();
   }
 
   #next(): Promise<void> {

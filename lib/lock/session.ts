@@ -23,7 +23,7 @@ import type { HandshakeResult } from "./handshake.ts";
 import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
 import { type Seal, Type } from "./message.ts";
 import { serviceOf } from "./psk.ts";
-import { type Listener, Receiver } from "./receiver.ts";
+import { type Hearer, Receiver } from "./receiver.ts";
 import { nextTurn, withResolvers } from "./runtime.ts";
 import { Sender } from "./sender.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
@@ -156,7 +156,7 @@ export class Session {
       (cause) => this.#writeFailed(cause),
       clock,
     );
-    this.#receiver = new Receiver(frames, receiving, this.#listener());
+    this.#receiver = new Receiver(frames, receiving, this.#hearer());
     this.#keepalive = new Keepalive(
       idleTimeout,
       () => this.#ping(),
@@ -360,7 +360,7 @@ export class Session {
     return waits;
   }
 
-  #listener(): Listener {
+  #hearer(): Hearer {
     return {
       data: () => {
         if (this.#state !== "open") throw outOfOrder();

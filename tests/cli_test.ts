@@ -425,6 +425,8 @@ test(
   "server: its log tells who came and why they went",
   async (dir, port, server) => {
     await run("client", [...clientFlags(dir, port), "hi"]);
+    // It may hear later than the client that all has ended.
+    await server.logged("closed: ");
     const log = await server.stop();
     const at = String.raw`\d{4}-\S+Z 127\.0\.0\.1:\d+ default`;
     assertMatch(log, new RegExp(`^${at} connected$`, "m"));

@@ -7,10 +7,16 @@ import { milliseconds } from "./measure.ts";
 const MB = 1e6;
 const CHUNK = crypto.getRandomValues(new Uint8Array(65_536));
 
-/** Sends back what comes, or says when so many chunks have come, or takes it. */
+/**
+ * Sends back what comes, or says when so many chunks have come, or takes all that
+ * comes on a connection and tells that it has begun to.
+ */
+type Job = "echo" | { count: number } | { begun: () => void };
+
+/** Whom the callers reach. */
 export class Backend {
   /** What it does just now. */
-  job: "echo" | "take" | { count: number } = "echo";
+  job: Job = "echo";
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
 
   constructor() {
@@ -39,11 +45,14 @@ export class Backend {
     for (let n; (n = await conn.read(buffer)) !== null;) {
       count += n;
       const { job } = this;
-      isTaking ||= job === "take";
       if (isTaking) continue;
-      if (job === "echo") await writeAll(conn, buffer.subarray(0, n));
-      // Not told by an end: not every tunnel carries that of one direction.
-      else if (job !== "take" && count === job.count * CHUNK.length) {
+      if (job === "echo") {
+        await writeAll(conn, buffer.subarray(0, n));
+      } else if ("begun" in job) {
+        isTaking = true;
+        job.begun();
+      } else if (count === job.count * CHUNK.length) {
+        // Not told by an end: not every tunnel carries that of one direction.
         await conn.write(buffer);
       }
     }
@@ -74,17 +83,17 @@ export async function roundTrip(port: number, times: number): Promise<number> {
   return await turns(conn, times);
 }
 
-/**
- * The same while another caller sends without pause. It begins with `take`: the
- * backend is to answer nothing.
- */
+/** The same while another caller sends without pause. */
 export async function besideBulk(
   backend: Backend,
   port: number,
   times: number,
 ): Promise<number> {
-  backend.job = "take";
+  const begun = Promise.withResolvers<void>();
+  backend.job = { begun: begun.resolve };
   using bulk = await dial(port);
+  await writeAll(bulk, CHUNK);
+  await begun.promise;
   // So much is on its way before the first of the others.
   for (let i = 0; i < 100; i++) await writeAll(bulk, CHUNK);
   backend.job = "echo";

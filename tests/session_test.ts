@@ -1128,6 +1128,23 @@ Deno.test("Session: what the peer said before its bye is whole, though nothing c
   await writing;
 });
 
+Deno.test("Session: behind a bye that follows a failed write, the reader may take its time", async () => {
+  const { session, peer, clock, transport } = await start("server");
+  await peer.say(open, ...Array(7).fill(data("a")));
+  await settled();
+  transport.write = () => Promise.reject(new Deno.errors.BrokenPipe());
+  await session.write(bytes("in vain"));
+  await settled();
+  await peer.say(new Uint8Array([Type.bye, 5]));
+  await peer.close();
+  await settled();
+  clock.pass(100_000);
+  const p = new Uint8Array(1);
+  for (let i = 0; i < 7; i++) assertEquals(await session.read(p), 1);
+  await assertFails(session.read(p), "stopping");
+  await assertFails(session.closed, "stopping");
+});
+
 Deno.test("Session: who waits to write and does not read is told in time that nothing can be written", async () => {
   const { session, peer, clock } = await start("server");
   await peer.say(open, ...Array(20).fill(data("a")));

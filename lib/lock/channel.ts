@@ -372,8 +372,8 @@ export interface Channel extends Transport, AsyncDisposable {
    * Gives the channel up without an end. Both directions fail at once. The peer
    * is told the code if the reason is a {@linkcode ChannelError} of code
    * `service`, `backend`, `limit`, `revoked`, `stopping` or `timeout`, and
-   * `aborted` otherwise; `closed` rejects once that is written, or after a second.
-   * Does nothing if the channel is closed.
+   * `aborted` otherwise. `closed` rejects once the peer has closed behind that, or
+   * after a second. Does nothing if the channel is closed.
    *
    * @param reason The error for both directions, as with
    * `AbortController.abort()`; by default a {@linkcode ChannelError} `aborted`.

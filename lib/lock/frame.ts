@@ -118,8 +118,12 @@ export class FrameReader {
     return this.#buffer.subarray(this.#start, this.#end);
   }
 
-  /** Drops what has been read, and reads once more; false if the source has ended. */
+  /**
+   * Drops what has been read, what is held included, and reads once more; false if
+   * the source has ended.
+   */
   skip(): Promise<boolean> {
+    this.#held = 0;
     this.#start = this.#end;
     this.#wanted = HEADER_LENGTH;
     return this.fill();

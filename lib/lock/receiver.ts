@@ -5,7 +5,7 @@
  *
  * 1. Its bytes are read into the frame reader's buffer. One read is under way at a
  *    time. Reading stops while eight frames have not been dealt with, and after
- *    each 64 KiB others have their turn.
+ *    each 16 KiB others have their turn.
  * 2. It is opened, where it stands if the engine can. The nonce is taken here, in
  *    order. An engine that is not synchronous opens up to eight side by side.
  * 3. It is delivered, in order: data to whoever waits, or else it is kept; all
@@ -36,7 +36,7 @@ const READ_AHEAD = 8;
 /** What a read costs that nobody wants, in bytes: a TLS record. */
 const READ_LENGTH = 16_384;
 
-/** Hears what is not data, in the order in which it came. */
+/** Hears of each message, in the order in which they came. */
 export interface Hearer {
   /** Another message. Until what it returns resolves, nothing is delivered. */
   control(type: Exclude<Type, 0>, plaintext: Bytes): void | Promise<void>;

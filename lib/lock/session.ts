@@ -35,8 +35,8 @@ import { closeQuietly, type Transport } from "./transport.ts";
 const CLOSING_TIMEOUTS = 144;
 
 /**
- * How long our bye may take, with the peer's close that follows, or the peer's
- * after a write has failed, in milliseconds.
+ * How long our bye and the peer's close behind it may take; or, after a failed
+ * write, the peer's bye; in milliseconds.
  */
 const BYE_TIMEOUT = 1000;
 
@@ -287,7 +287,10 @@ export class Session {
     this.#sayBye(error).then(over, over);
   }
 
-  /** The peer closes when it has read it. */
+  /**
+   * Says why, ends this direction, and reads on until the peer has closed, which
+   * it does when it has read that.
+   */
   async #sayBye(error: unknown): Promise<void> {
     const peerClosed = this.#receiver.discard(error);
     await this.#sender.finish(encodeBye(error), error);
@@ -430,6 +433,9 @@ export class Session {
       hasTalked: this.#receiver.taken > 0,
     });
     this.#state = "left";
+    // That nothing could be written is no matter any more.
+    this.#broken = undefined;
+    this.#clock.clear(this.#limit);
     this.#fail({ reason: error });
     this.#sender.stop(error);
     this.#receiver.finish(error);
@@ -521,7 +527,9 @@ export class Session {
 
   /** The peer has a second to say why; whoever has to read on first, longer. */
   #awaitReason(reason: ChannelError): void {
-    const time = this.#isDeaf ? 2 * this.#idleTimeout : BYE_TIMEOUT;
+    const time = this.#isDeaf
+      ? Math.max(2 * this.#idleTimeout, BYE_TIMEOUT)
+      : BYE_TIMEOUT;
     this.#clock.clear(this.#limit);
     this.#limit = this.#clock.after(time, () => this.#close({ reason }));
   }

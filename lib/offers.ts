@@ -22,7 +22,8 @@ export class Offers {
     if (first) return first(channel);
     addTo(this.#idle, identity, channel);
     const remove = () => removeFrom(this.#idle, identity, channel);
-    channel.closed.then(remove, remove);
+    // One that is given up fails before it has closed.
+    channel.opened.then(remove, remove);
   }
 
   /**

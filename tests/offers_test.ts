@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { listen, type ListenOptions } from "../lib/deno.ts";
 import {
   acceptChannel,
@@ -7,9 +7,12 @@ import {
   type ClientOptions,
   connectChannel,
 } from "../lib/mod.ts";
+import { respondChannel } from "../lib/lock/channel.ts";
 import { Offers } from "../lib/offers.ts";
 import { assertFails, bytesOf } from "./channels.ts";
+import { FakeClock } from "./clock.ts";
 import { KEY } from "./duplex.ts";
+import { pipe, settled } from "./pipe.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
 
 const psk = ["alice", "bob", "carol@db"].map((name) => `${name}:${KEY}`)
@@ -197,14 +200,14 @@ test("thousands of them are bounded like all channels", async () => {
 Deno.test("Offers: who gives up waiting takes nothing", async () => {
   const offers = new Offers();
   const stop = new AbortController();
-  const taking = offers.take("alice", stop.signal);
+  const taking = offers.take("alice@db", stop.signal);
   stop.abort(new RangeError("enough"));
   await assertRejects(() => taking, RangeError);
-  await assertRejects(() => offers.take("alice", stop.signal), RangeError);
-  const closed = Promise.withResolvers<void>();
-  const channel = { identity: "alice", closed: closed.promise } as Channel;
+  await assertRejects(() => offers.take("alice@db", stop.signal), RangeError);
+  const channel = idle();
+  const next = offers.take("alice@db");
   offers.add(channel);
-  assertEquals(await offers.take("alice"), channel);
+  assertEquals(await next, channel);
 });
 
 Deno.test("Offers: who has given up takes nothing, though it has not been told yet", async () => {
@@ -224,9 +227,34 @@ Deno.test("Offers: who has given up takes nothing, though it has not been told y
 
 /** A channel that waits, as far as offers know one. */
 function idle(): Channel {
-  const { promise: closed } = Promise.withResolvers<void>();
-  return { identity: "alice@db", closed } as Channel;
+  const opened = new Promise<void>(() => {});
+  return { identity: "alice@db", opened } as Channel;
 }
+
+/** One in memory that is offered. Its peer never closes. */
+async function offered(): Promise<Channel> {
+  const [near, far] = pipe();
+  far.close = () => {};
+  const [channel] = await Promise.all([
+    respondChannel(near, { psk, clock: new FakeClock() }),
+    connectChannel(far, {
+      ...{ psk, identity: "alice@db", offer: true },
+      // Its clock is the runtime's.
+      idleTimeout: 0,
+    }),
+  ]);
+  await channel.offered;
+  return channel;
+}
+
+Deno.test("Offers: one that is given up is not given, though its peer has not closed", async () => {
+  const offers = new Offers();
+  const [first, second] = [await offered(), await offered()];
+  for (const channel of [first, second]) offers.add(channel);
+  first.abort();
+  await settled();
+  assert(await offers.take("alice@db") === second);
+});
 
 Deno.test("Offers: what comes in one turn is given once each, in order", async () => {
   const offers = new Offers();

@@ -58,7 +58,8 @@ export class Offered implements Sessions {
       this.#gone.add(channel);
       this.#remove(channel);
     };
-    channel.closed.then(gone, gone);
+    // One that is given up fails before it has closed.
+    channel.opened.catch(gone);
     this.#clock.clear(this.#away);
     this.#away = undefined;
     if (this.#isThere) return;

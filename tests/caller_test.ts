@@ -297,12 +297,41 @@ test("carry: two waits of ten seconds do not stand behind each other", async () 
   await using t = await carried(one, refused);
   await one.opened;
   t.clock.pass(1500);
-  // Its patience is over: what may still come from the first counts no more.
   await settled();
-  one.cut();
+  // Its patience is over: what may still come from the first counts no more.
+  t.clock.pass(8500);
   assertEquals((await hear(t.caller)).end, "ConnectionReset");
   await t.carrying;
   assertEquals(t.reports, [error]);
+});
+
+test("carry: a signal reaches a caller that waits for two sessions", async () => {
+  const one = await standby(60_000);
+  one.hold();
+  await using t = await carried(one, NEVER);
+  await one.opened;
+  t.clock.pass(1500);
+  await settled();
+  assertEquals(t.asked.length, 2);
+  t.stop.abort(new Error("Stop"));
+  await t.carrying;
+  assertEquals((await hear(t.caller)).end, "ConnectionReset");
+  assertEquals([t.reports, t.clock.left], [[], []]);
+});
+
+test("carry: a caller that leaves while the second is refused waits for no sign", async () => {
+  const refused = Promise.reject(new Unreachable("No session in time"));
+  refused.catch(() => {});
+  const one = await standby(60_000);
+  one.hold();
+  await using t = await carried(one, refused);
+  await one.opened;
+  t.clock.pass(1500);
+  await settled();
+  resettable(t.caller).reset();
+  await t.carrying;
+  const { message } = t.reports[0]!;
+  assert(message.startsWith("The local caller broke the connection"), message);
 });
 
 test("carry: a second session gets only what the first has left of ten seconds", async () => {

@@ -148,15 +148,24 @@ class Caller {
     this.#options.sessions.forsake(begun.channel.silence);
     const stop = new AbortController();
     const fresh = this.#begin(AbortSignal.any([signal, stop.signal]), true);
+    const impatience = this.#clock.after(
+      this.#patience,
+      () => begun.channel.abort(this.#silent(PATIENCE)),
+    );
+    let first: Begun | undefined;
     try {
-      const first = await Promise.any([live, fresh]);
+      first = await abortable(Promise.any([live, fresh]), signal);
       if (first !== begun) begun.channel.abort(this.#silent(SIGN_TIME));
-      else fresh.then(({ channel }) => channel.abort(), () => {});
       return first;
     } catch (error) {
-      throw (error as AggregateError).errors[1];
+      throw error instanceof AggregateError ? error.errors[1] : error;
     } finally {
+      this.#clock.clear(impatience);
       stop.abort();
+      // One that comes too late.
+      fresh.then((late) => {
+        if (late !== first) late.channel.abort();
+      }, () => {});
     }
   }
 

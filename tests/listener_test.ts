@@ -20,6 +20,7 @@ import { CLOCK, type Clock } from "../lib/lock/clock.ts";
 import { SYSTEM, type System } from "../lib/port.ts";
 import { FakeClock } from "./clock.ts";
 import { KEY, PSK } from "./duplex.ts";
+import { pipe, type PipeEnd, settled } from "./pipe.ts";
 import { Steps } from "./steps.ts";
 import { concat } from "./scripted.ts";
 import { encodeFrame, KEY as MASK, Opcode } from "./websocket_frame.ts";
@@ -508,6 +509,53 @@ function accepting(
     return listener;
   }) as System["listenTls"];
   return { ...SYSTEM, listenTls };
+}
+
+/** A listener in memory, by a clock that stands still, and its clients. */
+function inMemory(options: Partial<ListenOptions> = {}) {
+  const clock = new FakeClock();
+  const coming: PipeEnd[] = [];
+  const accepted: PipeEnd[] = [];
+  const state = { isShort: false, isClosed: false };
+  let change = Promise.withResolvers<void>();
+  const set = (to: Partial<typeof state>) => {
+    Object.assign(state, to);
+    change.resolve();
+    change = Promise.withResolvers();
+  };
+  const remoteAddr = { transport: "tcp", hostname: "192.0.2.1", port: 1 };
+  const accept = async () => {
+    while (true) {
+      if (state.isClosed) throw new Deno.errors.BadResource();
+      if (state.isShort) throw new Error("Too many open files (os error 24)");
+      const conn = coming.shift();
+      if (conn) {
+        accepted.push(conn);
+        return Object.assign(conn, { remoteAddr, setNoDelay: () => {} });
+      }
+      await change.promise;
+    }
+  };
+  const close = () => set({ isClosed: true });
+  const port = { addr: remoteAddr, accept, close };
+  const listenTls = (() => port) as unknown as System["listenTls"];
+  const listener = listenBy({ clock, listenTls }, {
+    ...{ port: 0, cert: "", key: "", psk: PSK },
+    ...options,
+  });
+  /** @param closes Whether the client closes when it is told to go. */
+  const dial = async (
+    options: { standby?: boolean; offer?: boolean; identity?: string },
+    closes = true,
+  ) => {
+    const [near, far] = pipe();
+    if (!closes) far.close = () => {};
+    coming.push(near);
+    set({});
+    // Its clock is the runtime's.
+    return await connectChannel(far, { ...options, psk: PSK, idleTimeout: 0 });
+  };
+  return { clock, listener, accepted, dial, set };
 }
 
 test("when descriptors run out it says so once, and accepts again", async () => {
@@ -1057,6 +1105,24 @@ test("hasService: a service that is not there is cut after the proof", async () 
   }
   // Nothing is left of those that were cut.
   await listener.shutdown();
+});
+
+Deno.test("Listener: hasService, takesOffer: who asks is cut if they throw later", async () => {
+  for (const offer of [false, true]) {
+    let asked = 0;
+    const fail = () => {
+      if (asked++ > 0) throw new RangeError("It has failed");
+      return true;
+    };
+    const { listener, dial } = inMemory({
+      hasService: () => offer || fail(),
+      takesOffer: () => offer && fail(),
+    });
+    const client = await dial(offer ? { offer } : {});
+    const error = await assertRejects(() => client.closed, ChannelError);
+    assertEquals([error.code, error.isFromPeer], ["aborted", true]);
+    await listener.shutdown();
+  }
 });
 
 test("hasService: whoever lacks the key does not learn which there are", async () => {

@@ -302,6 +302,8 @@ class ChannelListener implements Listener {
    * Those of them whose stream has not begun, and their numbers, oldest first.
    */
   readonly #standby = new Map<Channel, number>();
+  /** Those that made room, and keep their descriptors until they have closed. */
+  readonly #leaving = new Set<Channel>();
   /** How many clients have proved a key: the number of the next one. */
   #proofs = 0;
   /** Those of them that wait to be taken. */
@@ -629,12 +631,15 @@ class ChannelListener implements Listener {
   /** Takes the place of one in standby. */
   #giveUp(channel: Channel): void {
     this.#forget(channel);
+    this.#leaving.add(channel);
     const message = "It made room for another connection";
     channel.abort(new ChannelError("limit", message));
   }
 
   /** Those in standby are the first to give up their descriptors. */
   #shed(): void {
+    // Those of the last time are about to come back.
+    if (this.#leaving.size > 0) return;
     const count = Math.ceil(this.#standby.size / SHED_PART);
     if (count === 0) return;
     const oldest = [...this.#standby.keys()].slice(0, count);
@@ -690,6 +695,7 @@ class ChannelListener implements Listener {
     channel.closed.catch(() => {}).finally(() => {
       this.#clock.clear(timer);
       this.#forget(channel);
+      this.#leaving.delete(channel);
       // One that nobody has taken yet: there is nothing left to take.
       const index = this.#ready.indexOf(channel);
       if (index >= 0) this.#ready.splice(index, 1);

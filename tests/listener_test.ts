@@ -570,6 +570,30 @@ test("when descriptors run out it says so once, and accepts again", async () => 
   assertEquals(failures > 2, true);
 });
 
+Deno.test("Listener: when descriptors run out it sheds no more while those that it shed are leaving", async () => {
+  const { clock, listener, dial, set } = inMemory();
+  let gone = 0;
+  for (let i = 0; i < 8; i++) {
+    const client = await dial({ standby: true }, false);
+    await client.confirmed;
+    client.opened.catch(() => gone++);
+  }
+  set({ isShort: true });
+  await settled();
+  for (let time = 0; time < 900; time += 100) {
+    assertEquals(gone, 2);
+    clock.pass(100);
+    await settled();
+  }
+  clock.pass(200);
+  await settled();
+  assertEquals(gone, 4);
+  listener.close();
+  await settled();
+  clock.pass(1000);
+  await listener.shutdown();
+});
+
 test("reload: an accept that fails late is of the listener before", async () => {
   const late = Promise.withResolvers<void>();
   const system = accepting(async (real, opened) => {

@@ -1,5 +1,5 @@
 /**
- * Packs the programs and the library, in the caller's folder:
+ * Packs the programs and the library, into the caller's folder or the one named:
  *
  * - `innerlock-VERSION.tgz` for npm. It depends on npm's packages of the Deno that
  *   has packed it, of which npm installs the one for its system. None of them runs
@@ -12,7 +12,7 @@
  * cache and no network to run.
  *
  * ```sh
- * deno task pack
+ * deno task pack [FOLDER]
  * npm install -g ./innerlock-0.1.0.tgz
  * innerlock --help
  * ```
@@ -20,7 +20,7 @@
  * @module
  */
 
-import { dirname, join, relative } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import config from "../deno.json" with { type: "json" };
 import { COMMANDS, parseTask, USAGE } from "./commands.mjs";
 import { translate } from "./library.ts";
@@ -267,7 +267,7 @@ async function denoNotice(): Promise<string> {
 if (import.meta.main) {
   try {
     // The task gives the caller's folder: Deno.bundle needs the project's.
-    await main(Deno.args[0] ?? ".");
+    await main(resolve(...Deno.args));
   } catch (error) {
     console.error(`pack: ${error instanceof Error ? error.message : error}`);
     Deno.exit(1);

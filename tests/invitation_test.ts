@@ -367,22 +367,25 @@ test("two servers side by side, by files, and one again", async ({ server, clien
   assertEquals([invited.text, mode(file)], ["", "600"]);
   assertMatch(await Deno.readTextFile(file), ONE_LINE);
   await join();
+  await Deno.chmod(file, 0o644);
   await invite("bob", "--port", "7");
+  assertEquals(mode(file), "600");
   await join("--as", "office");
   assertEquals([await settings(""), await settings("/office")], [
     { host: "localhost", port: 5001, identity: "alice" },
     { host: "localhost", port: 7, identity: "bob" },
   ]);
   await invite("carol", "--port", "8", "--host", "127.0.0.1");
+  const keys = `${client}/config/innerlock/office/psk.txt`;
+  await Deno.chmod(keys, 0o644);
   await join("--as", "office");
+  assertEquals(mode(keys), "600");
   assertEquals(await settings("/office"), {
     host: "127.0.0.1",
     port: 8,
     identity: "carol",
   });
-  const psk = await Deno.readTextFile(
-    `${client}/config/innerlock/office/psk.txt`,
-  );
+  const psk = await Deno.readTextFile(keys);
   assertMatch(psk, /^carol:[0-9a-f]{64}\n$/);
   const { code, stderr } = await at(client, "client", [
     ...["--server", "office", "--port", "1", "hello"],

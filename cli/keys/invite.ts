@@ -29,7 +29,13 @@ import type { Args } from "../main.ts";
 import { stderr, stdout } from "../terminal/output.ts";
 import { keepOnly } from "../permissions.ts";
 import { promptHidden } from "../terminal/prompt.ts";
-import { foldersOf, makeFolder, replaceFiles, withFiles } from "./replace.ts";
+import {
+  foldersOf,
+  makeFolder,
+  type NewFile,
+  replaceFiles,
+  withFiles,
+} from "./replace.ts";
 import { settingsPath } from "../client/settings.ts";
 import {
   clientFolders,
@@ -125,11 +131,16 @@ export async function invite(
     );
     stdout.line(line);
   } else {
-    await replaceFiles([{ path: file, text: line + "\n", mode: 0o600 }]);
+    await replaceFiles([secret(file, line + "\n")]);
     stderr.line(
       `${file}: invitation for ${identity} to ${server}; keep it secret`,
     );
   }
+}
+
+/** A file that its owner alone may read, whoever might read the one before. */
+function secret(path: string, text: string): NewFile {
+  return { path, text, mode: 0o600, isPrivate: true };
 }
 
 function isLocal(host: string): boolean {
@@ -160,9 +171,9 @@ export async function join(args: Args, variables: Variables): Promise<void> {
   }
   const settings = JSON.stringify({ host, port, identity }, undefined, 2);
   const files = [
-    { path: `${folder}/cert.pem`, text: cert, mode: 0o600 },
-    { path: `${folder}/psk.txt`, text: `${identity}:${key}\n`, mode: 0o600 },
-    { path: settingsPath(folder), text: settings + "\n", mode: 0o600 },
+    secret(`${folder}/cert.pem`, cert),
+    secret(`${folder}/psk.txt`, `${identity}:${key}\n`),
+    secret(settingsPath(folder), settings + "\n"),
   ];
   await makeFolder(folder);
   const place = resolve(folder);

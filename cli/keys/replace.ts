@@ -15,6 +15,8 @@ export interface NewFile {
   text: string;
   /** The permission bits, if the file is new. */
   mode: number;
+  /** Whether it has these bits in any case, even in the place of another file. */
+  isPrivate?: boolean;
 }
 
 /**
@@ -65,8 +67,8 @@ async function placeOf(path: string): Promise<string> {
 
 /**
  * Writes all files beside their places, then renames each into its own, in this
- * order, with the owner and the mode of the one that it replaces. What root makes
- * anew belongs to whoever the folder belongs to, such as a service. If one of them
+ * order, with the owner and, unless it is private, the mode of the one that it
+ * replaces. What root makes anew belongs to whoever the folder belongs to, such as a service. If one of them
  * cannot be written, all are as they were before. To be called within
  * {@linkcode withFiles}. A run that is killed between two renames leaves the
  * first files new and the others old; the next run replaces them all.
@@ -88,7 +90,8 @@ export async function replaceFiles(
         const old = await ifThere(readOld(to));
         written.push({ ...file, from, to, old });
         await ifThere(Deno.remove(from));
-        await writeAs(from, file.text, file.mode, old?.info);
+        const kept = file.isPrivate ? undefined : old?.info.mode;
+        await writeAs(from, file.text, kept ?? file.mode, old?.info);
       };
       await orCannot(`write ${file.path}`, work());
     }
@@ -129,7 +132,7 @@ async function readOld(path: string) {
 /** Puts back what was in a file's place. */
 async function restore({ from, to, old }: Written): Promise<void> {
   if (old === undefined) return await Deno.remove(to);
-  await writeAs(from, old.bytes, 0o600, old.info);
+  await writeAs(from, old.bytes, old.info.mode ?? 0o600, old.info);
   await Deno.rename(from, to);
 }
 
@@ -153,7 +156,7 @@ async function writeAs(
     if (owner.uid !== now.uid || owner.gid !== now.gid) {
       await file.chown(owner.uid!, owner.gid!);
     }
-    await file.chmod((old?.mode ?? mode) & 0o777);
+    await file.chmod(mode & 0o777);
     await file.writeFile(text);
     // After a power cut, too, a name leads to the old file or to the new one.
     await file.sync();

@@ -330,6 +330,39 @@ test("an encrypted key stays, and its passphrase renews", async (dir, read) => {
   assertNotEquals(await read("cert.pem"), before[1]);
 });
 
+test(
+  "a new key is encrypted if there is a passphrase, and stays so",
+  async (dir, read) => {
+    const file = `${dir}/passphrase`;
+    const out = `${dir}/certs`;
+    const certs = (...flags: string[]) =>
+      run("certs", ["--out", out, ...flags]);
+    const encrypted = /^-----BEGIN ENCRYPTED PRIVATE KEY-----\n/;
+    const passphrase = ["--passphrase-file", file];
+    await Deno.writeTextFile(file, "\n", { mode: 0o600 });
+    const empty = await certs(...passphrase);
+    assertEquals(empty.code, 2);
+    assertMatch(empty.stderr, /^certs: The passphrase must not be empty\n$/);
+    assertEquals(files(out), []);
+    await Deno.writeTextFile(file, "x\n");
+    assertEquals((await certs(...passphrase)).code, 0);
+    const before = await read("certs/key.pem");
+    assertMatch(before, encrypted);
+    const another = ["--renew", "--new-key"];
+    const plain = await certs(...another);
+    assertEquals(plain.code, 2);
+    assertMatch(
+      plain.stderr,
+      /key\.pem is encrypted; say --passphrase to encrypt the new key, too\n$/,
+    );
+    assertEquals(await read("certs/key.pem"), before);
+    assertEquals((await certs(...another, ...passphrase)).code, 0);
+    const after = await read("certs/key.pem");
+    assertMatch(after, encrypted);
+    assertNotEquals(after, before);
+  },
+);
+
 test("a CA's certificate takes --identity and stays", async (dir, read) => {
   for (const days of ["9", "-1"]) {
     await run("certs", ["--out", dir]);

@@ -21,7 +21,7 @@ import {
   SUBJECT,
 } from "./openssl.ts";
 import { parsePem } from "./pem.ts";
-import { findPrivateKey, isEncrypted } from "./private_keys.ts";
+import { findPrivateKey, isAnyEncrypted, isEncrypted } from "./private_keys.ts";
 import { promptHidden } from "../terminal/prompt.ts";
 import type { NewFile } from "./replace.ts";
 
@@ -84,7 +84,14 @@ function isKept(job: Job): boolean {
     if (args.is("renew")) throw notHere(certPath);
     return false;
   }
-  if (args.is("new-key")) return false;
+  if (args.is("new-key")) {
+    if (key === undefined || !isAnyEncrypted(key) || encrypts(args)) {
+      return false;
+    }
+    throw new UsageError(
+      `${keyPath} is encrypted; say --passphrase to encrypt the new key, too`,
+    );
+  }
   if (key === undefined) {
     throw new UsageError(
       `There is ${certPath} but no ${keyPath}, as on a client; for a server, ` +
@@ -132,6 +139,11 @@ function isKept(job: Job): boolean {
   );
 }
 
+/** Whether a new key is to be encrypted. */
+function encrypts(args: Args): boolean {
+  return args.is("passphrase") || args.is("passphrase-file");
+}
+
 function isMadeOutTo({ names }: CertificateInfo, host: string): boolean {
   return names.includes(host) || names.includes(host.replace(/^[^.]+/, "*"));
 }
@@ -153,7 +165,7 @@ async function make(job: Job) {
   const cert = await makeCertificate(key, hosts, days, `${out}/.openssl`);
   const files = [{ path: certPath, text: cert, mode: 0o644 }];
   if (isNew) {
-    const text = args.is("passphrase")
+    const text = encrypts(args)
       ? await encryptKey(key, await newPassphrase(args))
       : key;
     const keyFile = (text: string) => ({ path: keyPath, text, mode: 0o600 });
@@ -222,10 +234,11 @@ async function requestFile(job: Job, key: string): Promise<NewFile> {
 
 async function newPassphrase(args: Args): Promise<string> {
   const file = args.text("passphrase-file");
-  if (file !== undefined) return await readSecret(file);
-  const passphrase = promptHidden("Passphrase for key.pem:");
+  const passphrase = file === undefined
+    ? promptHidden("Passphrase for key.pem:")
+    : await readSecret(file);
   if (!passphrase) throw new UsageError("The passphrase must not be empty");
-  if (promptHidden("Again:") !== passphrase) {
+  if (file === undefined && promptHidden("Again:") !== passphrase) {
     throw new UsageError("The two passphrases differ");
   }
   return passphrase;

@@ -27,6 +27,11 @@ export function isEncrypted(pem: string): boolean {
   return pem.startsWith("-----BEGIN ENCRYPTED ") || hasHeaders(pem);
 }
 
+/** The same of a file's text, which may also be no key at all. */
+export function isAnyEncrypted(text: string): boolean {
+  return /^-----BEGIN ENCRYPTED |^Proc-Type: *4, *ENCRYPTED/m.test(text);
+}
+
 function hasHeaders(pem: string): boolean {
   return pem.includes(":");
 }

@@ -119,14 +119,17 @@ export class Args {
 
 /** Parses arguments; refuses flags that are not there and words without use. */
 export function parse(argv: string[], flags: Flags): Args {
+  const end = argv.indexOf("--");
+  const optional = Object.entries(flags.optional ?? {});
   // `--flag next` has no value where `next` does not look like one.
-  const withoutValue = (arg: string, next = "") => {
-    const pattern = flags.optional?.[arg.replace(/^--/, "")];
-    return pattern && !pattern.test(next) ? `${arg}=` : arg;
+  const withoutValue = (arg: string, i: number) => {
+    if (end !== -1 && i > end) return arg;
+    const [, pattern] = optional.find(([name]) => arg === `--${name}`) ?? [];
+    return pattern && !pattern.test(argv[i + 1] ?? "") ? `${arg}=` : arg;
   };
   const strings = [...flags.string ?? [], ...flags.collect ?? []];
   const { _: words, ...given } = parseArgs(
-    argv.map((arg, i) => withoutValue(arg, argv[i + 1])),
+    argv.map(withoutValue),
     {
       string: [...strings, "_"],
       // All may repeat as far as the parser goes: it would keep the last

@@ -1,5 +1,6 @@
 /** The server and the client as a user meets them: real processes. */
 
+import { parse } from "../cli/main.ts";
 import { encryptKey, makeKey } from "../cli/keys/openssl.ts";
 import { assertEquals, assertMatch } from "@std/assert";
 import { listen, type Listener } from "../lib/deno.ts";
@@ -156,6 +157,29 @@ test("client: wrong usage exits 2", async (dir, port) => {
       flags[i] !== args[0] && flags[i - 1] !== args[0]
     );
     assertFails(await run("client", [...given, ...args, "x"]), 2, message);
+  }
+});
+
+Deno.test("parse: only a flag before -- may lack its value", () => {
+  const flags = {
+    string: ["connect", "websocket"],
+    optional: { websocket: /^\// },
+    takesWords: true,
+  };
+  const words = (...argv: string[]) => parse(argv, flags).words;
+  assertEquals(words("websocket", "test"), ["websocket", "test"]);
+  assertEquals(words("constructor", "--", "--websocket", "x"), [
+    "constructor",
+    "--websocket",
+    "x",
+  ]);
+  assertEquals(
+    parse(["--connect", "websocket"], flags).text("connect"),
+    "websocket",
+  );
+  for (const argv of [["--websocket", "x"], ["--websocket", "--", "x"]]) {
+    const args = parse(argv, flags);
+    assertEquals([args.text("websocket"), args.words], ["", ["x"]]);
   }
 });
 

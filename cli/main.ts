@@ -119,38 +119,50 @@ export class Args {
 
 /** Parses arguments; refuses flags that are not there and words without use. */
 export function parse(argv: string[], flags: Flags): Args {
+  const switches = [...flags.boolean ?? [], "help", "version"];
   const end = argv.indexOf("--");
   const optional = Object.entries(flags.optional ?? {});
   // `--flag next` has no value where `next` does not look like one.
-  const withoutValue = (arg: string, i: number) => {
+  const complete = (arg: string, i: number) => {
     if (end !== -1 && i > end) return arg;
+    // The parser would take a word "true" behind it for its value; where a `=`
+    // is, it takes one `no-` away.
+    if (switches.some((name) => arg === `--${name}`)) {
+      return `${arg.replace(/^--no-/, "$&no-")}=true`;
+    }
     const [, pattern] = optional.find(([name]) => arg === `--${name}`) ?? [];
     return pattern && !pattern.test(argv[i + 1] ?? "") ? `${arg}=` : arg;
   };
   const strings = [...flags.string ?? [], ...flags.collect ?? []];
   const { _: words, ...given } = parseArgs(
-    argv.map(withoutValue),
+    argv.map(complete),
     {
       string: [...strings, "_"],
       // All may repeat as far as the parser goes: it would keep the last
       // silently.
       collect: strings,
-      boolean: [...flags.boolean ?? [], "help", "version"],
+      boolean: switches,
       alias: { h: "help" },
       unknown: (arg, key) => {
         if (key === undefined && flags.takesWords) return true;
         if (/^-\d/.test(arg)) {
           throw new UsageError(`No flag takes a negative number: ${arg}`);
         }
-        const what = key === undefined ? "argument" : "flag";
-        const shown = arg === "" ? "''" : arg;
-        throw new UsageError(
-          `Unknown ${what} ${shown}: --help lists the flags`,
-        );
+        throw unknown(key === undefined ? "argument" : "flag", arg);
       },
     },
   );
+  // Of what is behind `--` the parser takes anything.
+  const [word] = words;
+  if (word !== undefined && !flags.takesWords) {
+    throw unknown("argument", String(word));
+  }
   return new Args(given, words.map(String), flags);
+}
+
+function unknown(what: "argument" | "flag", arg: string): UsageError {
+  const shown = arg === "" ? "''" : arg;
+  return new UsageError(`Unknown ${what} ${shown}: --help lists the flags`);
 }
 
 /**

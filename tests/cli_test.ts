@@ -2,7 +2,8 @@
 
 import { parse } from "../cli/main.ts";
 import { encryptKey, makeKey } from "../cli/keys/openssl.ts";
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { UsageError } from "../cli/advice/errors.ts";
 import { listen, type Listener } from "../lib/deno.ts";
 import type { Channel } from "../lib/mod.ts";
 import { outputOf, printed } from "./limit.ts";
@@ -180,6 +181,18 @@ Deno.test("parse: only a flag before -- may lack its value", () => {
   for (const argv of [["--websocket", "x"], ["--websocket", "--", "x"]]) {
     const args = parse(argv, flags);
     assertEquals([args.text("websocket"), args.words], ["", ["x"]]);
+  }
+});
+
+Deno.test("parse: a switch takes no word, and -- makes none welcome", () => {
+  for (const name of ["quiet", "no-tls"]) {
+    const flags = { boolean: [name], takesWords: true };
+    const args = parse([`--${name}`, "true"], flags);
+    assertEquals([args.is(name), args.words], [true, ["true"]]);
+  }
+  for (const argv of [["--", "--port"], ["--quiet", "--", ""], ["true"]]) {
+    const strict = () => parse(argv, { boolean: ["quiet"] });
+    assertThrows(strict, UsageError, "Unknown argument ");
   }
 });
 

@@ -140,6 +140,7 @@ function checkIdentities(args: Args): void {
 
 function checkNames(args: Args): void {
   args.integer("days", 1, MAX_DAYS);
+  args.integer("port", 1, 65_535);
   for (const host of args.texts("host")) {
     if (host === "0.0.0.0" || canonical(host) === "::") {
       throw new UsageError(

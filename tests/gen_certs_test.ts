@@ -98,6 +98,7 @@ test("wrong usage exits 2 and leaves nothing", async (dir) => {
       ["--invite", "@db"],
       ["--host", "a b"],
       ["--days", "x"],
+      ["--invite", "alice", "--port", "70000"],
     ]
   ) {
     const target = `${dir}/certs`;

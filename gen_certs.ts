@@ -207,13 +207,12 @@ async function readKeyFile(path: string): Promise<KeyFile> {
 
 /** Prints who has a key, and for what. */
 async function list(path: string): Promise<void> {
-  for (const identity of (await readKeyFile(path)).keys().keys()) {
+  const identities = [...(await readKeyFile(path)).keys().keys()];
+  stdout.result(identities.map((identity) => {
     const service = serviceOf(identity);
-    stdout.line(
-      `${identity}: ` +
-        (service === undefined ? "every service" : `the service ${service}`),
-    );
-  }
+    return `${identity}: ` +
+      (service === undefined ? "every service" : `the service ${service}`);
+  }));
 }
 
 /** Removes identities from the key file. */

@@ -180,8 +180,8 @@ export async function run(
   let code: number | void = Exit.done;
   try {
     const args = parse(Deno.args, flags);
-    if (args.is("help")) usage.trim().split("\n").forEach(stdout.line, stdout);
-    else if (args.is("version")) stdout.line(`innerlock ${config.version}`);
+    if (args.is("help")) stdout.result(usage.trim().split("\n"));
+    else if (args.is("version")) stdout.result([`innerlock ${config.version}`]);
     else code = await main(args);
   } catch (error) {
     code = exitCodeOf(error);
@@ -190,6 +190,7 @@ export async function run(
   const error = await stdout.flush();
   if (error !== undefined && !(error instanceof Deno.errors.BrokenPipe)) {
     stderr.line(`${name}: Cannot write to stdout: ${messageOf(error)}`);
+    if (stdout.hasResult) code ||= Exit.failed;
   }
   await stderr.flush();
   Deno.exit(code ?? Exit.done);

@@ -75,6 +75,16 @@ Deno.test("Output: nobody waits for a sink, and what is lost is counted where it
   ]);
 });
 
+Deno.test("Output: a result is never lost for its length", async () => {
+  const sink = fallible();
+  const output = new Output(sink);
+  const lines = Array.from({ length: 3000 }, (_, i) => `line ${i}`);
+  output.line("first");
+  output.result(lines);
+  await output.flush();
+  assertEquals(sink.text, ["first", ...lines, ""].join("\n"));
+});
+
 Deno.test("Output: a sink that fails throws at nobody, and gets all when it mends", async () => {
   const sink = fallible();
   const output = new Output(sink);

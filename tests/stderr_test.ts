@@ -181,6 +181,24 @@ test("certs: notes that cannot be written are no failure", async (dir) => {
   assertEquals(code, 0);
 }, noDevFull);
 
+test(
+  "certs: an invitation, or a list, that cannot be written is a failure",
+  async (dir) => {
+    for (const flags of [["--invite", "bob"], ["--list"], ["--help"]]) {
+      const certs = command("certs", ["--out", dir, ...flags]);
+      const child = startWith("> /dev/full", certs);
+      await child.stdin.close();
+      const { code, stderr } = await child.output();
+      assertMatch(
+        new TextDecoder().decode(stderr),
+        /^certs: Cannot write to stdout: No space[^\n]+\n$/m,
+      );
+      assertEquals(code, 1);
+    }
+  },
+  noDevFull,
+);
+
 test("client: a reply whose reader has gone ends it as SIGPIPE ends cat", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));
   const script = 'yes | "$@" | head -1; echo "${PIPESTATUS[1]}"';

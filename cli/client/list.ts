@@ -32,7 +32,7 @@ export async function listServers(args: Args): Promise<void> {
         "'deno task certs --join' joins one",
     );
   }
-  lines.forEach((line) => stdout.line(line));
+  stdout.result(lines);
 }
 
 /** What may be the names under which servers are kept in a folder. */

@@ -129,7 +129,7 @@ export async function invite(
       `invitation for ${identity} to ${server}; whoever reads this line ` +
         `can speak as ${identity}, so keep it secret:`,
     );
-    stdout.line(line);
+    stdout.result([line]);
   } else {
     await replaceFiles([secret(file, line + "\n")]);
     stderr.line(

@@ -40,6 +40,9 @@ export class Output {
   /** Where the bytes go, by one call of `write` at a time. */
   sink: Sink;
 
+  /** Whether more than notes was to be written. */
+  hasResult = false;
+
   readonly #encoder = new TextEncoder();
   /** What is being written. */
   #pending: Uint8Array = new Uint8Array(0);
@@ -62,6 +65,15 @@ export class Output {
   /** Writes a line, in which control characters are made visible. */
   line(text: string): void {
     this.raw(visible(text) + "\n");
+  }
+
+  /**
+   * Writes what the program was run for, however many lines: if it cannot be
+   * written, the program has failed.
+   */
+  result(lines: string[]): void {
+    this.hasResult = true;
+    this.raw(lines.map((line) => visible(line) + "\n").join(""));
   }
 
   /** Writes text as it is; never text that others may have chosen. */

@@ -364,6 +364,38 @@ test(
   },
 );
 
+test(
+  "--days does not go with a certificate of other days",
+  async (dir, read) => {
+    const certs = (...flags: string[]) =>
+      run("certs", ["--out", dir, ...flags]);
+    for (let i = 0; i < 2; i++) {
+      assertEquals(
+        (await certs("--days=30")).code,
+        0,
+      );
+    }
+    assertEquals((await certs()).code, 0);
+    const before = await read("cert.pem");
+    const other = await certs("--days", "31");
+    assertEquals(other.code, 2);
+    assertMatch(
+      other.stderr,
+      /cert\.pem is kept, valid until \S+; --renew --days 31 makes another\n$/,
+    );
+    assertEquals(await read("cert.pem"), before);
+    assertEquals((await certs("--renew", "--days", "31")).code, 0);
+    assertEquals((await certs("--days", "31")).code, 0);
+    await signByCa(dir, "DNS:*.example", "9");
+    const ofCa = await certs("--days", "31");
+    assertEquals(ofCa.code, 2);
+    assertMatch(
+      ofCa.stderr,
+      /cert\.pem is kept, .*; its CA decides on its days/,
+    );
+  },
+);
+
 test("a CA's certificate takes --identity and stays", async (dir, read) => {
   for (const days of ["9", "-1"]) {
     await run("certs", ["--out", dir]);

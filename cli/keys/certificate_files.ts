@@ -130,12 +130,28 @@ function isKept(job: Job): boolean {
   // Replaced unasked: one that has expired, or one of ours that lacks a name;
   // never one of a CA.
   if (old.isSelfSigned && (!old.isCurrent || lacksName)) return false;
-  if (missing.length === 0) return true;
+  if (missing.length === 0) {
+    checkDays(job, old);
+    return true;
+  }
   throw new UsageError(
     `${certPath} is not for ${missing.join(", ")}; ` +
       (old.isSelfSigned
         ? "--renew adds it, and every client must then join again"
         : "ask its CA for one that is"),
+  );
+}
+
+/** Refuses `--days` where a certificate of other days is kept. */
+function checkDays({ args, certPath }: Job, old: CertificateInfo): void {
+  if (!args.is("days") || args.integer("days", 1, MAX_DAYS) === old.days) {
+    return;
+  }
+  throw new UsageError(
+    `${certPath} is kept, ${validity(old)}; ` +
+      (old.isSelfSigned
+        ? `--renew --days ${args.text("days")} makes another`
+        : "its CA decides on its days"),
   );
 }
 

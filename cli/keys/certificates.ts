@@ -12,8 +12,10 @@ import { canonical, isName } from "../addresses.ts";
 import { UsageError } from "../advice/errors.ts";
 import { parsePem } from "./pem.ts";
 
+const DAY = 86_400_000;
+
 /** A certificate that expires within this time is worth a warning, in ms. */
-const WARNING_TIME = 30 * 86_400_000;
+const WARNING_TIME = 30 * DAY;
 
 /** The certificates of a PEM text, with nothing around them. */
 export function certificatesOf(path: string, text: string): string {
@@ -98,6 +100,8 @@ export interface CertificateInfo {
   subject: string;
   /** The day it expires. */
   expires: string;
+  /** For how many whole days it is valid in all. */
+  days: number;
   /** Whether it has not expired. */
   isCurrent: boolean;
   /** Whether no CA has signed it. */
@@ -109,14 +113,16 @@ export interface CertificateInfo {
 /** Reads the first of the certificates that {@linkcode certificatesOf} gave. */
 export function describeCertificate(cert: string): CertificateInfo {
   const x509 = new X509Certificate(cert);
+  const { validFromDate: start, validToDate: end } = x509;
   const listed = (x509.subjectAltName ?? "").matchAll(
     /(?:DNS|IP Address):([^,\s]+)/g,
   );
   return {
     keyFingerprint: keyFingerprint(x509),
     subject: x509.subject,
-    expires: dayOf(x509.validToDate),
-    isCurrent: x509.validToDate.getTime() > Date.now(),
+    expires: dayOf(end),
+    days: Math.floor((end.getTime() - start.getTime()) / DAY),
+    isCurrent: end.getTime() > Date.now(),
     isSelfSigned: x509.issuer === x509.subject,
     names: Array.from(listed, ([, host]) => canonical(host!))
       .filter((host) => subjectAltName(host) !== undefined),

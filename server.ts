@@ -136,7 +136,7 @@ async function main(args: Args): Promise<number> {
   const services = handlersOf(backends, doors.length > 0, args.is("echo"));
   const files = credentialFiles(args);
   const { cert: _, ...secrets } = files;
-  const paths = Object.values(files);
+  const paths: string[] = Object.values(files);
   const sockets = socketPaths([...backends.values()]);
   const warnings = await acceptMounts(Object.values(secrets));
   // A socket is made beside its place, then moved there.
@@ -171,12 +171,12 @@ async function main(args: Args): Promise<number> {
   const entrances = new Entrances(doors, {
     ...{ listener, clients, log },
   });
-  const watch = watchExpiry(files.cert, log);
+  const watch = files.cert && watchExpiry(files.cert, log);
   const announce = (credentials: ListenerCredentials) => {
     announceCredentials(credentials, log);
     entrances.checkKeys(credentials);
     metrics.certificate = credentials.cert;
-    watch(credentials.cert);
+    if (watch) watch(credentials.cert);
   };
   followed.follow({
     take: (credentials) => listener.reload(credentials),

@@ -1,6 +1,8 @@
 /** Certificates and keys that change under running programs. */
 
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { parse } from "../cli/main.ts";
+import { credentialFiles } from "../cli/server/listen.ts";
 import { connect } from "../lib/deno.ts";
 import { type Channel, ChannelError } from "../lib/mod.ts";
 import { printed } from "./limit.ts";
@@ -36,6 +38,22 @@ async function put(source: string, target: string): Promise<void> {
   await Deno.copyFile(source, `${target}.new`);
   await Deno.rename(`${target}.new`, target);
 }
+
+Deno.test({
+  name: "reload: without TLS only the key file is followed",
+  permissions: "none",
+  fn() {
+    const flags = {
+      string: ["dir", "psk", "cert", "key", "passphrase-file"],
+      boolean: ["no-tls"],
+    };
+    const files = (...argv: string[]) => credentialFiles(parse(argv, flags));
+    const psk = "x/psk.txt";
+    assertEquals(files("--dir", "x", "--no-tls"), { psk });
+    const pair = { cert: "x/cert.pem", key: "x/key.pem" };
+    assertEquals(files("--dir", "x"), { psk, ...pair });
+  },
+});
 
 test("a revoked identity is cut and refused, without a signal; others live on", async (dir) => {
   await using server = await TestServer.start(serverFlags(dir));

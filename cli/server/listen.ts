@@ -21,16 +21,24 @@ import { cannotListen, whyNot } from "../advice/system_errors.ts";
 import { printFrame } from "../terminal/trace.ts";
 
 /** The files that a server reads, now and at each reload. */
-export type CredentialFiles = ReturnType<typeof credentialFiles>;
+export interface CredentialFiles {
+  psk: string;
+  /** Those of TLS, if there is TLS. */
+  cert?: string;
+  key?: string;
+  passphrase?: string;
+}
 
 /** Where a server's files are, as its flags and this machine have it. */
-export function credentialFiles(args: Args) {
+export function credentialFiles(args: Args): CredentialFiles {
   const ofTls = ["cert", "key", "passphrase-file"];
   args.refuse("no-tls", (name) => ofTls.includes(name));
   const folder = serverFolder(args.text("dir"), takeVariables());
+  const psk = args.text("psk") ?? join(folder, "psk.txt");
+  if (args.is("no-tls")) return { psk };
   const passphrase = args.text("passphrase-file");
   return {
-    psk: args.text("psk") ?? join(folder, "psk.txt"),
+    psk,
     cert: args.text("cert") ?? join(folder, "cert.pem"),
     key: args.text("key") ?? join(folder, "key.pem"),
     ...(passphrase !== undefined && { passphrase }),
@@ -58,9 +66,10 @@ export async function readCredentials(
   const isNamed = ["psk", "cert", "key"].some(args.is);
   const origin = isNamed ? "" : ORIGIN;
   const psk = await readPsk(files.psk, origin);
-  if (args.is("no-tls")) return { psk };
-  const pair = await readPair(files.cert, files.key, {
-    file: files.passphrase,
+  const { cert, key, passphrase } = files;
+  if (cert === undefined || key === undefined) return { psk };
+  const pair = await readPair(cert, key, {
+    file: passphrase,
     mayAsk,
     advice: "give --passphrase-file FILE",
     origin,

@@ -36,7 +36,7 @@ import {
   TestEntrance,
   TestServer,
 } from "./programs.ts";
-import { lacksPermissions, testUnless } from "./requirements.ts";
+import { lacksPermissions, testInFolder, testUnless } from "./requirements.ts";
 
 const test = (name: string, fn: () => Promise<void>) =>
   testUnless(
@@ -198,6 +198,25 @@ const close = (ends: Record<End, Deno.Conn>) => {
   ends.caller.close();
   ends.backend.close();
 };
+
+testInFolder(
+  lacksPermissions("net", "read", "write"),
+  "--expose: a server that stops while it opens its doors leaves none open",
+  async (dir) => {
+    const doors = ["a", "b"].map((name) => (
+      { address: { path: `${dir}/${name}` }, identity: "alice@db" }
+    ));
+    const log = () => {};
+    const entrances = new Entrances(doors, {
+      ...{ clients: new Clients(log, new Metrics()), log },
+      listener: { open: () => Promise.reject(new Error("Nobody calls")) },
+    });
+    const opening = entrances.open();
+    await entrances.close();
+    await opening;
+    assertEquals(Array.from(Deno.readDirSync(dir)), []);
+  },
+);
 
 test("every byte and a clean end, whoever ends first", async () => {
   using backend = listenAt("127.0.0.1:0");

@@ -156,6 +156,17 @@ for (const kind of ["TCP", "Unix"]) {
 }
 
 testUnix(
+  "listenPlain: it closes, though the folder of its socket is gone",
+  async (dir) => {
+    await Deno.mkdir(`${dir}/sockets`);
+    const listener = await listenPlain({ path: `${dir}/sockets/x` });
+    await Deno.remove(`${dir}/sockets`, { recursive: true });
+    await listener.close();
+    assertEquals(await listener.accept(), undefined);
+  },
+);
+
+testUnix(
   "listenPlain: a socket that is another's by now stays",
   async (dir) => {
     const path = `${dir}/socket`;

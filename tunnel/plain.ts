@@ -194,9 +194,13 @@ async function bindUnix(path: string): Promise<Bound> {
     }
     const close = async () => {
       listener.close();
-      await withFolder(path, async () => {
+      const removed = withFolder(path, async () => {
         const now = await Deno.lstat(path).catch(() => undefined);
         if (now?.ino === ino) await Deno.remove(path);
+      });
+      await removed.catch((error) => {
+        // The folder is gone, and the socket with it.
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
       });
     };
     return { listener, address: { path }, close };

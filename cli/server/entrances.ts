@@ -62,6 +62,7 @@ export class Entrances {
   readonly #complaints: Complaints;
   readonly #entrances: Entrance[] = [];
   readonly #carrying: Promise<void>[] = [];
+  #isClosed = false;
 
   /** Opens none yet. */
   constructor(doors: Door[], options: EntrancesOptions) {
@@ -107,7 +108,7 @@ export class Entrances {
   /**
    * Begins to take callers.
    *
-   * @throws {UsageError} If an address cannot be listened on.
+   * @throws {Error} If an address cannot be listened on.
    */
   async open(): Promise<void> {
     const { log, clients } = this.#options;
@@ -118,6 +119,8 @@ export class Entrances {
             limit: "descriptors",
           }),
       });
+      // The server stops before it has begun.
+      if (this.#isClosed) return await entrance.close();
       const caller = format(entrance.address);
       const message = `callers at ${caller} are carried to ${identity}`;
       log("listen", message, { caller, identity });
@@ -139,6 +142,7 @@ export class Entrances {
 
   /** Takes no more callers; those that have a session may go on. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     for (const offered of this.#offered.values()) offered.close();
     await Promise.all(this.#entrances.map((entrance) => entrance.close()));
     await Promise.all(this.#carrying);

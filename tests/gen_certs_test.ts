@@ -624,6 +624,27 @@ test(
   },
 );
 
+test("--join waits for a folder, and leaves it if it is a server's by then", async (dir) => {
+  const out = `${dir}/out`;
+  const { text } = await run("certs", ["--out", out, "--invite", "alice"]);
+  const folder = `${dir}/joined`;
+  await Deno.mkdir(folder);
+  let joining!: Deno.ChildProcess;
+  await withFiles([`${folder}/psk.txt`], async () => {
+    joining = start("certs", ["--join", "--out", folder]);
+    await new Blob([text]).stream().pipeTo(joining.stdin);
+    await waitsForLock(joining.pid);
+    await Deno.copyFile(`${out}/key.pem`, `${folder}/key.pem`);
+  });
+  const { code, stderr } = await joining.output();
+  assertMatch(
+    new TextDecoder().decode(stderr),
+    /belongs to a server, because it has a key\.pem; /,
+  );
+  assertEquals(code, 2);
+  assertEquals(files(folder), ["key.pem"]);
+});
+
 test("links stay, and what they lead to is changed", async (dir, read) => {
   const [out, far] = [`${dir}/certs`, `${dir}/far`];
   await run("certs", ["--out", out, "--identity", "alice"]);

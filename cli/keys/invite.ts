@@ -162,13 +162,7 @@ export async function join(args: Args, variables: Variables): Promise<void> {
   );
   const name = args.text("as");
   const folder = folderOf(out, name);
-  const sign = await serverSign(folder);
-  if (sign !== undefined) {
-    throw new UsageError(
-      `${folder} belongs to a server, because it has ${sign}; keep this one ` +
-        "under a name with --as NAME, or in another folder with --out DIR",
-    );
-  }
+  await refuseServers(folder);
   const settings = JSON.stringify({ host, port, identity }, undefined, 2);
   const files = [
     secret(`${folder}/cert.pem`, cert),
@@ -181,7 +175,11 @@ export async function join(args: Args, variables: Variables): Promise<void> {
   const paths = files.map(({ path }) => path);
   const folders = [folder, ...await foldersOf(paths)];
   keepOnly({ read: folders, write: folders });
-  await withFiles(paths, () => replaceFiles(files));
+  await withFiles(paths, async () => {
+    // It may have become one meanwhile.
+    await refuseServers(folder);
+    await replaceFiles(files);
+  });
   const flags = [
     ...found === place ? [] : ["--dir", resolve(out)],
     ...name === undefined ? [] : ["--server", name],
@@ -189,6 +187,16 @@ export async function join(args: Args, variables: Variables): Promise<void> {
   stdout.line(`joined ${authority(host, port)} as ${identity}, in ${folder}`);
   const client = ["deno task client", ...flags, "--check"];
   stdout.line(`try it: ${client.join(" ")}`);
+}
+
+/** Refuses to join in a server's folder. */
+async function refuseServers(folder: string): Promise<void> {
+  const sign = await serverSign(folder);
+  if (sign === undefined) return;
+  throw new UsageError(
+    `${folder} belongs to a server, because it has ${sign}; keep this one ` +
+      "under a name with --as NAME, or in another folder with --out DIR",
+  );
 }
 
 /** What shows that a folder is a server's, if it is. */

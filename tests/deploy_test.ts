@@ -96,7 +96,7 @@ test("systemd finds little that the units could still give up", async (dir) => {
   }
 }, systemd);
 
-test("the units are tried for ever, but with wrong flags or files", async () => {
+test("the units are tried for ever, but with wrong flags or files, and have a folder for sockets", async () => {
   for (const unit of UNITS) {
     const text = await read(unit);
     for (
@@ -104,6 +104,9 @@ test("the units are tried for ever, but with wrong flags or files", async () => 
         "StartLimitIntervalSec=0",
         "Restart=on-failure",
         "RestartPreventExitStatus=2",
+        // For the sockets of --listen.
+        "RuntimeDirectory=innerlock-%i",
+        "RuntimeDirectoryMode=0700",
       ]
     ) assertStringIncludes(text, `\n${line}\n`);
   }

@@ -77,7 +77,7 @@ certificates and keys again when their files change, and on SIGHUP.
   --max-connections N      with --listen or --expose: how many connections at a
                            time, both ways together; others wait (1000)
   --reserve N              with --listen or --expose: how many sessions to keep
-                           ready (8)
+                           ready (8; with --expose at least 1)
   --grace S                with --listen or --expose: seconds for connections to
                            finish after SIGTERM (30)
   --quiet                  do not show a transfer's progress at a terminal

@@ -11,7 +11,6 @@
  */
 
 import { onHangUp } from "./cli/hangup.ts";
-import { dirname } from "node:path";
 import { announceBackend, announceCredentials } from "./cli/server/announce.ts";
 import { chooseEngine } from "./cli/engine.ts";
 import { Exit, messageOf, UsageError } from "./cli/advice/errors.ts";
@@ -30,7 +29,7 @@ import { type Args, run } from "./cli/main.ts";
 import { Metrics } from "./cli/server/metrics.ts";
 import { stdout } from "./cli/terminal/output.ts";
 import { Refusals } from "./cli/server/refusals.ts";
-import { keepOnly, socketPaths } from "./cli/permissions.ts";
+import { keepOnly, socketFolders, socketPaths } from "./cli/permissions.ts";
 import { acceptMounts } from "./cli/secrets.ts";
 import { addressOf, Clients } from "./cli/server/clients.ts";
 import { reasonOf } from "./cli/server/reason.ts";
@@ -139,8 +138,7 @@ async function main(args: Args): Promise<number> {
   const paths: string[] = Object.values(files);
   const sockets = socketPaths([...backends.values()]);
   const warnings = await acceptMounts(Object.values(secrets));
-  // A socket is made beside its place, then moved there.
-  const folders = socketPaths(doors.map(({ address }) => address)).map(dirname);
+  const folders = socketFolders(doors.map(({ address }) => address));
   const both = [...sockets, ...folders];
   keepOnly({ read: [...paths, ...both], write: both });
   for (const warning of warnings) log("warning", warning);

@@ -98,7 +98,7 @@ export function joinFolder(
 }
 
 /** Whether a server may be kept under a name. */
-export function isName(name: string): boolean {
+export function isServerName(name: string): boolean {
   return /^[\w-][\w.-]*$/.test(name);
 }
 
@@ -108,7 +108,7 @@ const FILES = ["server.json", "psk.txt", "cert.pem"];
 /** The folder of a server with this name, or of the one without a name. */
 export function folderOf(folder: string, name: string | undefined): string {
   if (name === undefined) return folder;
-  if (isName(name)) return join(folder, name);
+  if (isServerName(name)) return join(folder, name);
   throw new UsageError(
     `A server's name takes letters, digits, '-', '_' and '.', not ${name}`,
   );

@@ -10,6 +10,7 @@
  * @module
  */
 
+import { dirname } from "node:path";
 import type { Address } from "../tunnel/address.ts";
 
 /** Keeps the rights to read and to write these files and folders only. */
@@ -40,6 +41,14 @@ export function giveUpNetwork(): void {
 /** Gives up what the system tells, such as its CAs and this machine's name. */
 export function giveUpSystem(): void {
   Deno.permissions.revokeSync({ name: "sys" });
+}
+
+/**
+ * The folders of those addresses that are Unix sockets: a socket is made beside
+ * its place, then moved there.
+ */
+export function socketFolders(addresses: Address[]): string[] {
+  return socketPaths(addresses).map(dirname);
 }
 
 /** The paths of those addresses that are Unix sockets. */

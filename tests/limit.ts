@@ -43,7 +43,10 @@ export async function outputOf(
   }).output();
 }
 
-/** The same, while nothing else goes on here: another program has the limit. */
+/**
+ * The same, while this program waits and does nothing else: its own timers stand
+ * still, so `timeout` sets the limit.
+ */
 export function outputOfSync(...command: string[]): Deno.CommandOutput {
   const limit = Deno.build.os === "linux" ? ["timeout", `${LIMIT / 1000}`] : [];
   const [name, ...args] = [...limit, ...command];

@@ -110,8 +110,8 @@ export async function readDialOptions(
   const port = args.is("port")
     ? args.integer("port", 1, 65_535)
     : settings.port ?? DEFAULT_PORT;
-  const originOf = (flag: string) => args.is(flag) ? "" : files.origin;
-  const psk = await readPsk(files.psk, originOf("psk"));
+  const originUnless = (flag: string) => args.is(flag) ? "" : files.origin;
+  const psk = await readPsk(files.psk, originUnless("psk"));
   const asked = args.text("identity") ?? settings.identity;
   const identity = chooseIdentity(asked, psk, files.psk);
   const serverName = args.host("server-name");
@@ -137,7 +137,7 @@ export async function readDialOptions(
   }
   const caCerts = args.is("system-ca") ? [...getCACertificates("system")] : [];
   if (args.is("ca") || !args.is("system-ca")) {
-    caCerts.push(await readCertificates(files.ca, originOf("ca")));
+    caCerts.push(await readCertificates(files.ca, originUnless("ca")));
   }
   const websocket = args.text("websocket");
   return {

@@ -7,7 +7,12 @@
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { messageOf } from "../advice/errors.ts";
 import { readCertificates } from "../files.ts";
-import { clientFolders, folderOf, isName, takeVariables } from "../folders.ts";
+import {
+  clientFolders,
+  folderOf,
+  isServerName,
+  takeVariables,
+} from "../folders.ts";
 import { describeCertificate } from "../keys/certificates.ts";
 import type { Args } from "../main.ts";
 import { keepOnly } from "../permissions.ts";
@@ -39,7 +44,7 @@ export async function listServers(args: Args): Promise<void> {
 function namesIn(folder: string): string[] {
   try {
     return Array.from(Deno.readDirSync(folder), ({ name }) => name)
-      .filter(isName).sort();
+      .filter(isServerName).sort();
   } catch {
     // There is no such folder, or it is not for this user.
     return [];

@@ -5,7 +5,6 @@
  * @module
  */
 
-import { dirname } from "node:path";
 import { UnansweredError } from "../../lib/deno.ts";
 import type { Channel, Engine } from "../../lib/mod.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
@@ -30,7 +29,12 @@ import { onHangUp } from "../hangup.ts";
 import { Live } from "../live.ts";
 import type { Args } from "../main.ts";
 import { stderr, stdout } from "../terminal/output.ts";
-import { giveUpSystem, keepOnly, socketPaths } from "../permissions.ts";
+import {
+  giveUpSystem,
+  keepOnly,
+  socketFolders,
+  socketPaths,
+} from "../permissions.ts";
 import { stopSignal } from "../signals.ts";
 import { count, mayFinish, stopped } from "../terminal/words.ts";
 
@@ -69,8 +73,7 @@ export async function carryAll(
   });
   let options = await followed.read();
   readNoPipes();
-  // A socket is made beside its place, then moved there.
-  const folders = socketPaths(doors.map(({ address }) => address)).map(dirname);
+  const folders = socketFolders(doors.map(({ address }) => address));
   const both = [...folders, ...socketPaths([...exposures.values()])];
   keepOnly({ read: [...both, ...files], write: both });
   // The system's CAs are read again at each reload.

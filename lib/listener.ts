@@ -437,8 +437,10 @@ class ChannelListener implements Listener {
   async #acceptAll(): Promise<void> {
     const turns = new Turns();
     while (!this.#isClosed) {
-      // Channels in standby make room only when somebody proves a key.
-      if (!this.#admission.hasRoom(this.#channels.size - this.#standby.size)) {
+      // Channels in standby make room only when somebody proves a key. Those that
+      // have made it are still there.
+      const taken = this.#channels.size - this.#standby.size;
+      if (!this.#admission.hasRoom(taken + this.#leaving.size)) {
         this.#admission.notice("connections");
         await this.#change.promise;
         continue;
@@ -482,28 +484,44 @@ class ChannelListener implements Listener {
       end = this.#admission.begin(address.hostname, drop);
     };
     comesFrom(remoteAddr);
+    const proofs = this.#proofs;
     let failure: { error?: unknown } = {};
+    let refused: SessionChannel | undefined;
     try {
-      await this.#prove(conn, comesFrom, stop.signal);
-      end(true);
+      const { channel, psk } = await this.#prove(conn, comesFrom, stop.signal);
+      refused = channel;
+      this.#check(channel, psk);
+      this.#makeRoom(channel, proofs);
+      this.#keep(channel, psk);
+      refused = undefined;
     } catch (error) {
       failure = { error };
-      end(false);
+      refused?.abort(error);
     }
+    if (!this.#isDropped && !(failure.error instanceof HealthCheck)) {
+      const duration = performance.now() - start;
+      guarded(onHandshake)({ remoteAddr, duration, ...failure });
+    }
+    if (refused) {
+      // It keeps its place as long as its descriptor.
+      const { closed } = refused;
+      await orClose(conn, stop.signal, () => closed).catch(() => {});
+    }
+    end(!("error" in failure));
     this.#changed();
-    if (this.#isDropped || failure.error instanceof HealthCheck) return;
-    const duration = performance.now() - start;
-    guarded(onHandshake)({ remoteAddr, duration, ...failure });
   }
 
-  /** @param comesFrom Is told from where the client comes, if a box says it. */
+  /**
+   * A client's channel, and the key that it has proved.
+   *
+   * @param comesFrom Is told from where the client comes, if a box says it.
+   */
   async #prove(
     conn: Conn,
     comesFrom: (address: Deno.NetAddr) => void,
     signal: AbortSignal,
-  ): Promise<void> {
-    const proofs = this.#proofs;
-    const { channel, psk } = await withDeadline(
+  ): Promise<{ channel: SessionChannel; psk: Uint8Array }> {
+    return await withDeadline(
       { ...this.#options, signal, clock: this.#clock },
       async (signal) => {
         if ("handshake" in conn) {
@@ -524,14 +542,6 @@ class ChannelListener implements Listener {
       },
       ({ channel }) => channel.abort(),
     );
-    try {
-      this.#check(channel, psk);
-      this.#makeRoom(channel, proofs);
-    } catch (error) {
-      channel.abort(error);
-      throw error;
-    }
-    this.#keep(channel, psk);
   }
 
   /**

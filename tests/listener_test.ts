@@ -18,6 +18,7 @@ import { listenBy } from "../lib/listener.ts";
 import { webCrypto } from "../lib/lock/aes_gcm.ts";
 import { CLOCK, type Clock } from "../lib/lock/clock.ts";
 import { SYSTEM, type System } from "../lib/port.ts";
+import { assertFails } from "./channels.ts";
 import { FakeClock } from "./clock.ts";
 import { KEY, PSK } from "./duplex.ts";
 import { pipe, type PipeEnd, settled } from "./pipe.ts";
@@ -572,13 +573,19 @@ test("when descriptors run out it says so once, and accepts again", async () => 
 
 Deno.test("Listener: when descriptors run out it sheds no more while those that it shed are leaving", async () => {
   const { clock, listener, dial, set } = inMemory();
+  const clients: Channel[] = [];
   let gone = 0;
   for (let i = 0; i < 8; i++) {
     const client = await dial({ standby: true }, false);
     await client.confirmed;
     client.opened.catch(() => gone++);
+    clients.push(client);
   }
+  const areGone = async (...some: Channel[]) => {
+    for (const { opened } of some) await assertFails(opened, "limit");
+  };
   set({ isShort: true });
+  await areGone(...clients.slice(0, 2));
   await settled();
   for (let time = 0; time < 900; time += 100) {
     assertEquals(gone, 2);
@@ -586,7 +593,7 @@ Deno.test("Listener: when descriptors run out it sheds no more while those that 
     await settled();
   }
   clock.pass(200);
-  await settled();
+  await areGone(...clients.slice(2, 4));
   assertEquals(gone, 4);
   listener.close();
   await settled();
@@ -1061,6 +1068,51 @@ test("maxPerClient: its own in standby make room, and then there is none for it"
   for (const channel of channels) channel.abort();
   await Promise.all([late, idle[1]!].map(codeOfClosed));
   assertEquals(limits, []);
+  await listener.shutdown();
+});
+
+Deno.test("Listener: maxPerClient: those that are refused and do not close are bounded", async () => {
+  const reports: (string | undefined)[] = [];
+  const { clock, listener, accepted, dial } = inMemory({
+    ...{ maxPerClient: 1, maxHandshakes: 1 },
+    onHandshake: ({ error }) => reports.push((error as ChannelError)?.code),
+  });
+  const live = await dial({});
+  const channel = await listener.accept();
+  for (let i = 0; i < 8; i++) {
+    const client = await dial({ standby: true }, false);
+    await assertRejects(() => client.opened, ChannelError);
+  }
+  await settled();
+  assertEquals(reports, [undefined, ...Array(8).fill("limit")]);
+  // The one that lives, and a burst of four.
+  assertEquals(accepted.filter(({ isClosed }) => !isClosed).length, 5);
+  let isDown = false;
+  const down = listener.shutdown().then(() => isDown = true);
+  channel.abort();
+  await assertRejects(() => live.closed, ChannelError);
+  await settled();
+  assertEquals(isDown, false);
+  clock.pass(1000);
+  await down;
+});
+
+Deno.test("Listener: maxConnections: those that made room and do not close are bounded", async () => {
+  const { clock, listener, accepted, dial } = inMemory({ maxConnections: 2 });
+  // Two in standby, two that are leaving, and one for which it waits already.
+  for (let i = 0; i < 5; i++) {
+    await (await dial({ standby: true }, false)).confirmed;
+    await settled();
+  }
+  const others = [1, 2, 3].map(() => dial({ standby: true }, false));
+  await settled();
+  assertEquals(accepted.length, 5);
+  clock.pass(1000);
+  await Promise.all(others);
+  assertEquals(accepted.length, 8);
+  listener.close();
+  await settled();
+  clock.pass(1000);
   await listener.shutdown();
 });
 

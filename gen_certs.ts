@@ -41,8 +41,8 @@ Usage: deno task certs [flags]
 Makes key.pem and cert.pem with openssl, and psk.txt. Valid files stay as they
 are, except that --host adds names to the certificate.
 
-  --out DIR          the folder for the files (INNERLOCK_DIR; else certs, or with
-                     --join the user's own, ~/.config/innerlock)
+  --out DIR          the folder for the files (INNERLOCK_DIR; else certs, or
+                     with --join the user's own, ~/.config/innerlock)
   --host NAME|IP     a name or address of the server; may repeat; localhost,
                      127.0.0.1, ::1 and the old certificate's names are always
                      included

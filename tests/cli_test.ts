@@ -584,6 +584,7 @@ testUnless(reason, "--help and --version exit 0", async () => {
     const help = await run(program, ["--help"]);
     assertEquals((await run(program, ["-h"])).text, help.text);
     assertMatch(help.text, /^Usage: deno task /);
+    assertEquals(help.text.split("\n").filter((line) => line.length > 80), []);
     const version = await run(program, ["--version"]);
     assertMatch(version.text, /^innerlock \d+\.\d+\.\d+\n$/);
     assertEquals([help.code, version.code], [0, 0]);

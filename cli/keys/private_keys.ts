@@ -29,7 +29,7 @@ export function isEncrypted(pem: string): boolean {
 
 /** The same of a file's text, which may also be no key at all. */
 export function isAnyEncrypted(text: string): boolean {
-  return /^-----BEGIN ENCRYPTED |^Proc-Type: *4, *ENCRYPTED/m.test(text);
+  return /-----BEGIN ENCRYPTED |Proc-Type: *4, *ENCRYPTED/.test(text);
 }
 
 function hasHeaders(pem: string): boolean {

@@ -66,11 +66,13 @@ are, except that --host adds names to the certificate.
   --rsa              RSA 4096 instead of EC P-256
   --passphrase       encrypt key.pem; asks for the passphrase twice
   --passphrase-file FILE
-                     do not ask for the passphrase of key.pem: read it here
+                     do not ask for the passphrase of key.pem: read it here;
+                     a new key is encrypted with it
   --csr              also write cert.csr, for a CA to sign
   --help, --version
 
-Exit codes: 1 openssl failed, 2 wrong usage or configuration.
+Exit codes: 1 openssl failed, or what was asked for could not be written to
+stdout; 2 wrong usage or configuration.
 `;
 
 const FLAGS = {

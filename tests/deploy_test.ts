@@ -105,7 +105,7 @@ test("the units are tried for ever, but with wrong flags or files, and have a fo
         "Restart=on-failure",
         "RestartPreventExitStatus=2",
         // For the sockets of --listen.
-        "RuntimeDirectory=innerlock-%i",
+        "RuntimeDirectory=%p-%i",
         "RuntimeDirectoryMode=0700",
       ]
     ) assertStringIncludes(text, `\n${line}\n`);

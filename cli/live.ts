@@ -6,17 +6,10 @@
 
 import { abortable } from "@std/async/abortable";
 
-/** A piece of work that waits for a place, and what ends it. */
-interface Waiting {
-  work: () => Promise<void>;
-  end: () => void;
-}
-
 /** Pieces of work, each with a way to end it early. */
 export class Live {
   readonly #max: number;
   readonly #work = new Map<Promise<void>, () => void>();
-  readonly #waiting: Waiting[] = [];
   #left = Promise.withResolvers<void>();
 
   /** @param max How many places there are. */
@@ -24,20 +17,14 @@ export class Live {
     this.#max = max;
   }
 
-  /** How many there are, those that wait included. */
+  /** How many there are. */
   get size(): number {
-    return this.#work.size + this.#waiting.length;
+    return this.#work.size;
   }
 
   /** How many places are free. */
   get free(): number {
     return Math.max(0, this.#max - this.#work.size);
-  }
-
-  /** Begins a piece of work, as soon as there is a place for it. */
-  begin(work: () => Promise<void>, end: () => void): void {
-    if (this.free > 0) this.add(work(), end);
-    else this.#waiting.push({ work, end });
   }
 
   /**
@@ -50,8 +37,6 @@ export class Live {
     this.#work.set(work, end);
     work.finally(() => {
       this.#work.delete(work);
-      const next = this.free > 0 ? this.#waiting.shift() : undefined;
-      if (next) this.begin(next.work, next.end);
       this.#left.resolve();
       this.#left = Promise.withResolvers();
     });
@@ -75,7 +60,6 @@ export class Live {
       await abortable(this.left, late).catch(() => {});
     }
     const left = this.size;
-    for (const { end } of this.#waiting.splice(0)) end();
     for (const end of this.#work.values()) end();
     await Promise.all(this.#work.keys());
     return left;

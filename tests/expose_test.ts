@@ -12,6 +12,7 @@ import { type Address, format, parseAddress } from "../tunnel/address.ts";
 import type { Reserve } from "../tunnel/reserve.ts";
 import { resettable } from "../tunnel/resettable.ts";
 import { Cable } from "./cable.ts";
+import { assertFails } from "./channels.ts";
 import { KEY } from "./duplex.ts";
 import {
   ask,
@@ -136,11 +137,15 @@ class Server implements AsyncDisposable {
   /** A client that offers a backend; what it has to say. */
   offer(
     backend: Deno.Addr,
-    { identity = "alice@db", port = this.port, max = 8, places = Infinity } =
-      {},
+    {
+      identity = "alice@db",
+      port = this.port,
+      max = 8,
+      places = Infinity,
+      live = new Live(places),
+    } = {},
   ) {
     const { hostname, port: at } = backend as Deno.NetAddr;
-    const live = new Live(places);
     const said: string[] = [];
     const reserve = expose({
       backend: { host: hostname, port: at },
@@ -340,6 +345,29 @@ test("a caller beyond the client's places waits until one leaves", async () => {
   assertEquals([isServed, live.free], [false, 0]);
   for (const ends of [first, second]) close(ends);
   close(await third);
+});
+
+test("of two sessions offered for one place the second is given up with limit", async () => {
+  using backend = listenAt("127.0.0.1:0");
+  await using server = await Server.start();
+  const { live } = server.offer(backend.addr, { places: 1 });
+  server.offer(backend.addr, { live });
+  const open = () => server.listener.open("alice@db");
+  const channels = [await open(), await open()];
+  const back = await backend.accept();
+  const refused = await Promise.any(channels.map(async (channel) => {
+    await assertFails(channel.closed, "limit");
+    return channel;
+  }));
+  const served = channels.find((channel) => channel !== refused)!;
+  assertEquals([live.size, live.free], [1, 0]);
+  // When it has left, there is room for the next.
+  served.abort();
+  assertEquals((await hear(back)).end, "ConnectionReset");
+  const next = await open();
+  (await backend.accept()).close();
+  next.abort();
+  back.close();
 });
 
 test("two clients of one identity share the callers", async () => {

@@ -27,37 +27,11 @@ Deno.test("Live: waiting for room keeps nothing on work that lives long", async 
   assertEquals(live.size, 0);
 });
 
-Deno.test("Live: what begins waits for a place, and for its turn", async () => {
-  const live = new Live(1);
-  const [first, second] = [1, 2].map(() => Promise.withResolvers<void>());
-  const begun: string[] = [];
-  const work = (name: string, until: Promise<void>) => () => {
-    begun.push(name);
-    return until;
-  };
-  live.begin(work("first", first!.promise), () => {});
-  live.begin(work("second", second!.promise), () => {});
-  live.begin(work("third", Promise.resolve()), () => {});
-  assertEquals([begun, live.size, live.free], [["first"], 3, 0]);
-  first!.resolve();
-  await live.left;
-  assertEquals([begun, live.size, live.free], [["first", "second"], 2, 0]);
-  second!.resolve();
-  assertEquals(await live.drain(60_000), 0);
-  assertEquals(begun, ["first", "second", "third"]);
-});
-
-Deno.test("Live: what has no place when time is up is ended, and never begins", async () => {
+Deno.test("Live: what is not done when time is up is ended", async () => {
   const live = new Live(1);
   const long = Promise.withResolvers<void>();
-  const ended: string[] = [];
-  live.begin(() => long.promise, () => {
-    ended.push("first");
-    long.resolve();
-  });
-  live.begin(() => {
-    throw new Error("It has begun");
-  }, () => ended.push("second"));
-  assertEquals(await live.drain(0), 2);
-  assertEquals([ended.sort(), live.size], [["first", "second"], 0]);
+  live.add(long.promise, () => long.resolve());
+  assertEquals([live.size, live.free], [1, 0]);
+  assertEquals(await live.drain(0), 1);
+  assertEquals([live.size, live.free], [0, 1]);
 });

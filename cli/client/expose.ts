@@ -38,8 +38,13 @@ export function expose(
     ...options,
     places: live,
     serve: (channel) => {
+      // Others have taken the place for which it was offered.
+      if (live.free === 0) {
+        const message = "The client has no room for another caller";
+        return channel.abort(new ChannelError("limit", message));
+      }
       const stop = new AbortController();
-      live.begin(() => carry(channel, stop.signal), () => {
+      live.add(carry(channel, stop.signal), () => {
         const error = new ChannelError("stopping", "The client stopped");
         channel.abort(error);
         stop.abort(error);

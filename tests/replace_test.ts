@@ -41,8 +41,8 @@ test("replaceFiles: a link stays, and leads to the new text", async (dir) => {
   assertEquals(names(`${dir}/far/away`), ["psk"]);
 });
 
-test("replaceFiles: a private file has its own mode, not the old one's", async (dir) => {
-  const paths = [`${dir}/a`, `${dir}/b`] as const;
+test("replaceFiles: others get no secret in the place of what they could read", async (dir) => {
+  const paths = [`${dir}/a`, `${dir}/b`, `${dir}/c`] as const;
   for (const path of paths) {
     await Deno.writeTextFile(path, "old");
     await Deno.chmod(path, 0o644);
@@ -50,8 +50,9 @@ test("replaceFiles: a private file has its own mode, not the old one's", async (
   await replaceFiles([
     { path: paths[0], text: "new", mode: 0o600, isPrivate: true },
     { path: paths[1], text: "new", mode: 0o600 },
+    { path: paths[2], text: "new", mode: 0o644 },
   ]);
-  assertEquals(paths.map(mode), [0o600, 0o644]);
+  assertEquals(paths.map(mode), [0o600, 0o640, 0o644]);
 });
 
 test("replaceFiles: a link may lead to what is not there yet", async (dir) => {

@@ -13,7 +13,7 @@ import { ifThere, orCannot } from "../files.ts";
 export interface NewFile {
   path: string;
   text: string;
-  /** The permission bits, if the file is new. */
+  /** The permission bits, if the file is new; otherwise the most for others. */
   mode: number;
   /** Whether it has these bits in any case, even in the place of another file. */
   isPrivate?: boolean;
@@ -68,7 +68,8 @@ async function placeOf(path: string): Promise<string> {
 /**
  * Writes all files beside their places, then renames each into its own, in this
  * order, with the owner and, unless it is private, the mode of the one that it
- * replaces. What root makes anew belongs to whoever the folder belongs to, such as a service. If one of them
+ * replaces. Others get no more rights than they have to a new file. What root makes
+ * anew belongs to whoever the folder belongs to, such as a service. If one of them
  * cannot be written, all are as they were before. To be called within
  * {@linkcode withFiles}. A run that is killed between two renames leaves the
  * first files new and the others old; the next run replaces them all.
@@ -91,7 +92,9 @@ export async function replaceFiles(
         written.push({ ...file, from, to, old });
         await ifThere(Deno.remove(from));
         const kept = file.isPrivate ? undefined : old?.info.mode;
-        await writeAs(from, file.text, kept ?? file.mode, old?.info);
+        // What others may not read of a new file, they may not read of this one.
+        const mode = (kept ?? file.mode) & (0o770 | file.mode);
+        await writeAs(from, file.text, mode, old?.info);
       };
       await orCannot(`write ${file.path}`, work());
     }

@@ -1,6 +1,6 @@
 /** The inner lock in other runtimes, over their own TLS. */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import {
   clientFlags,
   MAY_RUN,
@@ -43,15 +43,18 @@ for (const [name, command] of Object.entries(RUNTIMES)) {
     missing,
     `${name}: a server for our client`,
     withCerts(async (dir) => {
+      // To kill npx would leave what it has started.
+      const path = await output([...command, "-p", "process.execPath"]);
       const child = spawn([
-        ...command,
+        path.stdout.trim(),
         "examples/node_server.mjs",
         ...["cert.pem", "key.pem", "psk.txt"].map((file) => `${dir}/${file}`),
       ]);
       const reader = child.stdout.getReader();
+      let port = 0;
       try {
         const { value } = await reader.read();
-        const port = Number(new TextDecoder().decode(value));
+        port = Number(new TextDecoder().decode(value));
         const { code, text } = await run("client", [
           ...clientFlags(dir, port),
           "grüße",
@@ -64,6 +67,8 @@ for (const [name, command] of Object.entries(RUNTIMES)) {
         await child.stderr.cancel();
         await child.status;
       }
+      const { ConnectionRefused } = Deno.errors;
+      await assertRejects(() => Deno.connect({ port }), ConnectionRefused);
     }),
   );
 }

@@ -288,16 +288,27 @@ test("carry: a sign that comes late, but before there is another, will do", asyn
   assertEquals(await read(server), "hello");
 });
 
-test("carry: two waits of ten seconds do not stand behind each other", async () => {
-  const error = new Unreachable("No session in time");
+/** A dial that is refused. */
+function refusal(error: Error): Promise<never> {
   const refused = Promise.reject(error);
   refused.catch(() => {});
+  return refused;
+}
+
+/** A caller whose session has given no sign in time, so that it asks for another. */
+async function askedAgain(answer: Promise<never>) {
   const one = await standby(60_000);
   one.hold();
-  await using t = await carried(one, refused);
+  const t = await carried(one, answer);
   await one.opened;
   t.clock.pass(1500);
   await settled();
+  return t;
+}
+
+test("carry: two waits of ten seconds do not stand behind each other", async () => {
+  const error = new Unreachable("No session in time");
+  await using t = await askedAgain(refusal(error));
   // Its patience is over: what may still come from the first counts no more.
   t.clock.pass(8500);
   assertEquals((await hear(t.caller)).end, "ConnectionReset");
@@ -306,12 +317,7 @@ test("carry: two waits of ten seconds do not stand behind each other", async () 
 });
 
 test("carry: a signal reaches a caller that waits for two sessions", async () => {
-  const one = await standby(60_000);
-  one.hold();
-  await using t = await carried(one, NEVER);
-  await one.opened;
-  t.clock.pass(1500);
-  await settled();
+  await using t = await askedAgain(NEVER);
   assertEquals(t.asked.length, 2);
   t.stop.abort(new Error("Stop"));
   await t.carrying;
@@ -320,14 +326,8 @@ test("carry: a signal reaches a caller that waits for two sessions", async () =>
 });
 
 test("carry: a caller that leaves while the second is refused waits for no sign", async () => {
-  const refused = Promise.reject(new Unreachable("No session in time"));
-  refused.catch(() => {});
-  const one = await standby(60_000);
-  one.hold();
-  await using t = await carried(one, refused);
-  await one.opened;
-  t.clock.pass(1500);
-  await settled();
+  const error = new Unreachable("No session in time");
+  await using t = await askedAgain(refusal(error));
   resettable(t.caller).reset();
   await t.carrying;
   const { message } = t.reports[0]!;
@@ -382,8 +382,7 @@ test("carry: one that was heard just before it died is given up after 10 s", asy
 
 test("carry: an unreachable server resets the caller", async () => {
   const error = new Unreachable("No session in time");
-  const refused = Promise.reject(error);
-  refused.catch(() => {});
+  const refused = refusal(error);
   await using t = await carried(refused);
   assertEquals((await hear(t.caller)).end, "ConnectionReset");
   await t.carrying;

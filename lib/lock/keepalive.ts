@@ -69,6 +69,11 @@ export class Keepalive {
     return this.#clock.now() - this.#lastHeard;
   }
 
+  /** Whether this side does not read. */
+  get isDeaf(): boolean {
+    return this.#isDeaf;
+  }
+
   /** This side does not read until it is {@linkcode hearing} again. */
   deaf(): void {
     this.#isDeaf = true;

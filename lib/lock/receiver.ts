@@ -27,14 +27,11 @@ import {
   Type,
   TYPE_LENGTH,
 } from "./message.ts";
-import { withResolvers } from "./runtime.ts";
+import { nextTurn, withResolvers } from "./runtime.ts";
 import { Turns } from "./turns.ts";
 
 /** How many frames may be read ahead of the data that was taken. */
 const READ_AHEAD = 8;
-
-/** What a read costs that nobody wants, in bytes: a TLS record. */
-const READ_LENGTH = 16_384;
 
 /** Hears of each message, in the order in which they came. */
 export interface Hearer {
@@ -151,7 +148,7 @@ export class Receiver {
     this.stop(reason);
     await this.#receiving?.catch(() => {});
     try {
-      while (await this.#frames.skip()) await this.#turns.spend(READ_LENGTH);
+      while (await this.#frames.skip()) await nextTurn();
     } catch {
       // It has broken.
     }

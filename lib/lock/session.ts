@@ -107,8 +107,6 @@ export class Session {
   #endReceived = false;
   /** That no more can be written, if so; the peer may have said why. */
   #broken: ChannelError | undefined;
-  /** Whether nothing is read until the data that came is taken. */
-  #isDeaf = false;
   /** Whether no more will come from the peer. */
   #isConnectionOver = false;
   /** Of this side's connection, after both ends; it does not reject. */
@@ -389,12 +387,10 @@ export class Session {
         }
       },
       deaf: () => {
-        this.#isDeaf = true;
         this.#keepalive.deaf();
         if (this.#broken) this.#awaitReason(this.#broken);
       },
       hearing: () => {
-        this.#isDeaf = false;
         this.#keepalive.hearing();
         if (this.#broken) this.#awaitReason(this.#broken);
       },
@@ -527,7 +523,7 @@ export class Session {
 
   /** The peer has a second to say why; whoever has to read on first, longer. */
   #awaitReason(reason: ChannelError): void {
-    const time = this.#isDeaf
+    const time = this.#keepalive.isDeaf
       ? Math.max(2 * this.#idleTimeout, BYE_TIMEOUT)
       : BYE_TIMEOUT;
     this.#clock.clear(this.#limit);

@@ -131,8 +131,8 @@ export class Machines implements AsyncDisposable {
     dir: string,
     programs: Record<string, string>,
     limit: number,
-    others: Name[] = ["client"],
-    behindNat: Name[] = [],
+    others: Name[],
+    behindNat: Name[],
   ): Promise<Machines> {
     await Deno.mkdir(`${dir}/bin`);
     for (const [name, path] of Object.entries(programs)) {

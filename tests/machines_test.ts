@@ -53,6 +53,35 @@ interface Way {
   command: string;
 }
 
+/**
+ * The machines, a folder with one for each, and a database on one of them.
+ *
+ * @param clients All but the server.
+ * @param behindNat Those of them that nobody can reach.
+ */
+async function worldWithDatabase(
+  at: Name,
+  clients: Name[],
+  behindNat: Name[] = [],
+) {
+  const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => Deno.remove(dir, { recursive: true }));
+  const machines = stack.use(
+    await Machines.start(
+      dir,
+      await programs(),
+      TIME_LIMIT,
+      clients,
+      behindNat,
+    ),
+  );
+  const place = { host: "localhost", port: 5432 };
+  stack.use(await startPostgres(dir, place, machines.network(at)));
+  const all = stack.move();
+  return { dir, machines, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
 /** Types what README says, up to the database's answer. */
 async function travel({ bring, folder, first, command }: Way): Promise<void> {
   const readme = await commandsOfReadme();
@@ -64,19 +93,8 @@ async function travel({ bring, folder, first, command }: Way): Promise<void> {
     typed.push(line);
     return line.replace(/^innerlock/, command);
   };
-  const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
-  await using cleanup = new AsyncDisposableStack();
-  cleanup.defer(() => Deno.remove(dir, { recursive: true }));
-  await using machines = await Machines.start(
-    dir,
-    await programs(),
-    TIME_LIMIT,
-  );
-  await using _ = await startPostgres(
-    dir,
-    { host: "localhost", port: 5432 },
-    machines.network("server"),
-  );
+  await using world = await worldWithDatabase("server", ["client"]);
+  const { dir, machines } = world;
   const arrive = async (name: Name) => {
     await bring(`${dir}/${name}`);
     const shell = await machines.sitDown(name, folder);
@@ -161,21 +179,10 @@ testUnless(
       assertEquals(readme.has(line), true, `README has no ${line}`);
       return line.replace(/^innerlock/, CLONE.command);
     };
-    const dir = await Deno.makeTempDir({ prefix: "innerlock-test-" });
-    await using cleanup = new AsyncDisposableStack();
-    cleanup.defer(() => Deno.remove(dir, { recursive: true }));
-    await using machines = await Machines.start(
-      dir,
-      await programs(),
-      TIME_LIMIT,
-      ["client", "nas"],
-      ["nas"],
-    );
-    await using _ = await startPostgres(
-      dir,
-      { host: "localhost", port: 5432 },
-      machines.network("nas"),
-    );
+    await using world = await worldWithDatabase("nas", ["client", "nas"], [
+      "nas",
+    ]);
+    const { dir, machines } = world;
     const arrive = async (name: Name) => {
       await CLONE.bring(`${dir}/${name}`);
       return await machines.sitDown(name, CLONE.folder);

@@ -445,12 +445,15 @@ function maskBytes(
   for (let i = from; i < to; i++) bytes[i]! ^= key[(phase + i) % KEY_LENGTH]!;
 }
 
+/** The key as a word, in the order of this machine's bytes. */
+const WORD = new Int32Array(1);
+const WORD_BYTES = new Uint8Array(WORD.buffer);
+
 function maskWords(words: Int32Array, key: Uint8Array, phase: number): void {
-  const turned = new Uint8Array(KEY_LENGTH);
   for (let i = 0; i < KEY_LENGTH; i++) {
-    turned[i] = key[(phase + i) % KEY_LENGTH]!;
+    WORD_BYTES[i] = key[(phase + i) % KEY_LENGTH]!;
   }
-  const word = new Int32Array(turned.buffer)[0]!;
+  const word = WORD[0]!;
   const eighths = words.length & ~7;
   for (let i = 0; i < eighths; i += 8) {
     words[i]! ^= word;

@@ -39,6 +39,8 @@ export class CipherState {
   readonly #engine: Engine;
   #k: Aead;
   #n: bigint;
+  /** Of each message in turn: a new buffer for each takes as long as AES. */
+  #nonce: Bytes = new Uint8Array(NONCE_LENGTH);
 
   private constructor(engine: Engine, k: Aead, n: bigint) {
     this.#engine = engine;
@@ -75,7 +77,7 @@ export class CipherState {
    * taken before this returns, so calls that overlap never share one.
    */
   encryptWithAd(ad: Bytes, bytes: Bytes): void | Promise<void> {
-    return this.#k.seal(this.#nextNonce(), ad, bytes);
+    return this.#leaveNonce(this.#k.seal(this.#nextNonce(), ad, bytes));
   }
 
   /**
@@ -87,7 +89,7 @@ export class CipherState {
    * @throws {Error} If the ciphertext is not authentic. A promise rejects with it.
    */
   decryptWithAd(ad: Bytes, ciphertext: Bytes): Bytes | Promise<Bytes> {
-    return this.#k.open(this.#nextNonce(), ad, ciphertext);
+    return this.#leaveNonce(this.#k.open(this.#nextNonce(), ad, ciphertext));
   }
 
   /**
@@ -97,7 +99,8 @@ export class CipherState {
   rekey(): void {
     const old = this.#k;
     const block = new Uint8Array(KEY_LENGTH + TAG_LENGTH);
-    const sealing = old.seal(nonce(MAX_NONCE), EMPTY, block);
+    const nonce = putNonce(MAX_NONCE, new Uint8Array(NONCE_LENGTH));
+    const sealing = old.seal(nonce, EMPTY, block);
     const key = () => block.subarray(0, KEY_LENGTH);
     this.#k = this.#engine.createAead(sealing ? sealing.then(key) : key());
     if (sealing) sealing.finally(() => old.close()).catch(() => {});
@@ -113,15 +116,20 @@ export class CipherState {
     if (this.#n === MAX_NONCE) {
       throw new RangeError("Cannot use cipher state: its nonces are used up");
     }
-    return nonce(this.#n++);
+    return putNonce(this.#n++, this.#nonce);
+  }
+
+  /** An engine that works on keeps its nonce: the next message gets another. */
+  #leaveNonce<T>(result: T): T {
+    if (result instanceof Promise) this.#nonce = new Uint8Array(NONCE_LENGTH);
+    return result;
   }
 }
 
 /** 4 zero bytes ‖ u64 big-endian (section 12.4). */
-function nonce(n: bigint): Bytes {
-  const bytes = new Uint8Array(NONCE_LENGTH);
-  new DataView(bytes.buffer).setBigUint64(4, n);
-  return bytes;
+function putNonce(n: bigint, into: Bytes): Bytes {
+  new DataView(into.buffer).setBigUint64(4, n);
+  return into;
 }
 
 /**

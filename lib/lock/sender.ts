@@ -83,6 +83,8 @@ export class Sender {
   #unsealed: number | undefined;
   /** Buffers of full length, to be used again while much is said. */
   readonly #spares: Bytes[] = [];
+  /** That of the last lone message: a new one for each takes longer than AES. */
+  #small: Bytes | undefined;
   #pongsDue = 0;
   #pongTimer: Timer | undefined;
   #lastWrite: number;
@@ -313,7 +315,7 @@ export class Sender {
     const isLone = !this.#isRunning && length <= SHORT_LENGTH;
     if (isLone) this.#spares.length = 0;
     const batch = {
-      buffer: isLone ? new Uint8Array(length + SMALL_ROOM) : this.#fullBuffer(),
+      buffer: isLone ? this.#smallBuffer(length) : this.#fullBuffer(),
       end: 0,
       sealing: undefined,
       pongs: 0,
@@ -321,6 +323,13 @@ export class Sender {
     };
     this.#batches.push(batch);
     return batch;
+  }
+
+  #smallBuffer(length: number): Bytes {
+    const small = this.#small;
+    this.#small = undefined;
+    const isEnough = small && small.length >= length;
+    return isEnough ? small : new Uint8Array(length + SMALL_ROOM);
   }
 
   #fullBuffer(): Bytes {
@@ -399,7 +408,9 @@ export class Sender {
 
   #written(batch: Batch): void {
     this.#batches.shift();
-    if (batch.buffer.length === WRITE_LENGTH) this.#spares.push(batch.buffer);
+    const { buffer } = batch;
+    if (buffer.length === WRITE_LENGTH) this.#spares.push(buffer);
+    else this.#small = buffer;
     this.#lastWrite = this.#clock.now();
     this.#madeRoom();
   }

@@ -8,7 +8,7 @@
 import {
   type Channel,
   type ClientOptions,
-  initiateChannel,
+  shakeHands,
 } from "./lock/channel.ts";
 import { Backoff } from "./backoff.ts";
 import { ChannelError } from "./lock/errors.ts";
@@ -184,7 +184,7 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
         isServerReached = true;
         step = "inside";
       }
-      const channel = await initiateChannel(transport, options, signal);
+      const channel = await shakeHands(transport, "client", options, signal);
       unproved.proved();
       return channel;
     }, (late) => late.abort());

@@ -11,8 +11,8 @@ import {
   type Channel,
   type ChannelOptions,
   noOffer,
-  respondChannel,
   type SessionChannel,
+  shakeHands,
 } from "./lock/channel.ts";
 import { orClose, withDeadline } from "./lock/deadline.ts";
 import { ChannelError } from "./lock/errors.ts";
@@ -531,7 +531,7 @@ class ChannelListener implements Listener {
         const { transport, remoteAddr } = await this.#carrierOf(peer, signal);
         if (remoteAddr !== conn.remoteAddr) comesFrom(remoteAddr);
         const psks = this.#psks;
-        const channel = await respondChannel(transport, {
+        const channel = await shakeHands(transport, "server", {
           ...this.#options,
           psk: psks,
           remoteAddr,

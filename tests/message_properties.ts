@@ -8,7 +8,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { Type } from "../lib/lock/message.ts";
-import { respondChannel } from "../lib/lock/channel.ts";
+import { shakeHands } from "../lib/lock/channel.ts";
 import {
   type Channel,
   ChannelError,
@@ -149,7 +149,7 @@ async function talk(
   const peer = new RawPeer(theirs);
   const reading = read(
     by === "client"
-      ? respondChannel(toTransport(ours), options)
+      ? shakeHands(toTransport(ours), "server", options)
       : connectChannel(ours, { ...options, offer: by === "calling" }),
   );
   if (by === "client") await peer.initiate();

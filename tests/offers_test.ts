@@ -7,7 +7,7 @@ import {
   type ClientOptions,
   connectChannel,
 } from "../lib/mod.ts";
-import { respondChannel } from "../lib/lock/channel.ts";
+import { shakeHands } from "../lib/lock/channel.ts";
 import { Offers } from "../lib/offers.ts";
 import { assertFails, bytesOf } from "./channels.ts";
 import { FakeClock } from "./clock.ts";
@@ -236,7 +236,7 @@ async function offered(): Promise<Channel> {
   const [near, far] = pipe();
   far.close = () => {};
   const [channel] = await Promise.all([
-    respondChannel(near, { psk, clock: new FakeClock() }),
+    shakeHands(near, "server", { psk, clock: new FakeClock() }),
     connectChannel(far, {
       ...{ psk, identity: "alice@db", offer: true },
       // Its clock is the runtime's.

@@ -10,7 +10,7 @@ import {
   ChannelError,
   type ChannelErrorCode,
 } from "../lib/mod.ts";
-import { respondChannel, SessionChannel } from "../lib/lock/channel.ts";
+import { SessionChannel, shakeHands } from "../lib/lock/channel.ts";
 import { MAY_RUN, withCerts } from "./programs.ts";
 import { lacksPeer, PythonPeer } from "./python_peer.ts";
 import { lacksPermissions, testUnless } from "./requirements.ts";
@@ -291,7 +291,7 @@ async function withLibrary(
         outcome(
           "server",
           listener.accept().then((conn) =>
-            respondChannel(conn, { psk, idleTimeout: 0 })
+            shakeHands(conn, "server", { psk, idleTimeout: 0 })
           ),
           manner,
         ),

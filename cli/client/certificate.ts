@@ -12,7 +12,7 @@ import { Duplex } from "node:stream";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { authority } from "../../lib/carrier/ip_address.ts";
 import { connectWebSocket } from "../../lib/carrier/websocket_handshake.ts";
-import { initiateChannel } from "../../lib/lock/channel.ts";
+import { shakeHands } from "../../lib/lock/channel.ts";
 import { toTransport } from "../../lib/lock/transport.ts";
 import { dayOf, keyFingerprint } from "../keys/certificates.ts";
 import { parsePem } from "../keys/pem.ts";
@@ -88,8 +88,9 @@ async function prove(
     });
   }
   const { psk, identity } = options;
-  const channel = await initiateChannel(
+  const channel = await shakeHands(
     transport,
+    "client",
     { psk, identity, idleTimeout: 0, standby: true },
     signal,
   );

@@ -118,32 +118,8 @@ export async function connectChannel(
   const transport = toTransport(duplex);
   return await withDeadline(
     options,
-    (signal) => initiateChannel(transport, options, signal),
+    (signal) => shakeHands(transport, "client", options, signal),
     (late) => late.abort(),
-  );
-}
-
-/** {@linkcode connectChannel} without a deadline of its own. @internal */
-export async function initiateChannel(
-  transport: Transport,
-  options: ClientOptions,
-  signal?: AbortSignal,
-): Promise<Channel> {
-  const { identity = "default", psk } = options;
-  return await shakeHands(
-    transport,
-    options,
-    "client",
-    // An unknown identity, too, must close the transport.
-    async (tracer) =>
-      await initiate(
-        transport,
-        pskOf(identity, psk),
-        identity,
-        tracer,
-        engineOf(options),
-      ),
-    signal,
   );
 }
 
@@ -180,7 +156,7 @@ export async function acceptBy(
   const transport = toTransport(duplex);
   const channel = await withDeadline(
     options,
-    (signal) => respondChannel(transport, options, signal),
+    (signal) => shakeHands(transport, "server", options, signal),
     (late) => late.abort(),
   );
   const { signal } = options;
@@ -191,44 +167,26 @@ export async function acceptBy(
 }
 
 /**
- * {@linkcode acceptChannel} without a deadline of its own, and only up to the
- * proof: the stream begins when `opened` resolves.
+ * The part of either side, without a deadline of its own. The server's resolves
+ * once the key is proved: the stream begins when `opened` resolves.
  *
  * @internal
  */
-export async function respondChannel(
+export async function shakeHands(
   transport: Transport,
-  options: ChannelOptions & { remoteAddr?: Addr; clock?: Clock },
-  signal?: AbortSignal,
-): Promise<SessionChannel> {
-  return await shakeHands(
-    transport,
-    options,
-    "server",
-    async (tracer) =>
-      await respond(
-        transport,
-        takePsks(options.psk),
-        tracer,
-        engineOf(options),
-      ),
-    signal,
-  );
-}
-
-async function shakeHands(
-  transport: Transport,
-  options:
-    & ChannelOptions
-    & Pick<ClientOptions, "standby" | "offer">
-    & { remoteAddr?: Addr; clock?: Clock },
   role: Role,
-  handshake: (tracer: Tracer) => Promise<HandshakeResult>,
+  options: ClientOptions & { remoteAddr?: Addr; clock?: Clock },
   signal?: AbortSignal,
 ): Promise<SessionChannel> {
   return await orClose(transport, signal, async () => {
-    const result = await handshake(new Tracer(options.trace));
-    const { idleTimeout, standby = false, offer = false, clock } = options;
+    const { identity = "default", psk, idleTimeout, clock } = options;
+    const { standby = false, offer = false } = options;
+    const tracer = new Tracer(options.trace);
+    const by = { engine: options.engine };
+    // An unknown identity, too, must close the transport.
+    const result = role === "client"
+      ? await initiate(transport, pskOf(identity, psk), identity, tracer, by)
+      : await respond(transport, takePsks(psk), tracer, by);
     const session = new Session(transport, result, role, idleTimeout, clock);
     // What the caller writes first, before that, begins it all in one write.
     if (role === "client") {
@@ -244,10 +202,6 @@ async function shakeHands(
       result,
     );
   });
-}
-
-function engineOf({ engine }: ChannelOptions) {
-  return engine ? { engine } : {};
 }
 
 function addrsOf({ remoteAddr, localAddr }: Transport) {

@@ -229,7 +229,7 @@ export interface HandshakeOptions {
   /** The pre-shared key, 32 bytes. */
   psk: Bytes;
   /** What encrypts. @default {webCrypto} */
-  engine?: Engine;
+  engine?: Engine | undefined;
   /** A fixed ephemeral key pair, for test vectors only; drawn by default. */
   e?: CryptoKeyPair;
 }

@@ -35,6 +35,7 @@ import {
 import { showProgress } from "./cli/terminal/progress.ts";
 import { authority } from "./lib/carrier/ip_address.ts";
 
+/** People read it, and so does the parser: `listed` of cli/main.ts says how. */
 const USAGE = `
 Usage: deno task client [flags] [words...]
 
@@ -94,28 +95,6 @@ Exit codes: 1 the network or the server failed, 2 wrong usage or configuration,
 const OF_TUNNELS = ["max-connections", "reserve", "grace"];
 
 const FLAGS = {
-  string: [
-    ...OF_TUNNELS,
-    "server",
-    "dir",
-    "host",
-    "port",
-    "server-name",
-    "ca",
-    "psk",
-    "identity",
-    "client-cert",
-    "client-key",
-    "websocket",
-    "proxy",
-    "proxy-password-file",
-    "handshake-timeout",
-    "idle-timeout",
-    "connect",
-    "openssl",
-  ],
-  collect: ["listen", "expose"],
-  boolean: ["check", "list", "system-ca", "quiet", "trace"],
   default: {
     "handshake-timeout": "10",
     "idle-timeout": "25",
@@ -123,7 +102,6 @@ const FLAGS = {
     reserve: "8",
     grace: "30",
   },
-  optional: { openssl: /^\.{0,2}\//, websocket: /^\// },
   takesWords: true,
 };
 

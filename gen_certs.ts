@@ -35,6 +35,7 @@ import {
   withFiles,
 } from "./cli/keys/replace.ts";
 
+/** People read it, and so does the parser: `listed` of cli/main.ts says how. */
 const USAGE = `
 Usage: deno task certs [flags]
 
@@ -76,12 +77,6 @@ stdout; 2 wrong usage or configuration.
 `;
 
 const FLAGS = {
-  string: [
-    ...["out", "days", "invite", "service", "port", "as", "invite-file"],
-    "passphrase-file",
-  ],
-  collect: ["host", "identity", "rekey", "revoke"],
-  boolean: ["rsa", "passphrase", "csr", "renew", "new-key", "join", "list"],
   default: { days: "365", port: "5001" },
 };
 

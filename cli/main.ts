@@ -10,16 +10,45 @@ import { Exit, exitCodeOf, messageOf, UsageError } from "./advice/errors.ts";
 import { stderr, stdout } from "./terminal/output.ts";
 import config from "../deno.json" with { type: "json" };
 
-/** The flags of a program: its strings, those that may repeat, its switches. */
+/** What the usage of a program does not say of its flags. */
 export interface Flags {
-  string?: readonly string[];
-  collect?: readonly string[];
-  boolean?: readonly string[];
   default?: Record<string, string>;
-  /** Flags whose value may be left out, and what a value looks like. */
-  optional?: Record<string, RegExp>;
   /** Whether there may be words that are not flags. */
   takesWords?: boolean;
+}
+
+/** A flag that a usage lists. */
+interface ListedFlag {
+  name: string;
+  /** Whether a value follows it: a switch has none. */
+  hasValue: boolean;
+  mayRepeat: boolean;
+  /** What a value looks like, if it may be left out. */
+  optional?: RegExp;
+}
+
+/** What may be left out where a usage has it, and what it looks like. */
+const OPTIONAL: Record<string, RegExp> = {
+  "[FILE]": /^\.{0,2}\//,
+  "[PATH]": /^\//,
+};
+
+/**
+ * The flags that a usage lists. The parser knows no others, and reads in it what
+ * people read: what stands behind a name is a value, and a flag may be given more
+ * than once if its entry has the word "repeat".
+ */
+function listed(usage: string): ListedFlag[] {
+  return usage.split(/\n {2}--/).slice(1).map((entry) => {
+    const [, name, value] = entry.match(/^([a-z-]+)(?: (\S+))?/)!;
+    const optional = OPTIONAL[value ?? ""];
+    return {
+      name: name!,
+      hasValue: value !== undefined,
+      mayRepeat: /\brepeat\b/.test(entry),
+      ...optional && { optional },
+    };
+  });
 }
 
 /** What was given on a command line. */
@@ -28,14 +57,23 @@ export class Args {
   readonly words: string[];
 
   readonly #given: Record<string, unknown>;
-  readonly #flags: Flags;
+  readonly #flags: ListedFlag[];
+  readonly #default: Record<string, string>;
 
   /** @param given By the name of the flag; of those with a value, all of them. */
-  constructor(given: Record<string, unknown>, words: string[], flags: Flags) {
+  constructor(
+    given: Record<string, unknown>,
+    words: string[],
+    flags: ListedFlag[],
+    defaults: Record<string, string>,
+  ) {
     this.words = words;
     this.#given = given;
     this.#flags = flags;
-    for (const name of flags.string ?? []) this.text(name);
+    this.#default = defaults;
+    for (const { name, hasValue, mayRepeat } of flags) {
+      if (hasValue && !mayRepeat) this.text(name);
+    }
   }
 
   /** Whether a switch is on, or another flag was given. */
@@ -47,7 +85,8 @@ export class Args {
   /** The texts of a flag that may repeat. */
   readonly texts = (name: string): string[] => {
     const values = this.#given[name] as string[];
-    if (values.includes("") && !this.#flags.optional?.[name]) {
+    const flag = this.#flags.find((flag) => flag.name === name);
+    if (values.includes("") && !flag?.optional) {
       throw new UsageError(`--${name} needs a value`);
     }
     return values;
@@ -56,7 +95,7 @@ export class Args {
   /** A flag's text, if it was given or has a default. */
   text(name: string): string | undefined {
     const [value, another] = this.texts(name);
-    if (another === undefined) return value ?? this.#flags.default?.[name];
+    if (another === undefined) return value ?? this.#default[name];
     throw new UsageError(`--${name} is given more than once`);
   }
 
@@ -102,8 +141,7 @@ export class Args {
    */
   refuse(flag: string, have: (other: string) => boolean, advice = ""): void {
     if (!this.is(flag)) return;
-    const { string = [], collect = [], boolean = [] } = this.#flags;
-    const other = [...string, ...collect, ...boolean].filter(this.is)
+    const other = this.#flags.map(({ name }) => name).filter(this.is)
       .find((name) => name !== flag && have(name));
     if (other === undefined) return;
     throw new UsageError(`--${flag} does not go with --${other}${advice}`);
@@ -117,11 +155,22 @@ export class Args {
   }
 }
 
-/** Parses arguments; refuses flags that are not there and words without use. */
-export function parse(argv: string[], flags: Flags): Args {
-  const switches = [...flags.boolean ?? [], "help", "version"];
+/**
+ * Parses arguments; refuses flags that the usage does not list and words without
+ * use.
+ */
+export function parse(
+  argv: string[],
+  usage: string,
+  { default: defaults = {}, takesWords = false }: Flags = {},
+): Args {
+  const flags = listed(usage);
+  const names = (hasValue: boolean) =>
+    flags.filter((flag) => flag.hasValue === hasValue).map(({ name }) => name);
+  const strings = names(true);
+  // `--version` shares its line with `--help`.
+  const switches = [...names(false), "version"];
   const end = argv.indexOf("--");
-  const optional = Object.entries(flags.optional ?? {});
   // `--flag next` has no value where `next` does not look like one.
   const complete = (arg: string, i: number) => {
     if (end !== -1 && i > end) return arg;
@@ -130,10 +179,9 @@ export function parse(argv: string[], flags: Flags): Args {
     if (switches.some((name) => arg === `--${name}`)) {
       return `${arg.replace(/^--no-/, "$&no-")}=true`;
     }
-    const [, pattern] = optional.find(([name]) => arg === `--${name}`) ?? [];
+    const pattern = flags.find(({ name }) => arg === `--${name}`)?.optional;
     return pattern && !pattern.test(argv[i + 1] ?? "") ? `${arg}=` : arg;
   };
-  const strings = [...flags.string ?? [], ...flags.collect ?? []];
   const { _: words, ...given } = parseArgs(
     argv.map(complete),
     {
@@ -144,7 +192,7 @@ export function parse(argv: string[], flags: Flags): Args {
       boolean: switches,
       alias: { h: "help" },
       unknown: (arg, key) => {
-        if (key === undefined && flags.takesWords) return true;
+        if (key === undefined && takesWords) return true;
         if (/^-\d/.test(arg)) {
           throw new UsageError(`No flag takes a negative number: ${arg}`);
         }
@@ -154,10 +202,10 @@ export function parse(argv: string[], flags: Flags): Args {
   );
   // Of what is behind `--` the parser takes anything.
   const [word] = words;
-  if (word !== undefined && !flags.takesWords) {
+  if (word !== undefined && !takesWords) {
     throw unknown("argument", String(word));
   }
-  return new Args(given, words.map(String), flags);
+  return new Args(given, words.map(String), flags, defaults);
 }
 
 function unknown(what: "argument" | "flag", arg: string): UsageError {
@@ -179,7 +227,7 @@ export async function run(
   endAtDefects(name);
   let code: number | void = Exit.done;
   try {
-    const args = parse(Deno.args, flags);
+    const args = parse(Deno.args, usage, flags);
     if (args.is("help")) stdout.result(usage.trim().split("\n"));
     else if (args.is("version")) stdout.result([`innerlock ${config.version}`]);
     else code = await main(args);

@@ -162,37 +162,76 @@ test("client: wrong usage exits 2", async (dir, port) => {
 });
 
 Deno.test("parse: only a flag before -- may lack its value", () => {
-  const flags = {
-    string: ["connect", "websocket"],
-    optional: { websocket: /^\// },
-    takesWords: true,
-  };
-  const words = (...argv: string[]) => parse(argv, flags).words;
+  const usage = `
+  --connect SERVICE  to a service
+  --websocket [PATH] through boxes`;
+  const read = (...argv: string[]) => parse(argv, usage, { takesWords: true });
+  const words = (...argv: string[]) => read(...argv).words;
   assertEquals(words("websocket", "test"), ["websocket", "test"]);
   assertEquals(words("constructor", "--", "--websocket", "x"), [
     "constructor",
     "--websocket",
     "x",
   ]);
-  assertEquals(
-    parse(["--connect", "websocket"], flags).text("connect"),
-    "websocket",
-  );
+  assertEquals(read("--connect", "websocket").text("connect"), "websocket");
   for (const argv of [["--websocket", "x"], ["--websocket", "--", "x"]]) {
-    const args = parse(argv, flags);
+    const args = read(...argv);
     assertEquals([args.text("websocket"), args.words], ["", ["x"]]);
   }
 });
 
 Deno.test("parse: a switch takes no word, and -- makes none welcome", () => {
   for (const name of ["quiet", "no-tls"]) {
-    const flags = { boolean: [name], takesWords: true };
-    const args = parse([`--${name}`, "true"], flags);
+    const usage = `\n  --${name}  says less`;
+    const args = parse([`--${name}`, "true"], usage, { takesWords: true });
     assertEquals([args.is(name), args.words], [true, ["true"]]);
   }
   for (const argv of [["--", "--port"], ["--quiet", "--", ""], ["true"]]) {
-    const strict = () => parse(argv, { boolean: ["quiet"] });
+    const strict = () => parse(argv, "\n  --quiet  says less");
     assertThrows(strict, UsageError, "Unknown argument ");
+  }
+});
+
+Deno.test("parse: what a usage says of a flag holds", () => {
+  const read = (...argv: string[]) =>
+    parse(
+      argv,
+      `
+Usage: some [flags]
+
+With --prose, it does --nothing else.
+
+  --many [HOST:]PORT  what there are many of; may
+                      repeat
+  --file [FILE]       seal with it, or with --many
+  --one N  a number (5)
+  --help, --version
+
+It repeats that.
+`,
+      { default: { one: "5" } },
+    );
+  const args = read("--many", "1", "--file", "--many", "2", "--help");
+  assertEquals(args.texts("many"), ["1", "2"]);
+  assertEquals([args.text("file"), args.text("one")], ["", "5"]);
+  assertEquals([args.is("help"), args.is("version")], [true, false]);
+  assertEquals(read("--file", "./x").text("file"), "./x");
+  assertEquals(read("--version").is("version"), true);
+  for (const name of ["prose", "nothing", "no-many", "no-such"]) {
+    assertThrows(() => read(`--${name}`), UsageError, `Unknown flag --${name}`);
+  }
+  const twice = () => read("--one", "1", "--one", "2");
+  assertThrows(twice, UsageError, "--one is given more than once");
+});
+
+testUnless(reason, "a flag of the usage is parsed, and no other", async () => {
+  for (const program of ["server", "client", "certs"] as const) {
+    for (
+      const [flag, message] of [
+        ["--port", /: --port needs a value\n/],
+        ["--no-such", /: Unknown flag --no-such: --help lists the flags\n/],
+      ] as const
+    ) assertFails(await run(program, [flag]), 2, message);
   }
 });
 

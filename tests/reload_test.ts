@@ -43,11 +43,14 @@ Deno.test({
   name: "reload: without TLS only the key file is followed",
   permissions: "none",
   fn() {
-    const flags = {
-      string: ["dir", "psk", "cert", "key", "passphrase-file"],
-      boolean: ["no-tls"],
-    };
-    const files = (...argv: string[]) => credentialFiles(parse(argv, flags));
+    const usage = `
+  --dir DIR
+  --psk FILE
+  --cert FILE
+  --key FILE
+  --passphrase-file FILE
+  --no-tls`;
+    const files = (...argv: string[]) => credentialFiles(parse(argv, usage));
     const psk = "x/psk.txt";
     assertEquals(files("--dir", "x", "--no-tls"), { psk });
     const pair = { cert: "x/cert.pem", key: "x/key.pem" };

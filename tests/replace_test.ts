@@ -169,18 +169,25 @@ test("withFiles: one after the other, also where links lead", async (dir) => {
   assertEquals(await Deno.readTextFile(path), "xxxxxx");
 });
 
-const FLAGS = {
-  string: ["days", "passphrase-file"],
-  boolean: ["renew", "new-key", "rsa", "passphrase", "csr"],
-  default: { days: "2" },
-};
+const USAGE = `
+  --days N
+  --passphrase-file FILE
+  --renew
+  --new-key
+  --rsa
+  --passphrase
+  --csr`;
 
 const keyOf = (cert: string) => describeCertificate(cert).keyFingerprint;
 
 test("certificates: killed after any write, a run leaves a pair that fits", async (dir) => {
   const paths = [`${dir}/cert.pem`, `${dir}/key.pem`] as const;
   const work = async (...argv: string[]) =>
-    (await certificateWork(parse(argv, FLAGS), dir, [])).files;
+    (await certificateWork(
+      parse(argv, USAGE, { default: { days: "2" } }),
+      dir,
+      [],
+    )).files;
   // The first time, the next run makes what is missing.
   const [first] = await work();
   await replaceFiles([first!]);

@@ -110,7 +110,7 @@ for (
     const { session, peer, transport } = await start(
       role === "standby" ? "client" : role,
     );
-    if (role === "client") session.open();
+    if (role === "client") session.begin();
     await peer.say(...says);
     await assertFails(session.closed, "protocol");
     await assertFails(session.read(new Uint8Array(1)), "protocol");
@@ -127,7 +127,7 @@ for (
 Deno.test("Session: an offered one begins with the server's open, and both are alike then", async () => {
   const client = await start("client");
   client.session.offer();
-  client.session.open();
+  client.session.begin();
   assertEquals([await client.peer.hear(), await client.peer.hear()], [
     ping,
     offer,
@@ -202,8 +202,8 @@ Deno.test("Session: a peer is not given up while nobody takes what it sent", asy
 Deno.test("Session: the client's stream begins when it says so", async () => {
   const { session, peer } = await start("client");
   assertEquals(await hear(peer), "ping");
-  session.open();
-  session.open();
+  session.begin();
+  session.begin();
   await session.opened;
   await session.write(bytes("hi"));
   assertEquals([await hear(peer), await hear(peer)], ["open", "data hi"]);
@@ -231,7 +231,7 @@ Deno.test("Session: the server's words wait for the client's open, in order", as
     written.push(text);
   });
   const ending = session.closeWrite().then(() => written.push("end"));
-  session.open();
+  session.begin();
   clock.pass(PONG_DELAY);
   await settled();
   // The pong of the first ping, and no more.
@@ -445,7 +445,7 @@ Deno.test("Session: an end that cannot be written is a cut, though the peer has 
 Deno.test("Session: one that has failed does not open any more", async () => {
   const { session, peer } = await start("client");
   session.abort(new RangeError("enough"));
-  assertThrows(() => session.open(), RangeError, "enough");
+  assertThrows(() => session.begin(), RangeError, "enough");
   assertEquals(await hear(peer), "ping");
   assertEquals(await peer.hear(), new Uint8Array([Type.bye, 6]));
   assertEquals(await hear(peer), "closed");

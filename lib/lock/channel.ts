@@ -9,7 +9,7 @@ import type { Clock } from "./clock.ts";
 import { orClose, withDeadline } from "./deadline.ts";
 import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
-import { type PskMap, pskOf, serviceOf, takePsks } from "./psk.ts";
+import { type PskMap, pskOf, takePsks } from "./psk.ts";
 import { nextTurn } from "./runtime.ts";
 import { type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
@@ -166,6 +166,13 @@ export async function acceptBy(
   return channel;
 }
 
+/** What not every caller says of a channel: tests also its clock. */
+interface SessionOptions {
+  /** @default That of the transport. */
+  remoteAddr?: Addr;
+  clock?: Clock;
+}
+
 /**
  * The part of either side, without a deadline of its own. The server's resolves
  * once the key is proved: the stream begins when `opened` resolves.
@@ -175,40 +182,29 @@ export async function acceptBy(
 export async function shakeHands(
   transport: Transport,
   role: Role,
-  options: ClientOptions & { remoteAddr?: Addr; clock?: Clock },
+  options: ClientOptions & SessionOptions,
   signal?: AbortSignal,
 ): Promise<SessionChannel> {
   return await orClose(transport, signal, async () => {
-    const { identity = "default", psk, idleTimeout, clock } = options;
-    const { standby = false, offer = false } = options;
+    const { identity = "default", psk, standby = false, offer = false } =
+      options;
     const tracer = new Tracer(options.trace);
     const by = { engine: options.engine };
     // An unknown identity, too, must close the transport.
     const result = role === "client"
       ? await initiate(transport, pskOf(identity, psk), identity, tracer, by)
       : await respond(transport, takePsks(psk), tracer, by);
-    const session = new Session(transport, result, role, idleTimeout, clock);
+    const channel = new SessionChannel(transport, result, role, options);
     // What the caller writes first, before that, begins it all in one write.
     if (role === "client") {
       nextTurn().then(() => {
-        if (offer) session.offer();
-        else if (standby) session.prove();
-        else session.open();
+        if (offer) channel.offer();
+        else if (standby) channel.prove();
+        else channel.begin();
       }).catch(() => {});
     }
-    return new SessionChannel(
-      { ...addrsOf(transport), ...options },
-      session,
-      result,
-    );
+    return channel;
   });
-}
-
-function addrsOf({ remoteAddr, localAddr }: Transport) {
-  return {
-    ...(remoteAddr && { remoteAddr }),
-    ...(localAddr && { localAddr }),
-  };
 }
 
 /** How much a read of `readable` asks for, in bytes, as Deno's own do. */
@@ -355,67 +351,33 @@ export interface Channel extends Transport, AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** {@linkcode Channel}, over a session. @internal */
-export class SessionChannel implements Channel {
-  readonly identity: string;
-  readonly service: string | undefined;
-  readonly handshakeHash: Uint8Array;
+/** {@linkcode Channel}: a session with addresses and streams. @internal */
+export class SessionChannel extends Session implements Channel {
   declare readonly remoteAddr?: Addr;
   declare readonly localAddr?: Addr;
-  readonly closed: Promise<void>;
-  readonly opened: Promise<void>;
-  readonly confirmed: Promise<void>;
 
-  /** Server: resolves when the client has offered the channel to be called. */
-  readonly offered: Promise<void>;
-
-  readonly #session: Session;
   #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
   #writable: WritableStream<ArrayBufferLike | ArrayBufferView> | undefined;
 
   constructor(
-    { remoteAddr, localAddr }: Pick<Transport, "remoteAddr" | "localAddr">,
-    session: Session,
-    { identity, handshakeHash }: HandshakeResult,
+    transport: Transport,
+    handshake: HandshakeResult,
+    role: Role,
+    options: Pick<ChannelOptions, "idleTimeout"> & SessionOptions,
   ) {
-    this.identity = identity;
-    this.service = serviceOf(identity);
-    this.handshakeHash = handshakeHash;
+    super(transport, handshake, role, options.idleTimeout, options.clock);
+    const { remoteAddr = transport.remoteAddr } = options;
+    const { localAddr } = transport;
     if (remoteAddr) this.remoteAddr = remoteAddr;
     if (localAddr) this.localAddr = localAddr;
-    this.#session = session;
-    this.closed = session.closed;
-    this.opened = session.opened;
-    this.confirmed = session.confirmed;
-    this.offered = session.offered;
-  }
-
-  get bytesSent(): number {
-    return this.#session.bytesSent;
-  }
-
-  get bytesReceived(): number {
-    return this.#session.bytesReceived;
-  }
-
-  get silence(): number {
-    return this.#session.silence;
-  }
-
-  probe(): Promise<void> {
-    return this.#session.probe();
   }
 
   // deno-lint-ignore require-await -- What it throws, it rejects with.
   async open(): Promise<void> {
-    this.#session.open();
+    this.begin();
   }
 
-  read(p: Uint8Array): Promise<number | null> {
-    return this.#session.read(p);
-  }
-
-  write(p: ArrayBufferLike | ArrayBufferView): Promise<number> {
+  override write(p: ArrayBufferLike | ArrayBufferView): Promise<number> {
     let bytes: Uint8Array;
     try {
       bytes = toBytes(p);
@@ -423,19 +385,7 @@ export class SessionChannel implements Channel {
       this.abort(error);
       return Promise.reject(error);
     }
-    return this.#session.write(bytes);
-  }
-
-  closeWrite(): Promise<void> {
-    return this.#session.closeWrite();
-  }
-
-  close(): void {
-    this.#session.close();
-  }
-
-  abort(reason: unknown = aborted("The channel was aborted")): void {
-    this.#session.abort(reason);
+    return super.write(bytes);
   }
 
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
@@ -474,7 +424,7 @@ export class SessionChannel implements Channel {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#session.haveBothEnded) this.abort();
+    if (!this.haveBothEnded) this.abort();
     await this.closed.catch(() => {});
   }
 }

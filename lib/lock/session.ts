@@ -59,6 +59,15 @@ type State =
 
 /** A session, from the end of its handshake on. */
 export class Session {
+  /** Whose key the two sides share, and the service. */
+  readonly identity: string;
+
+  /** The service that the client asks for. */
+  readonly service: string | undefined;
+
+  /** The hash of all that the handshake said. */
+  readonly handshakeHash: Bytes;
+
   /**
    * Resolves when the connection is closed after both ends, rejects with what
    * ended the session otherwise.
@@ -78,7 +87,6 @@ export class Session {
   readonly offered: Promise<void>;
 
   readonly #transport: Transport;
-  readonly #identity: string;
   readonly #seals: Seal[];
   readonly #sender: Sender;
   readonly #receiver: Receiver;
@@ -128,13 +136,15 @@ export class Session {
    */
   constructor(
     transport: Transport,
-    { identity, sending, receiving, frames }: HandshakeResult,
+    { identity, handshakeHash, sending, receiving, frames }: HandshakeResult,
     role: Role,
     idleTimeout: number = IDLE_TIMEOUT,
     clock: Clock = CLOCK,
   ) {
+    this.identity = identity;
+    this.service = serviceOf(identity);
+    this.handshakeHash = handshakeHash;
     this.#transport = transport;
-    this.#identity = identity;
     this.#seals = [sending, receiving];
     this.#role = role;
     this.#isProved = role === "server";
@@ -222,7 +232,7 @@ export class Session {
   }
 
   /** Begins the stream, if it has not begun and is this side's to begin. */
-  open(): void {
+  begin(): void {
     this.#refuseAfterFailure();
     const opener = this.#isOffered ? "server" : "client";
     if (this.#state !== "standby" || this.#role !== opener) return;
@@ -270,7 +280,7 @@ export class Session {
    * Gives the session up, without an end. Once the key is proved, the peer is told
    * why, behind all that was sealed before.
    */
-  abort(error: unknown): void {
+  abort(error: unknown = isAborted()): void {
     if (this.#state === "leaving") return;
     const maySayBye = this.#state === "standby" || this.#state === "open";
     if (!maySayBye || !this.#isProved) {
@@ -321,7 +331,7 @@ export class Session {
   #inTurn(
     work: () => Promise<void> | undefined,
   ): Promise<void> | undefined {
-    this.open();
+    this.begin();
     const mine = this.#turn ? this.#turn.then(work) : work();
     return mine && this.#hold(mine);
   }
@@ -423,8 +433,8 @@ export class Session {
     if (this.#state === "ended") throw outOfOrder();
     const error = byeError(reasonOf(bye), {
       peer: this.#role === "client" ? "server" : "client",
-      identity: this.#identity,
-      service: serviceOf(this.#identity),
+      identity: this.identity,
+      service: this.service,
       isOffered: this.#isOffered,
       hasTalked: this.#receiver.taken > 0,
     });
@@ -564,6 +574,10 @@ export class Session {
     if (failure) this.#closed.reject(reason);
     else this.#closed.resolve();
   }
+}
+
+function isAborted(): ChannelError {
+  return new ChannelError("aborted", "The channel was aborted");
 }
 
 function isClosed(): ChannelError {

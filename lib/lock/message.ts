@@ -9,7 +9,7 @@ import { type Bytes, TAG_LENGTH } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
 import { type CipherState, EMPTY } from "./noise.ts";
 
-/** The types of transport messages. */
+/** The types of transport messages, numbered without a gap. */
 export const Type = {
   data: 0,
   end: 1,
@@ -42,23 +42,14 @@ export const REKEY_INTERVAL = 65_536n;
  * have this length.
  */
 export function messageType(plaintext: Bytes): Type {
-  const type = plaintext[0];
-  const isEmpty = plaintext.length === TYPE_LENGTH;
-  switch (type) {
-    case Type.data:
-      if (!isEmpty) return type;
-      break;
-    case Type.end:
-    case Type.ping:
-    case Type.pong:
-    case Type.open:
-    case Type.offer:
-      if (isEmpty) return type;
-      break;
-    case Type.bye:
-      if (plaintext.length === BYE_LENGTH) return type;
-      break;
-  }
+  const type = plaintext[0]!;
+  const { length } = plaintext;
+  const isWellFormed = type === Type.data
+    ? length > TYPE_LENGTH
+    : type === Type.bye
+    ? length === BYE_LENGTH
+    : type <= Type.offer && length === TYPE_LENGTH;
+  if (isWellFormed) return type as Type;
   throw new ChannelError("protocol", "The peer sent a malformed message");
 }
 

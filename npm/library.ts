@@ -6,7 +6,6 @@
  */
 
 import { posix } from "node:path";
-import { untar } from "./tar.ts";
 
 /** `using` needs types that the standard library of ES2022 does not have. */
 const REFERENCE = '/// <reference lib="esnext.disposable" />\n';
@@ -29,45 +28,42 @@ export async function translate(
   root: string,
   entries: string[],
 ): Promise<Record<string, string>> {
-  const texts = await translateAll(root);
-  return {
-    ...reached(texts, entries, ".js"),
-    ...reached(texts, entries, ".d.ts"),
-  };
-}
-
-/** All that the project publishes, as `deno pack` translates it. */
-async function translateAll(root: string): Promise<Record<string, string>> {
-  const archive = await Deno.makeTempFile({ prefix: "innerlock-" });
+  const folder = await Deno.makeTempDir({ prefix: "innerlock-" });
   try {
-    const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["pack", "--quiet", "--allow-dirty", "--no-source-maps"],
-        ...["--output", archive],
-      ],
-      cwd: root,
-    }).output();
-    if (!success) throw new Error(new TextDecoder().decode(stderr).trim());
-    return await untar("package", await Deno.readFile(archive));
+    // All that the project publishes.
+    const archive = `${folder}/innerlock.tgz`;
+    await run(root, Deno.execPath(), [
+      ...["pack", "--quiet", "--allow-dirty", "--no-source-maps"],
+      ...["--output", archive],
+    ]);
+    await run(folder, "tar", ["-xzf", archive]);
+    return {
+      ...await reached(`${folder}/package`, entries, ".js"),
+      ...await reached(`${folder}/package`, entries, ".d.ts"),
+    };
   } finally {
-    await Deno.remove(archive);
+    await Deno.remove(folder, { recursive: true });
   }
 }
 
+/** Runs a program in a folder; throws what it says if it fails. */
+async function run(cwd: string, name: string, args: string[]): Promise<void> {
+  const { success, stderr } = await new Deno.Command(name, { args, cwd })
+    .output();
+  if (!success) throw new Error(new TextDecoder().decode(stderr).trim());
+}
+
 /** The files of one kind that the entries need: types need fewer. */
-function reached(
-  texts: Record<string, string>,
+async function reached(
+  folder: string,
   entries: string[],
   extension: ".js" | ".d.ts",
-): Record<string, string> {
+): Promise<Record<string, string>> {
   const files: Record<string, string> = {};
   // A set that grows while it is walked.
   const bases = new Set(entries.map((entry) => entry.replace(/\.ts$/, "")));
   for (const base of bases) {
-    const text = texts[base + extension];
-    if (text === undefined) {
-      throw new Error(`Nothing became ${base}${extension}`);
-    }
+    const text = await Deno.readTextFile(`${folder}/${base}${extension}`);
     for (const [, to] of text.matchAll(IMPORT)) {
       bases.add(posix.join(posix.dirname(base), to!));
     }

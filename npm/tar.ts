@@ -33,31 +33,6 @@ export async function tarball(
   return await new Response(gzip).bytes();
 }
 
-/** The texts of a folder's files by their paths, from such an archive. */
-export async function untar(
-  folder: string,
-  archive: Uint8Array<ArrayBuffer>,
-): Promise<Record<string, string>> {
-  const gunzip = new DecompressionStream("gzip");
-  const tar = await new Response(
-    new Blob([archive]).stream().pipeThrough(gunzip),
-  )
-    .bytes();
-  const text = (start: number, length: number) =>
-    new TextDecoder().decode(tar.subarray(start, start + length));
-  const field = (start: number, length: number) =>
-    text(start, length).replace(/\0.*$/s, "");
-  const texts: Record<string, string> = {};
-  // Zeros stand at the end.
-  for (let at = 0; at < tar.length && tar[at] !== 0;) {
-    const [path, size] = [field(at, 100), parseInt(field(at + 124, 12), 8)];
-    at += BLOCK;
-    texts[path.replace(`${folder}/`, "")] = text(at, size);
-    at += size + (-size & BLOCK - 1);
-  }
-  return texts;
-}
-
 /** The header of POSIX (`ustar`): numbers are octal digits, an end is a NUL. */
 function header({ path, data, isProgram }: TarFile): Uint8Array<ArrayBuffer> {
   const block = new Uint8Array(BLOCK);

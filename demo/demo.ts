@@ -9,6 +9,7 @@
  * @module
  */
 
+import { stripVTControlCharacters } from "node:util";
 import { TextLineStream } from "@std/streams";
 import { Exit } from "../cli/advice/errors.ts";
 import { run } from "../cli/main.ts";
@@ -191,8 +192,13 @@ class Program implements AsyncDisposable {
   /** Ends its stdin and waits for it. */
   async done(): Promise<void> {
     await this.#stdin.close().catch(() => {});
-    this.code = (await this.#child.status).code;
-    await Promise.all([this.stdout.ended, this.stderr.ended]);
+    // It could not end while nobody takes what it writes.
+    const [{ code }] = await Promise.all([
+      this.#child.status,
+      this.stdout.end(),
+      this.stderr.end(),
+    ]);
+    this.code = code;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -205,46 +211,29 @@ class Program implements AsyncDisposable {
   }
 }
 
-/** The lines of an output, kept as they come. */
+/** The lines of an output. */
 class Lines {
+  /** Those that have been read. */
   readonly lines: string[] = [];
-  readonly ended: Promise<void>;
-  #next = 0;
-  #changed = Promise.withResolvers<void>();
-  #isOver = false;
+  readonly #coming: AsyncIterableIterator<string>;
 
   constructor(output: ReadableStream<Uint8Array<ArrayBuffer>>) {
-    this.ended = this.#collect(output);
+    this.#coming = output.pipeThrough(new TextDecoderStream())
+      .pipeThrough(new TextLineStream()).values();
   }
 
   /** The next line that matches; those before it are passed over. */
   async find(pattern: RegExp): Promise<string> {
-    while (true) {
-      while (this.#next < this.lines.length) {
-        const line = this.lines[this.#next++]!;
-        if (pattern.test(line)) return line;
-      }
-      if (this.#isOver) {
-        throw new Error(`no ${pattern} in: ${this.lines.join(" | ")}`);
-      }
-      await this.#changed.promise;
+    for (let next; !(next = await this.#coming.next()).done;) {
+      this.lines.push(next.value);
+      if (pattern.test(next.value)) return next.value;
     }
+    throw new Error(`no ${pattern} in: ${this.lines.join(" | ")}`);
   }
 
-  async #collect(output: ReadableStream<Uint8Array<ArrayBuffer>>) {
-    const lines = output.pipeThrough(new TextDecoderStream())
-      .pipeThrough(new TextLineStream());
-    for await (const line of lines) {
-      this.lines.push(line);
-      this.#wake();
-    }
-    this.#isOver = true;
-    this.#wake();
-  }
-
-  #wake(): void {
-    this.#changed.resolve();
-    this.#changed = Promise.withResolvers();
+  /** Reads the rest. */
+  async end(): Promise<void> {
+    for await (const line of this.#coming) this.lines.push(line);
   }
 }
 
@@ -331,7 +320,7 @@ function title(what: string, how: string): void {
 /** Says something in lines that fit. */
 function say(who: string, what: string): void {
   const width = COLUMNS - WHO - 3;
-  const fits = plain(what).length <= width;
+  const fits = stripVTControlCharacters(what).length <= width;
   const [first = "", ...others] = fits ? [what] : wrapped(what, width);
   console.log(`  ${dim(who.padEnd(WHO))} ${first}`);
   for (const line of others) console.log(" ".repeat(WHO + 3) + line);
@@ -348,12 +337,6 @@ function wrapped(text: string, width: number): string[] {
     } else line += line === "" ? word : ` ${word}`;
   }
   return [...lines, line];
-}
-
-/** A text without its colours. */
-function plain(text: string): string {
-  // deno-lint-ignore no-control-regex -- Colours are escape sequences.
-  return text.replaceAll(/\x1b\[\d+m/g, "");
 }
 
 /** What was made of a text, and a line that points at the difference. */

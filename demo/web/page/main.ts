@@ -150,7 +150,7 @@ function you(
   content: (Node | string)[],
   tone?: "bad",
 ): void {
-  timeline.add({ tab, place: "you", to, content, ...(tone && { tone }) });
+  timeline.add(tab, "you", to, content, tone);
 }
 
 function arm(act: Act | null): void {
@@ -172,7 +172,8 @@ function armed(): HTMLButtonElement | undefined {
 
 /** What the box and the server have to tell, of all tabs. */
 function report(event: Report): void {
-  const isOurs = "tab" in event && event.tab === tab;
+  const isOurs = event.tab === tab;
+  const add = timeline.add.bind(timeline, event.tab);
   switch (event.type) {
     case "welcome":
       ({ tab, psk } = event);
@@ -181,34 +182,43 @@ function report(event: Report): void {
       start();
       return;
     case "frame":
-      timeline.add({ ...event, place: "box", content: frameContent(event) });
+      add("box", event.to, frameContent(event));
       if (!isOurs) break;
       if (event.act) showArmed(null);
       letGoOn(event.id);
       break;
     case "closed":
-      timeline.add({
-        tab: event.tab,
-        place: "box",
-        to: "client",
-        content: [remark("closed by the server")],
-      });
+      add("box", "client", [remark("closed by the server")]);
       if (isOurs) letGoOn(event.id);
       break;
     case "cut":
-      timeline.add({
-        tab: event.tab,
-        place: "box",
-        to: "both",
-        content: [remark("cut here, both ways")],
-        tone: "bad",
-      });
+      add("box", "both", [remark("cut here, both ways")], "bad");
       break;
-    default:
-      server(event);
-      if (isOurs && (event.type === "ended" || event.type === "failed")) {
-        serverIsDone();
-      }
+    case "accepted": {
+      const who = event.identity
+        ? `${event.identity} holds the key`
+        : "somebody is there";
+      add("server", "server", [remark(who)]);
+      break;
+    }
+    case "got":
+      add("server", "server", [quote(event.text)]);
+      break;
+    case "answered":
+      add("server", "client", [quote(event.text)]);
+      break;
+    case "ended":
+      add("server", "server", [remark("the end: that was all")]);
+      if (isOurs) serverIsDone();
+      break;
+    case "failed":
+      add(
+        "server",
+        "server",
+        [remark(`${event.code}: ${event.message}`)],
+        "bad",
+      );
+      if (isOurs) serverIsDone();
   }
   if (isOurs) tell(event);
 }
@@ -218,39 +228,6 @@ function letGoOn(id: number): void {
     () => command({ type: "shown", id }),
     isCalm.matches ? 0 : PAUSE,
   );
-}
-
-function server(
-  event: Exclude<Report, { type: "welcome" | "frame" | "closed" | "cut" }>,
-): void {
-  const { tab } = event;
-  const place = "server";
-  const add = (content: (Node | string)[], to: Direction = "server") =>
-    timeline.add({ tab, place, to, content });
-  switch (event.type) {
-    case "accepted":
-      return add([
-        remark(
-          event.identity
-            ? `${event.identity} holds the key`
-            : "somebody is there",
-        ),
-      ]);
-    case "got":
-      return add([quote(event.text)]);
-    case "answered":
-      return add([quote(event.text)], "client");
-    case "ended":
-      return add([remark("the end: that was all")]);
-    case "failed":
-      return timeline.add({
-        tab,
-        place,
-        to: "server",
-        content: [remark(`${event.code}: ${event.message}`)],
-        tone: "bad",
-      });
-  }
 }
 
 form.addEventListener("submit", async (event) => {

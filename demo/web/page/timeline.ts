@@ -8,18 +8,7 @@
 import type { Direction, Frame } from "../events.ts";
 
 /** Where something happens. */
-export type Place = "you" | "box" | "server";
-
-/** What one place has to show. */
-export interface Moment {
-  /** Whose connection it is about. */
-  tab: string;
-  place: Place;
-  to: Direction | "both";
-  /** What it shows. */
-  content: (Node | string)[];
-  tone?: "bad" | "good";
-}
+type Place = "you" | "box" | "server";
 
 const PLACES: Place[] = ["you", "box", "server"];
 const WORDS = {
@@ -66,9 +55,18 @@ export class Timeline {
     new ResizeObserver(() => this.#follow()).observe(list);
   }
 
-  /** Shows a moment, in the row that has come to the place before it. */
-  add(moment: Moment): void {
-    const { tab, place, to, content, tone } = moment;
+  /**
+   * Shows what happens, in the row that has come to the place before it.
+   *
+   * @param tab Whose connection it is about.
+   */
+  add(
+    tab: string,
+    place: Place,
+    to: Direction | "both",
+    content: (Node | string)[],
+    tone?: "bad",
+  ): void {
     const isSelf = tab === this.#self();
     const cell = element("div", `cell ${place}`, [
       element("span", "sr-only", [`${place}: `]),

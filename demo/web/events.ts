@@ -26,14 +26,18 @@ export type Report =
   | { type: "closed"; tab: string; id: number }
   /** The box has cut the connection. */
   | { type: "cut"; tab: string }
-  /** The server takes a client; its identity is known only from a proof. */
-  | { type: "accepted"; tab: string; identity: string | null }
-  /** The server got this text, or answers it. */
-  | { type: "got" | "answered"; tab: string; text: string }
+  | ServerReport & { tab: string };
+
+/** What the server tells of a connection. */
+export type ServerReport =
+  /** It takes a client; its identity is known only from a proof. */
+  | { type: "accepted"; identity: string | null }
+  /** It got this text, or answers it. */
+  | { type: "got" | "answered"; text: string }
   /** To the server, the client has said all. */
-  | { type: "ended"; tab: string }
-  /** The server gave the connection up. */
-  | { type: "failed"; tab: string; code: string; message: string };
+  | { type: "ended" }
+  /** It gave the connection up. */
+  | { type: "failed"; code: string; message: string };
 
 /** What the box sees pass. */
 export interface Frame {

@@ -13,17 +13,9 @@ import {
   type PskMap,
   type StreamPair,
 } from "../../lib/mod.ts";
+import type { ServerReport } from "./events.ts";
 
-/** Whoever watches the server. */
-export interface Watcher {
-  /** A client is taken, by this identity if there was a proof. */
-  accepted(identity: string | null): void;
-  got(text: string): void;
-  answered(text: string): void;
-  /** The client has said all, as far as the server knows. */
-  ended(): void;
-  failed(code: string, message: string): void;
-}
+type Tell = (report: ServerReport) => void;
 
 /**
  * Serves one connection.
@@ -33,17 +25,18 @@ export interface Watcher {
 export async function serve(
   pair: StreamPair,
   psks: PskMap | null,
-  watcher: Watcher,
+  tell: Tell,
 ): Promise<void> {
   try {
     const stream: Stream = psks
       ? await acceptChannel(pair, { psk: psks })
       : withoutLock(pair);
-    watcher.accepted(stream.identity ?? null);
-    await upperCase(tapped(stream, watcher), new AbortController().signal);
+    tell({ type: "accepted", identity: stream.identity ?? null });
+    await upperCase(tapped(stream, tell), new AbortController().signal);
   } catch (error) {
     const code = error instanceof ChannelError ? error.code : "error";
-    watcher.failed(code, error instanceof Error ? error.message : `${error}`);
+    const message = error instanceof Error ? error.message : `${error}`;
+    tell({ type: "failed", code, message });
   }
 }
 
@@ -60,15 +53,18 @@ function withoutLock({ readable, writable }: StreamPair): Stream {
   };
 }
 
-/** The same stream, with the watcher at both its ends. */
-function tapped(stream: Stream, watcher: Watcher): Channel {
-  const answers = tap((text) => watcher.answered(text));
+/** The same stream; what passes its ends is told. */
+function tapped(stream: Stream, tell: Tell): Channel {
+  const answers = tap((text) => tell({ type: "answered", text }));
   const closed = answers.readable.pipeTo(stream.writable)
     .then(() => stream.closed);
   closed.catch(() => {
     // Whoever reads or writes is told, too.
   });
-  const got = tap((text) => watcher.got(text), () => watcher.ended());
+  const got = tap(
+    (text) => tell({ type: "got", text }),
+    () => tell({ type: "ended" }),
+  );
   return {
     readable: stream.readable.pipeThrough(got),
     writable: answers.writable,

@@ -110,15 +110,11 @@ export class Site {
     const down = new TransformStream<Uint8Array, Uint8Array<ArrayBuffer>>();
     const outside = { readable: down.readable, writable: up.writable };
     const inside = { readable: up.readable, writable: down.writable };
-    const tell = (report: Report) => this.#tell(report);
-    const served = serve(inside, sealed ? this.#keys : null, {
-      accepted: (identity) => tell({ type: "accepted", tab: name, identity }),
-      got: (text) => tell({ type: "got", tab: name, text }),
-      answered: (text) => tell({ type: "answered", tab: name, text }),
-      ended: () => tell({ type: "ended", tab: name }),
-      failed: (code, message) =>
-        tell({ type: "failed", tab: name, code, message }),
-    });
+    const served = serve(
+      inside,
+      sealed ? this.#keys : null,
+      (report) => this.#tell({ ...report, tab: name }),
+    );
     box.carry(toTransport(client), toTransport(outside), sealed, served);
   }
 }

@@ -22,6 +22,14 @@ export interface Sentence {
   tone: "calm" | "good" | "bad";
 }
 
+const inTone = (tone: Sentence["tone"]) => (text: string): Sentence => ({
+  text,
+  tone,
+});
+const calm = inTone("calm");
+const good = inTone("good");
+const bad = inTone("bad");
+
 const ARMED: Record<Act, string> = {
   flip: "will have one bit flipped",
   drop: "will be dropped",
@@ -168,16 +176,4 @@ export class Story {
     this.#isTold = true;
     return bad(`Nobody noticed. ${what}`);
   }
-}
-
-function calm(text: string): Sentence {
-  return { text, tone: "calm" };
-}
-
-function good(text: string): Sentence {
-  return { text, tone: "good" };
-}
-
-function bad(text: string): Sentence {
-  return { text, tone: "bad" };
 }

@@ -420,14 +420,14 @@ Deno.test({
       }
     });
 
-    const sshDir = `${user.dir}/ssh`;
-    await Deno.mkdir(sshDir);
-    const place = freePlace();
-    await using _ = await startSshd(sshDir, place);
-    await using services = await startServices(user, place.port);
     for (const version of NODES) {
       await t.step(`Node ${version}`, async (t) => {
         await takeNode(user, version);
+        const sshDir = `${user.dir}/ssh${version}`;
+        await Deno.mkdir(sshDir);
+        const place = freePlace();
+        await using _ = await startSshd(sshDir, place);
+        await using services = await startServices(user, place.port);
         await t.step("server and client talk", () => talk(user));
         await t.step("the server stops and goes on", () => stopAndGoOn(user));
         await t.step(

@@ -23,8 +23,7 @@ export interface Call {
 }
 
 /** How callers are carried. */
-export interface EntranceOptions
-  extends Omit<CarryOptions, "signal" | "taken"> {
+interface CarryCallersOptions extends Omit<CarryOptions, "signal" | "taken"> {
   /** Gets those that are carried, and has places for them. */
   live: Live;
   /** Follows a caller whom the peer has taken, until it is carried. */
@@ -33,62 +32,42 @@ export interface EntranceOptions
   reason?: Error;
 }
 
-/** An address at which callers come in. */
-export class Entrance {
-  readonly #listener: PlainListener;
-  #isClosed = false;
-
-  private constructor(listener: PlainListener) {
-    this.#listener = listener;
+/** Listens where callers come in; its errors are written for people. */
+export async function openEntrance(
+  address: Address,
+  options: PlainListenOptions,
+): Promise<PlainListener> {
+  try {
+    return await listenPlain(address, options);
+  } catch (error) {
+    const message = `${messageOf(error)}; choose another with --listen`;
+    throw cannotListen(message, (error as Error).cause);
   }
+}
 
-  /** Listens there; its errors are written for people. */
-  static async open(
-    address: Address,
-    options: PlainListenOptions,
-  ): Promise<Entrance> {
-    try {
-      return new Entrance(await listenPlain(address, options));
-    } catch (error) {
-      const message = `${messageOf(error)}; choose another with --listen`;
-      throw cannotListen(message, (error as Error).cause);
-    }
-  }
-
-  /** Where it is, with the port that was taken. */
-  get address(): Address {
-    return this.#listener.address;
-  }
-
-  /** Carries callers until it is closed. */
-  async carry(
-    { live, follow, reason, ...options }: EntranceOptions,
-  ): Promise<void> {
-    while (true) {
-      while (live.free === 0) await live.left;
-      const caller = await this.#listener.accept();
-      if (!caller) return;
-      // Another entrance may have taken the last room meanwhile.
-      while (live.free === 0) await live.left;
-      if (this.#isClosed) return caller.reset();
-      const stop = new AbortController();
-      let call: Call | undefined;
-      let following: Promise<void> | undefined;
-      const carried = carry(caller, {
-        ...options,
-        signal: stop.signal,
-        taken: (channel) => {
-          if (call) call.channel = channel;
-          else following = follow?.(call = { channel }, carried);
-        },
-      });
-      live.add(carried.then(() => following), () => stop.abort(reason));
-    }
-  }
-
-  /** Takes no more callers; those that are being carried may go on. */
-  async close(): Promise<void> {
-    this.#isClosed = true;
-    await this.#listener.close();
+/** Carries callers until their entrance is closed; they may go on then. */
+export async function carryCallers(
+  entrance: PlainListener,
+  { live, follow, reason, ...options }: CarryCallersOptions,
+): Promise<void> {
+  while (true) {
+    while (live.free === 0) await live.left;
+    const caller = await entrance.accept();
+    if (!caller) return;
+    // Another entrance may have taken the last room meanwhile.
+    while (live.free === 0) await live.left;
+    if (entrance.isClosed) return caller.reset();
+    const stop = new AbortController();
+    let call: Call | undefined;
+    let following: Promise<void> | undefined;
+    const carried = carry(caller, {
+      ...options,
+      signal: stop.signal,
+      taken: (channel) => {
+        if (call) call.channel = channel;
+        else following = follow?.(call = { channel }, carried);
+      },
+    });
+    live.add(carried.then(() => following), () => stop.abort(reason));
   }
 }

@@ -96,6 +96,7 @@ async function open(
 export interface PlainListener {
   /** Where it listens, with the port that was taken. */
   readonly address: Address;
+  readonly isClosed: boolean;
   /** The next caller; undefined once it is closed. */
   accept(): Promise<Resettable | undefined>;
   /** Accepts no more; callers that were accepted live on. */
@@ -253,6 +254,9 @@ function acceptor(
   };
   return {
     address,
+    get isClosed() {
+      return isClosed;
+    },
     async accept() {
       await patiently(() => {
         if (!hasRoom()) throw new Deno.errors.Busy("Out of descriptors");

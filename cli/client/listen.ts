@@ -23,7 +23,7 @@ import {
 } from "./dial.ts";
 import { Exit, messageOf, UsageError } from "../advice/errors.ts";
 import { readBackends } from "../backends.ts";
-import { Entrance } from "../entrance.ts";
+import { carryCallers, openEntrance } from "../entrance.ts";
 import { expose } from "./expose.ts";
 import { onHangUp } from "../hangup.ts";
 import { Live } from "../live.ts";
@@ -90,7 +90,7 @@ export async function carryAll(
   const complaints = new Complaints(report);
   const complain = (error: Error) => complaints.add(...complaintOf(error));
   const tunnels = await Promise.all(doors.map(async ({ address, service }) => {
-    const entrance = await Entrance.open(address, {
+    const entrance = await openEntrance(address, {
       sessions: coming,
       onShortage: () => report(SHORTAGE),
     });
@@ -127,7 +127,11 @@ export async function carryAll(
   onHangUp(() => followed.reload());
   const accepting = tunnels.map(({ entrance, reserve }) => {
     stdout.line(`listening on ${format(entrance.address)}`);
-    return entrance.carry({ sessions: reserve, report: complain, live });
+    return carryCallers(entrance, {
+      sessions: reserve,
+      report: complain,
+      live,
+    });
   });
   for (const backend of exposures.values()) {
     stdout.line(`exposing ${format(backend)}`);

@@ -14,10 +14,11 @@ import {
 import { type Channel, ChannelError } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
 import { Offered } from "../../tunnel/offered.ts";
+import type { PlainListener } from "../../tunnel/plain.ts";
 import { Unreachable } from "../../tunnel/reserve.ts";
 import { UsageError } from "../advice/errors.ts";
 import { complaintOf, Complaints } from "../complaints.ts";
-import { Entrance } from "../entrance.ts";
+import { carryCallers, openEntrance } from "../entrance.ts";
 import type { Args } from "../main.ts";
 import type { Clients } from "./clients.ts";
 import type { Log } from "./log.ts";
@@ -60,7 +61,7 @@ export class Entrances {
   readonly #options: EntrancesOptions;
   readonly #offered: Map<string, Offered>;
   readonly #complaints: Complaints;
-  readonly #entrances: Entrance[] = [];
+  readonly #entrances: PlainListener[] = [];
   readonly #carrying: Promise<void>[] = [];
   #isClosed = false;
 
@@ -113,7 +114,7 @@ export class Entrances {
   async open(): Promise<void> {
     const { log, clients } = this.#options;
     for (const { address, identity } of this.#doors) {
-      const entrance = await Entrance.open(address, {
+      const entrance = await openEntrance(address, {
         onShortage: () =>
           log("limit", "out of file descriptors: callers wait", {
             limit: "descriptors",
@@ -125,7 +126,7 @@ export class Entrances {
       const message = `callers at ${caller} are carried to ${identity}`;
       log("listen", message, { caller, identity });
       this.#entrances.push(entrance);
-      this.#carrying.push(entrance.carry({
+      this.#carrying.push(carryCallers(entrance, {
         sessions: this.#offered.get(identity)!,
         peer: "client",
         report: (error) => this.#complaints.add(...complaintOf(error)),

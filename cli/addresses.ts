@@ -8,30 +8,9 @@
 import { BlockList, isIP, isIPv6 } from "node:net";
 import { canonicalIpv6 } from "../lib/carrier/ip_address.ts";
 
-const PRIVATE = new BlockList();
-// RFC 1122, 1918, 6598 and 3927; RFC 4291 and 4193.
-PRIVATE.addSubnet("127.0.0.0", 8, "ipv4");
-PRIVATE.addSubnet("10.0.0.0", 8, "ipv4");
-PRIVATE.addSubnet("172.16.0.0", 12, "ipv4");
-PRIVATE.addSubnet("192.168.0.0", 16, "ipv4");
-PRIVATE.addSubnet("100.64.0.0", 10, "ipv4");
-PRIVATE.addSubnet("169.254.0.0", 16, "ipv4");
-PRIVATE.addAddress("::1", "ipv6");
-PRIVATE.addSubnet("fe80::", 10, "ipv6");
-PRIVATE.addSubnet("fc00::", 7, "ipv6");
-
-const LINK_LOCAL = new BlockList();
-LINK_LOCAL.addSubnet("fe80::", 10, "ipv6");
-
 /** Whether an address is a loopback or private one; of names, `localhost`. */
 export function isPrivateAddress(host: string): boolean {
-  return host === "localhost" || has(PRIVATE, host);
-}
-
-/** Whether a list has an address, on whatever link. */
-function has(list: BlockList, address: string): boolean {
-  const [plain = ""] = address.split("%");
-  return list.check(plain, isIPv6(plain) ? "ipv6" : "ipv4");
+  return host === "localhost" || PRIVATE.some((has) => has(host));
 }
 
 /**
@@ -49,8 +28,20 @@ export function network(
   if (family === 0 || prefix > bits || address.includes("%")) return undefined;
   const members = new BlockList();
   members.addSubnet(address, prefix, family === 6 ? "ipv6" : "ipv4");
-  return (address) => has(members, address);
+  // On whatever link it is.
+  return (address) => {
+    const [plain = ""] = address.split("%");
+    return members.check(plain, isIPv6(plain) ? "ipv6" : "ipv4");
+  };
 }
+
+/** Those of RFC 1122, 1918, 6598 and 3927; of RFC 4291 and 4193. */
+const PRIVATE = [
+  ...["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"],
+  ...["100.64.0.0/10", "169.254.0.0/16", "::1", "fe80::/10", "fc00::/7"],
+].map((text) => network(text)!);
+
+const isLinkLocal = network("fe80::/10")!;
 
 /** Labels of letters, digits, `-` and `_`; a number at the end is no name's. */
 const NAME = /^(?!(.*\.)?\d+\.?$)((?!-)[\w-]{1,63}(?<!-)(\.(?=.)|\.?$))+$/;
@@ -67,7 +58,7 @@ export function isHost(text: unknown): text is string {
 
 /** Whether an address is valid on one link only, and does not say which. */
 export function lacksZone(host: string): boolean {
-  return isIPv6(host) && !host.includes("%") && has(LINK_LOCAL, host);
+  return isIPv6(host) && !host.includes("%") && isLinkLocal(host);
 }
 
 /** The one way to write a host of the many that a name or an IPv6 address has. */

@@ -26,12 +26,7 @@ import { chooseEngine } from "./cli/engine.ts";
 import { Exit, UsageError } from "./cli/advice/errors.ts";
 import { type Args, run } from "./cli/main.ts";
 import { stderr } from "./cli/terminal/output.ts";
-import {
-  giveUpNetwork,
-  giveUpSystem,
-  keepOnly,
-  socketPaths,
-} from "./cli/permissions.ts";
+import { giveUp, keepOnly, socketPaths } from "./cli/permissions.ts";
 import { showProgress } from "./cli/terminal/progress.ts";
 import { authority } from "./lib/carrier/ip_address.ts";
 
@@ -140,13 +135,13 @@ async function main(args: Args): Promise<number | void> {
     // All files have been read.
     const sockets = socketPaths(backend ? [backend] : []);
     keepOnly({ read: sockets, write: sockets });
-    giveUpSystem();
+    giveUp("sys");
     return options;
   };
   if (isCheck) return await check(read, backend);
   const options = await read();
   await using channel = await dial(options);
-  giveUpNetwork();
+  giveUp("net");
   const [isTyped, isRead, isTold] = [Deno.stdin, Deno.stdout, Deno.stderr]
     .map((stream) => stream.isTerminal());
   if (service !== undefined) {

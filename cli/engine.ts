@@ -9,7 +9,7 @@ import type { Engine } from "../lib/mod.ts";
 import { openssl, OPENSSL_FILES, OpenSslError } from "../lib/openssl.ts";
 import { UsageError } from "./advice/errors.ts";
 import type { Args } from "./main.ts";
-import { keepForeignCode } from "./permissions.ts";
+import { keep } from "./permissions.ts";
 
 /**
  * The engine that the flags ask for; none for the default. Afterwards no foreign
@@ -22,7 +22,7 @@ export function chooseEngine(args: Args): { engine?: Engine } {
     : file === ""
     ? OPENSSL_FILES
     : [resolve(file)];
-  keepForeignCode(files);
+  keep("ffi", files);
   try {
     return file === undefined ? {} : { engine: openssl(files) };
   } catch (error) {
@@ -32,6 +32,6 @@ export function chooseEngine(args: Args): { engine?: Engine } {
         "FILE, or leave the flag out",
     );
   } finally {
-    keepForeignCode([]);
+    keep("ffi", []);
   }
 }

@@ -19,12 +19,8 @@ export function keepOnly(paths: { read: string[]; write: string[] }): void {
   keep("write", paths.write);
 }
 
-/** Keeps the right to load these files as code, and no others. */
-export function keepForeignCode(paths: readonly string[]): void {
-  keep("ffi", paths);
-}
-
-function keep(
+/** Keeps a right for these files and folders only; `ffi` loads them as code. */
+export function keep(
   name: "read" | "write" | "ffi",
   paths: readonly string[],
 ): void {
@@ -33,14 +29,12 @@ function keep(
   Deno.permissions.revokeSync(all);
 }
 
-/** Gives up the network: from now on, no connection can be made. */
-export function giveUpNetwork(): void {
-  Deno.permissions.revokeSync({ name: "net" });
-}
-
-/** Gives up what the system tells, such as its CAs and this machine's name. */
-export function giveUpSystem(): void {
-  Deno.permissions.revokeSync({ name: "sys" });
+/**
+ * Gives up a right: `net` to make connections, or `sys` to what the system tells,
+ * such as its CAs and this machine's name.
+ */
+export function giveUp(name: "net" | "sys"): void {
+  Deno.permissions.revokeSync({ name });
 }
 
 /**

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { giveUpNetwork, keepOnly } from "../cli/permissions.ts";
+import { giveUp, keepOnly } from "../cli/permissions.ts";
 import { outputOfSync } from "./limit.ts";
 import { lacksPermissions } from "./requirements.ts";
 
@@ -44,9 +44,9 @@ test("keepOnly: without a path nothing is left", () => {
   assertThrows(() => Deno.mkdirSync(dir), NotCapable);
 });
 
-test("giveUpNetwork: what is open lives on, nothing else is opened", () => {
+test("giveUp: what is open lives on, nothing else is opened", () => {
   const listener = Deno.listen({ port: 0 });
-  giveUpNetwork();
+  giveUp("net");
   assertThrows(() => Deno.listen({ port: 0 }), NotCapable);
   listener.close();
 });

@@ -30,7 +30,7 @@ import { Live } from "../live.ts";
 import type { Args } from "../main.ts";
 import { stderr, stdout } from "../terminal/output.ts";
 import {
-  giveUpSystem,
+  giveUp,
   keepOnly,
   socketFolders,
   socketPaths,
@@ -77,7 +77,7 @@ export async function carryAll(
   const both = [...folders, ...socketPaths([...exposures.values()])];
   keepOnly({ read: [...both, ...files], write: both });
   // The system's CAs are read again at each reload.
-  if (!args.is("system-ca")) giveUpSystem();
+  if (!args.is("system-ca")) giveUp("sys");
   if (sealing.engine) report(`sealing with ${sealing.engine.name}`);
   const stopping = stopSignal();
   const live = new Live(maxConnections);

@@ -11,8 +11,7 @@ import { messageOf } from "../advice/errors.ts";
 import type { Call } from "../entrance.ts";
 import { Live } from "../live.ts";
 import type { Log } from "./log.ts";
-import type { Metrics } from "./metrics.ts";
-import { type Reason, reasonOf } from "./reason.ts";
+import { type Metrics, type Reason, reasonOf } from "./metrics.ts";
 import { count } from "../terminal/words.ts";
 
 /** An address as people write it; one that a box has named has no port. */

@@ -7,8 +7,18 @@
 
 import { metrics } from "@opentelemetry/api";
 import { X509Certificate } from "node:crypto";
+import { ChannelError, type ChannelErrorCode } from "../../lib/mod.ts";
 import type { Call } from "../entrance.ts";
-import type { Reason } from "./reason.ts";
+
+/**
+ * Why a client left, or was never let in. `failed` means that a handler did.
+ */
+export type Reason = "end" | ChannelErrorCode | "failed";
+
+/** The reason that an error is. */
+export function reasonOf(error: unknown): Reason {
+  return error instanceof ChannelError ? error.code : "failed";
+}
 
 /** Counts channels, bytes and handshakes. */
 export class Metrics {

@@ -7,8 +7,8 @@
 
 import { CLOCK, type Clock, type Timer } from "../../lib/lock/clock.ts";
 import { addressOf } from "./clients.ts";
-import type { Reason } from "./reason.ts";
 import type { Log } from "./log.ts";
+import type { Reason } from "./metrics.ts";
 
 /** How long repeated refusals are counted together, in milliseconds. */
 const WINDOW = 10_000;

@@ -149,9 +149,7 @@ async function main(args: Args): Promise<number> {
     },
     onLimit: (limit) => log("limit", LIMITS[limit], { limit }),
   });
-  const entrances = new Entrances(doors, {
-    ...{ listener, clients, log },
-  });
+  const entrances = new Entrances(doors, listener, clients, log);
   const watch = files.cert && watchExpiry(files.cert, log);
   const announce = (credentials: ListenerCredentials) => {
     announceCredentials(credentials, log);

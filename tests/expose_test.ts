@@ -89,16 +89,14 @@ class Server implements AsyncDisposable {
       onOffer: (channel) => this.entrances.add(channel),
       ...options,
     });
-    this.entrances = new Entrances(doors, {
-      ...{ clients: this.clients, log },
-      listener: {
-        open: async (...args) => {
-          const channel = await this.listener.open(...args);
-          channel.opened.then(() => this.onCall?.(channel), () => {});
-          return channel;
-        },
+    const opener: Pick<Listener, "open"> = {
+      open: async (...args) => {
+        const channel = await this.listener.open(...args);
+        channel.opened.then(() => this.onCall?.(channel), () => {});
+        return channel;
       },
-    });
+    };
+    this.entrances = new Entrances(doors, opener, this.clients, log);
   }
 
   static async start(
@@ -212,10 +210,9 @@ testInFolder(
       { address: { path: `${dir}/${name}` }, identity: "alice@db" }
     ));
     const log = () => {};
-    const entrances = new Entrances(doors, {
-      ...{ clients: new Clients(log, new Metrics()), log },
-      listener: { open: () => Promise.reject(new Error("Nobody calls")) },
-    });
+    const opener = { open: () => Promise.reject(new Error("Nobody calls")) };
+    const clients = new Clients(log, new Metrics());
+    const entrances = new Entrances(doors, opener, clients, log);
     const opening = entrances.open();
     await entrances.close();
     await opening;

@@ -47,29 +47,31 @@ export function readDoors(args: Args): Door[] {
   });
 }
 
-/** What {@linkcode Entrances} needs. */
-export interface EntrancesOptions {
-  listener: Pick<Listener, "open">;
-  /** Those that are carried count as clients, and are logged as such. */
-  clients: Clients;
-  log: Log;
-}
-
 /** Carries callers of this machine to clients, each door to one identity. */
 export class Entrances {
   readonly #doors: Door[];
-  readonly #options: EntrancesOptions;
+  readonly #clients: Clients;
+  readonly #log: Log;
   readonly #offered: Map<string, Offered>;
   readonly #complaints: Complaints;
   readonly #entrances: PlainListener[] = [];
   readonly #carrying: Promise<void>[] = [];
   #isClosed = false;
 
-  /** Opens none yet. */
-  constructor(doors: Door[], options: EntrancesOptions) {
-    const { listener, log } = options;
+  /**
+   * Opens none yet.
+   *
+   * @param clients Those that are carried count as such, and are logged there.
+   */
+  constructor(
+    doors: Door[],
+    listener: Pick<Listener, "open">,
+    clients: Clients,
+    log: Log,
+  ) {
     this.#doors = doors;
-    this.#options = options;
+    this.#clients = clients;
+    this.#log = log;
     this.#complaints = new Complaints((message) => log("caller", message));
     this.#offered = new Map(doors.map(({ identity }) => [
       identity,
@@ -102,7 +104,7 @@ export class Entrances {
       if (findPsk(identity, psks)) continue;
       const message = `no client has a key for ${identity}; make one with ` +
         `'deno task certs --invite ${identity}'`;
-      this.#options.log("warning", message, { identity });
+      this.#log("warning", message, { identity });
     }
   }
 
@@ -112,11 +114,10 @@ export class Entrances {
    * @throws {Error} If an address cannot be listened on.
    */
   async open(): Promise<void> {
-    const { log, clients } = this.#options;
     for (const { address, identity } of this.#doors) {
       const entrance = await openEntrance(address, {
         onShortage: () =>
-          log("limit", "out of file descriptors: callers wait", {
+          this.#log("limit", "out of file descriptors: callers wait", {
             limit: "descriptors",
           }),
       });
@@ -124,18 +125,18 @@ export class Entrances {
       if (this.#isClosed) return await entrance.close();
       const caller = format(entrance.address);
       const message = `callers at ${caller} are carried to ${identity}`;
-      log("listen", message, { caller, identity });
+      this.#log("listen", message, { caller, identity });
       this.#entrances.push(entrance);
       this.#carrying.push(carryCallers(entrance, {
         sessions: this.#offered.get(identity)!,
         peer: "client",
         report: (error) => this.#complaints.add(...complaintOf(error)),
         reason: new ChannelError("stopping", "The server stopped"),
-        live: clients.live,
+        live: this.#clients.live,
         follow: async (call, carried) => {
           // What became of the session is the reason in the log.
           const over = carried.then(() => call.channel.closed);
-          await clients.follow(call, over, caller);
+          await this.#clients.follow(call, over, caller);
         },
       }));
     }

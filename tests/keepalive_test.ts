@@ -64,13 +64,13 @@ Deno.test("Keepalive: a side that only hears says that it is there", () => {
 
 Deno.test("Keepalive: while this side is deaf the peer is pinged, not given up", () => {
   const { clock, did, subject } = keepalive();
-  subject.deaf();
+  subject.deaf(true);
   clock.pass(300);
   // What was read before is still being delivered.
   subject.heard();
   clock.pass(300);
   assertEquals(did.length, 6);
-  subject.hearing();
+  subject.deaf(false);
   clock.pass(1000);
   assertEquals(did.slice(6), ["ping 700", "give up 800"]);
 });
@@ -78,7 +78,7 @@ Deno.test("Keepalive: while this side is deaf the peer is pinged, not given up",
 Deno.test("Keepalive: a ping that is out is forgiven while this side is deaf", () => {
   const { clock, did, subject } = keepalive();
   clock.pass(100);
-  subject.deaf();
+  subject.deaf(true);
   clock.pass(100);
   assertEquals(did, ["ping 100", "ping 200"]);
 });
@@ -101,7 +101,7 @@ Deno.test("Keepalive: stopped by its own ping, it sets no timer", () => {
       () => {},
       clock,
     );
-    if (isDeaf) keepalive.deaf();
+    keepalive.deaf(isDeaf);
     clock.pass(1000);
     assertEquals(clock.left, []);
   }

@@ -23,11 +23,8 @@ class Notes implements Hearer {
   data(): void {
     this.heard.push("data");
   }
-  deaf(): void {
-    this.heard.push("deaf");
-  }
-  hearing(): void {
-    this.heard.push("hearing");
+  deaf(isDeaf: boolean): void {
+    this.heard.push(isDeaf ? "deaf" : "hearing");
   }
 }
 

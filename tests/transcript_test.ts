@@ -210,7 +210,6 @@ async function hear({ frames, receiving }: HandshakeResult): Promise<string> {
     control: ignore,
     data: ignore,
     deaf: ignore,
-    hearing: ignore,
   });
   const running = receiver.run();
   let text = "";

@@ -74,15 +74,10 @@ export class Keepalive {
     return this.#isDeaf;
   }
 
-  /** This side does not read until it is {@linkcode hearing} again. */
-  deaf(): void {
-    this.#isDeaf = true;
-  }
-
-  /** This side reads again. */
-  hearing(): void {
-    this.#isDeaf = false;
-    this.heard();
+  /** This side does not read, or reads again. */
+  deaf(isDeaf: boolean): void {
+    this.#isDeaf = isDeaf;
+    if (!isDeaf) this.heard();
   }
 
   /** Stops pinging. */

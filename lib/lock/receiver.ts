@@ -39,10 +39,8 @@ export interface Hearer {
   control(type: Exclude<Type, 0>, plaintext: Bytes): void | Promise<void>;
   /** Data came. It throws if none may come now. */
   data(): void;
-  /** Reading pauses until the data that came is taken. */
-  deaf(): void;
-  /** It is read again. */
-  hearing(): void;
+  /** Reading pauses until the data that came is taken, or goes on. */
+  deaf(isDeaf: boolean): void;
 }
 
 /** A message that has been read, perhaps opened, and not been dealt with. */
@@ -324,9 +322,9 @@ export class Receiver {
 
   /** Waits until no more frames than that have been read and not taken. */
   async #whenAhead(count: number): Promise<void> {
-    this.#hearer.deaf();
+    this.#hearer.deaf(true);
     while (this.#ahead > count && !this.#stopped) await this.#next();
-    if (!this.#stopped) this.#hearer.hearing();
+    if (!this.#stopped) this.#hearer.deaf(false);
   }
 
   #next(): Promise<void> {

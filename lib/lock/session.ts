@@ -396,12 +396,8 @@ export class Session {
             return this.#peerLeft(plaintext);
         }
       },
-      deaf: () => {
-        this.#keepalive.deaf();
-        if (this.#broken) this.#awaitReason(this.#broken);
-      },
-      hearing: () => {
-        this.#keepalive.hearing();
+      deaf: (isDeaf) => {
+        this.#keepalive.deaf(isDeaf);
         if (this.#broken) this.#awaitReason(this.#broken);
       },
     };

@@ -8,7 +8,7 @@
 import { CLOCK } from "./lock/clock.ts";
 import { closedFor } from "./carrier/close_codes.ts";
 import { ChannelError } from "./lock/errors.ts";
-import { withResolvers } from "./lock/runtime.ts";
+import { withQuietResolvers } from "./lock/runtime.ts";
 
 /** How far a page may fall behind its WebSocket by default, in bytes. */
 const MAX_BUFFERED = 16 * 1024 * 1024;
@@ -97,8 +97,7 @@ export function webSocketPair(
   writable: WritableStream<Uint8Array<ArrayBuffer>>;
 } {
   socket.binaryType = "arraybuffer";
-  const opened = withResolvers<void>();
-  opened.promise.catch(() => {});
+  const opened = withQuietResolvers<void>();
   let isOpen = false;
   const open = () => {
     isOpen = true;

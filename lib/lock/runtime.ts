@@ -104,6 +104,13 @@ export function withResolvers<T>(): PromiseWithResolvers<T> {
   return { promise, resolve: resolve!, reject: reject! };
 }
 
+/** The same of a promise that may reject though nobody hears it. */
+export function withQuietResolvers<T>(): PromiseWithResolvers<T> {
+  const resolvers = withResolvers<T>();
+  resolvers.promise.catch(() => {});
+  return resolvers;
+}
+
 const { setImmediate = (callback: () => void) => setTimeout(callback) } =
   globalThis as { setImmediate?: (callback: () => void) => unknown };
 

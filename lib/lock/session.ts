@@ -24,7 +24,7 @@ import { IDLE_TIMEOUT, Keepalive } from "./keepalive.ts";
 import { type Seal, Type } from "./message.ts";
 import { serviceOf } from "./psk.ts";
 import { type Hearer, Receiver } from "./receiver.ts";
-import { nextTurn, withResolvers } from "./runtime.ts";
+import { nextTurn, withQuietResolvers } from "./runtime.ts";
 import { Sender } from "./sender.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
@@ -95,10 +95,10 @@ export class Session {
   /** Of the close: also where the stream has none. */
   readonly #idleTimeout: number;
   readonly #role: Role;
-  readonly #closed = withResolvers<void>();
-  readonly #opened = withResolvers<void>();
-  readonly #confirmed = withResolvers<void>();
-  readonly #offered = withResolvers<void>();
+  readonly #closed = withQuietResolvers<void>();
+  readonly #opened = withQuietResolvers<void>();
+  readonly #confirmed = withQuietResolvers<void>();
+  readonly #offered = withQuietResolvers<void>();
   #state: State = "standby";
   /** Whether the server knows, or will know, that the client is there now. */
   #isProved: boolean;
@@ -154,10 +154,6 @@ export class Session {
     this.opened = this.#turn = this.#opened.promise;
     this.confirmed = this.#confirmed.promise;
     this.offered = this.#offered.promise;
-    const { closed, opened, confirmed, offered } = this;
-    for (const promise of [closed, opened, confirmed, offered]) {
-      promise.catch(() => {});
-    }
     this.#sender = new Sender(
       transport,
       sending,
@@ -206,7 +202,7 @@ export class Session {
   async probe(): Promise<void> {
     this.#refuseAfterFailure();
     if (this.#state === "closed") throw isClosed();
-    this.#sign ??= withResolvers();
+    this.#sign ??= withQuietResolvers();
     this.#ping();
     await this.#sign.promise;
   }
@@ -544,11 +540,6 @@ export class Session {
     this.#opened.reject(reason);
     this.#confirmed.reject(reason);
     this.#offered.reject(reason);
-    this.#endProbes(reason);
-  }
-
-  #endProbes(reason: unknown): void {
-    this.#sign?.promise.catch(() => {});
     this.#sign?.reject(reason);
   }
 
@@ -566,7 +557,7 @@ export class Session {
     for (const seal of this.#seals) seal.close();
     closeQuietly(this.#transport);
     // An error takes a tenth of a millisecond, and most have no use for it.
-    if (this.#sign) this.#endProbes(reason ?? isClosed());
+    if (this.#sign) this.#sign.reject(reason ?? isClosed());
     if (failure) this.#closed.reject(reason);
     else this.#closed.resolve();
   }

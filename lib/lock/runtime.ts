@@ -12,18 +12,8 @@
 /** What is used of `node:crypto`. */
 interface NodeCrypto {
   createSecretKey(raw: Uint8Array): KeyObject;
-  createCipheriv(
-    algorithm: string,
-    key: KeyObject,
-    iv: Uint8Array,
-    options: { authTagLength: number },
-  ): Cipher;
-  createDecipheriv(
-    algorithm: string,
-    key: KeyObject,
-    iv: Uint8Array,
-    options: { authTagLength: number },
-  ): Decipher;
+  createCipheriv: CreateCipher;
+  createDecipheriv: CreateCipher;
   createHash(algorithm: string): Hash;
   hkdfSync(
     digest: string,
@@ -37,14 +27,19 @@ interface NodeCrypto {
 /** A key of `node:crypto`, which holds its own copy of the raw bytes. */
 export type KeyObject = { readonly type: string };
 
+type CreateCipher = (
+  algorithm: string,
+  key: KeyObject,
+  iv: Uint8Array,
+  options: { authTagLength: number },
+) => Cipher;
+
+/** One encrypts and gives the tag, the other takes it and decrypts. */
 interface Cipher {
   setAAD(data: Uint8Array): unknown;
   update(data: Uint8Array): Uint8Array<ArrayBuffer>;
   final(): Uint8Array<ArrayBuffer>;
   getAuthTag(): Uint8Array<ArrayBuffer>;
-}
-
-interface Decipher extends Omit<Cipher, "getAuthTag"> {
   setAuthTag(tag: Uint8Array): unknown;
 }
 
@@ -53,12 +48,9 @@ interface Hash {
   digest(): Uint8Array<ArrayBuffer>;
 }
 
-/** What is used of Node's `process`. */
-interface Process {
-  getBuiltinModule?(name: string): unknown;
-}
-
-const { process } = globalThis as { process?: Process };
+const { process } = globalThis as {
+  process?: { getBuiltinModule?(name: string): unknown };
+};
 
 /**
  * `node:crypto`, if there is one. It is looked up at run time, because an

@@ -13,7 +13,6 @@ import { assertFails, endAll } from "./channels.ts";
 import { duplex, KEY, PSK } from "./duplex.ts";
 import { Steps } from "./steps.ts";
 import { FakeClock } from "./clock.ts";
-import { acceptBy } from "../lib/lock/channel.ts";
 import { webCrypto } from "../lib/lock/aes_gcm.ts";
 
 import { pipe, settled } from "./pipe.ts";
@@ -277,7 +276,7 @@ Deno.test("acceptChannel: the time limit is for the proof alone", async () => {
   const clock = new FakeClock();
   const [near, far] = duplex();
   const options = { psk: PSK, handshakeTimeout: 1234, clock };
-  const accepting = acceptBy(far, options);
+  const accepting = acceptChannel(far, options);
   assertEquals(clock.left, [1234]);
   const client = await connectChannel(near, { psk: PSK, standby: true });
   await settled();

@@ -145,14 +145,6 @@ export async function acceptChannel(
   duplex: Transport | StreamPair,
   options: ChannelOptions,
 ): Promise<Channel> {
-  return await acceptBy(duplex, options);
-}
-
-/** {@linkcode acceptChannel}, by a clock that may stand in for time in tests. */
-export async function acceptBy(
-  duplex: Transport | StreamPair,
-  options: ChannelOptions & { clock?: Clock },
-): Promise<Channel> {
   const transport = toTransport(duplex);
   const channel = await withDeadline(
     options,

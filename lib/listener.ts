@@ -668,40 +668,29 @@ class ChannelListener implements Listener {
       ? this.#clock.after(OPENING_TIME, () => channel.abort(closed()))
       : undefined;
     let isOffered = false;
-    // What the options' functions throw cuts the client.
-    const orCut = (step: () => void) => () => {
-      try {
-        step();
-      } catch (error) {
-        channel.abort(error);
-      }
+    // What the options' functions throw cuts the client. One that has failed is
+    // not aborted: that would cost what it said before its bye.
+    const orCut = (moment: Promise<void>, step: () => void) => {
+      moment.then(step, () => {}).catch((error) => channel.abort(error));
     };
-    channel.offered.then(
-      orCut(() => {
-        isOffered = true;
-        this.#clock.clear(timer);
-        if (this.#isClosed) channel.abort(closed());
-        else if (this.#takesOffer(channel)) {
-          guarded(this.#options.onOffer ?? (() => {}))(channel);
-          this.#offers.add(channel);
-        } else channel.abort(noOffer(channel));
-      }),
-      () => {},
-    );
-    channel.opened.then(
-      orCut(() => {
-        this.#clock.clear(timer);
-        this.#standby.delete(channel);
-        // One that was offered is that of whoever opened it.
-        if (isOffered) return;
-        if (!this.#hasService(channel)) {
-          return channel.abort(noService(channel));
-        }
-        this.#ready.push(channel);
-        this.#changed();
-      }),
-      () => {},
-    );
+    orCut(channel.offered, () => {
+      isOffered = true;
+      this.#clock.clear(timer);
+      if (this.#isClosed) channel.abort(closed());
+      else if (this.#takesOffer(channel)) {
+        guarded(this.#options.onOffer ?? (() => {}))(channel);
+        this.#offers.add(channel);
+      } else channel.abort(noOffer(channel));
+    });
+    orCut(channel.opened, () => {
+      this.#clock.clear(timer);
+      this.#standby.delete(channel);
+      // One that was offered is that of whoever opened it.
+      if (isOffered) return;
+      if (!this.#hasService(channel)) return channel.abort(noService(channel));
+      this.#ready.push(channel);
+      this.#changed();
+    });
     channel.closed.catch(() => {}).finally(() => {
       this.#clock.clear(timer);
       this.#forget(channel);

@@ -93,7 +93,7 @@ class Caller {
     const { signal, report } = this.#options;
     const gone = new AbortController();
     // Its data waits for the session, but a break is noticed at once.
-    this.#source.peek().catch((error) => gone.abort(broken(CALLER, error)));
+    this.#source.read().catch((error) => gone.abort(broken(CALLER, error)));
     const stop = AbortSignal.any([signal, gone.signal]);
     try {
       for (let isFresh = false;; isFresh = true) {

@@ -30,9 +30,8 @@ interface Kept {
 export class Source {
   readonly #from: Pick<Transport, "read">;
   #buffer = new Uint8Array(IDLE_BUFFER);
-  /** The read of what comes next, and what becomes of it. */
+  /** The read of what comes next. */
   #reading: Promise<number | null> | undefined;
-  #next: Promise<Uint8Array | null> | undefined;
   /** How much the last read brought. */
   #length = 0;
   #hasEnded = false;
@@ -50,21 +49,14 @@ export class Source {
     return this.#hasEnded;
   }
 
-  /** What comes next, the same until it is dropped; null at the end. */
-  peek(): Promise<Uint8Array | null> {
-    const [again] = this.#again;
-    if (again) return Promise.resolve(again);
-    return this.#next ??= this.read().then((count) => this.took(count));
-  }
-
   /** What is to be said again; undefined if it is to be {@linkcode read}. */
   get again(): Uint8Array | undefined {
     return this.#again[0];
   }
 
   /**
-   * {@linkcode peek} in two steps, which take fewer promises: what this resolves
-   * to goes to {@linkcode took}.
+   * Reads what comes next, once until it is dropped. What this resolves to goes to
+   * {@linkcode took}: two steps take fewer promises than one.
    */
   read(): Promise<number | null> {
     if (this.#reading) return this.#reading;
@@ -74,7 +66,7 @@ export class Source {
     return this.#reading = this.#from.read(this.#buffer);
   }
 
-  /** The second step. */
+  /** What was read, which stands until it is dropped; null at the end. */
   took(count: number | null): Uint8Array | null {
     this.#hasEnded = count === null;
     this.#length = count ?? 0;
@@ -87,7 +79,7 @@ export class Source {
    */
   drop(): Promise<void> | undefined {
     const said = this.#again.shift();
-    if (!said) this.#reading = this.#next = undefined;
+    if (!said) this.#reading = undefined;
     const kept = this.#kept;
     if (!kept) return undefined;
     const chunk = said ?? this.#buffer.slice(0, this.#length);

@@ -7,7 +7,7 @@ import { forward } from "../handlers/forward.ts";
 import { connect, listen } from "../lib/deno.ts";
 import { acceptChannel, connectChannel, type Engine } from "../lib/mod.ts";
 import { MAX_BODY_LENGTH } from "../lib/lock/sender.ts";
-import { carry } from "../tunnel/caller.ts";
+import { Caller } from "../tunnel/caller.ts";
 import { listenPlain } from "../tunnel/plain.ts";
 import { Reserve } from "../tunnel/reserve.ts";
 import { Backend, dial } from "./calls.ts";
@@ -84,7 +84,9 @@ export async function ofRoundTrip(
   const entrance = await listenPlain({ host: HOST, port: 0 });
   const accepting = (async () => {
     for (let plain; (plain = await entrance.accept());) {
-      work.push(carry(plain, { sessions, report: nothing, signal }));
+      work.push(
+        new Caller(plain, { sessions, report: nothing, signal }).carry(),
+      );
     }
   })();
   const { address } = entrance;

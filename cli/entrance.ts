@@ -5,7 +5,7 @@
  */
 
 import type { Channel } from "../lib/mod.ts";
-import { carry, type CarryOptions } from "../tunnel/caller.ts";
+import { Caller, type CarryOptions } from "../tunnel/caller.ts";
 import type { Address } from "../tunnel/address.ts";
 import {
   listenPlain,
@@ -60,14 +60,14 @@ export async function carryCallers(
     const stop = new AbortController();
     let call: Call | undefined;
     let following: Promise<void> | undefined;
-    const carried = carry(caller, {
+    const carried = new Caller(caller, {
       ...options,
       signal: stop.signal,
       taken: (channel) => {
         if (call) call.channel = channel;
         else following = follow?.(call = { channel }, carried);
       },
-    });
+    }).carry();
     live.add(carried.then(() => following), () => stop.abort(reason));
   }
 }

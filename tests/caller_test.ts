@@ -8,7 +8,7 @@ import {
   connectChannel,
 } from "../lib/mod.ts";
 import { closeQuietly } from "../lib/lock/transport.ts";
-import { carry, type Sessions } from "../tunnel/caller.ts";
+import { Caller, type Sessions } from "../tunnel/caller.ts";
 import { Unreachable } from "../tunnel/reserve.ts";
 import { resettable } from "../tunnel/resettable.ts";
 import { PSK } from "./duplex.ts";
@@ -87,10 +87,10 @@ async function carried(
     forsake: (silence) => forsaken.push(silence),
   };
   const stop = new AbortController();
-  const carrying = carry(resettable(near), {
+  const carrying = new Caller(resettable(near), {
     ...{ sessions, clock, signal: stop.signal },
     report: (error) => reports.push(error),
-  });
+  }).carry();
   return {
     ...{ caller, carrying, stop, clock, reports, asked, forsaken },
     async [Symbol.asyncDispose]() {
@@ -111,7 +111,7 @@ async function read(from: Pick<Deno.Conn, "read">): Promise<string> {
   return new TextDecoder().decode(buffer.subarray(0, count ?? 0));
 }
 
-test("carry: over the session that is ready", async () => {
+test("Caller: over the session that is ready", async () => {
   const one = await standby();
   await using t = await carried(one);
   const server = await one.opened;
@@ -124,7 +124,7 @@ test("carry: over the session that is ready", async () => {
   assertEquals([t.reports, t.asked.length], [[], 1]);
 });
 
-test("carry: a session that has died is replaced by a new one", async () => {
+test("Caller: a session that has died is replaced by a new one", async () => {
   const [one, other] = [await standby(), await standby()];
   one.cut();
   await assertRejects(() => one.session.closed, ChannelError);
@@ -135,7 +135,7 @@ test("carry: a session that has died is replaced by a new one", async () => {
   assertEquals(t.reports, []);
 });
 
-test("carry: a session that dies before either side has spoken is replaced by a new one", async () => {
+test("Caller: a session that dies before either side has spoken is replaced by a new one", async () => {
   const [one, other] = [await standby(), await standby()];
   await using t = await carried(one, other);
   await one.opened;
@@ -145,7 +145,7 @@ test("carry: a session that dies before either side has spoken is replaced by a 
   assertEquals([t.reports, t.asked.length], [[], 2]);
 });
 
-test("carry: a second one that dies resets the caller", async () => {
+test("Caller: a second one that dies resets the caller", async () => {
   const [one, other] = [await standby(), await standby()];
   await using t = await carried(one, other);
   for (const { opened, cut } of [one, other]) {
@@ -157,7 +157,7 @@ test("carry: a second one that dies resets the caller", async () => {
   assertEquals([t.reports.length, t.asked.length], [1, 2]);
 });
 
-test("carry: one to which something was said is not replaced", async () => {
+test("Caller: one to which something was said is not replaced", async () => {
   const one = await standby();
   await using t = await carried(one);
   const server = await one.opened;
@@ -169,7 +169,7 @@ test("carry: one to which something was said is not replaced", async () => {
   assertEquals([t.reports.length, t.asked.length], [1, 1]);
 });
 
-test("carry: one that has answered is not replaced", async () => {
+test("Caller: one that has answered is not replaced", async () => {
   const one = await standby();
   await using t = await carried(one);
   const server = await one.opened;
@@ -181,7 +181,7 @@ test("carry: one that has answered is not replaced", async () => {
   assertEquals(t.asked.length, 1);
 });
 
-test("carry: one whose backend cannot be reached is not replaced", async () => {
+test("Caller: one whose backend cannot be reached is not replaced", async () => {
   const one = await standby();
   await using t = await carried(one);
   const server = await one.opened;
@@ -193,7 +193,7 @@ test("carry: one whose backend cannot be reached is not replaced", async () => {
 });
 
 for (const silence of [0, 60_000]) {
-  test(`carry: a server that stops before it has taken the open, ${silence} ms silent`, async () => {
+  test(`Caller: a server that stops before it has taken the open, ${silence} ms silent`, async () => {
     const [one, other] = [await standby(silence), await standby()];
     // Its last word is on its way.
     one.hold();
@@ -214,7 +214,7 @@ for (const silence of [0, 60_000]) {
   });
 }
 
-test("carry: a server that has taken the open, and stops then", async () => {
+test("Caller: a server that has taken the open, and stops then", async () => {
   const one = await standby();
   await using t = await carried(one);
   const server = await one.opened;
@@ -226,7 +226,7 @@ test("carry: a server that has taken the open, and stops then", async () => {
   assertEquals(t.asked.length, 1);
 });
 
-test("carry: much may be said before the server answers, and comes whole", async () => {
+test("Caller: much may be said before the server answers, and comes whole", async () => {
   const one = await standby();
   one.hold();
   await using t = await carried(one);
@@ -240,7 +240,7 @@ test("carry: much may be said before the server answers, and comes whole", async
   await t.carrying;
 });
 
-test("carry: where the server has been silent, bytes wait for a sign", async () => {
+test("Caller: where the server has been silent, bytes wait for a sign", async () => {
   const one = await standby(1000);
   one.hold();
   await using t = await carried(one);
@@ -254,7 +254,7 @@ test("carry: where the server has been silent, bytes wait for a sign", async () 
   assertEquals([t.asked.length, t.forsaken], [1, []]);
 });
 
-test("carry: without one for 1.5 s, a fresh session carries them", async () => {
+test("Caller: without one for 1.5 s, a fresh session carries them", async () => {
   const [one, other] = [await standby(60_000), await standby()];
   one.hold();
   await using t = await carried(one, other);
@@ -275,7 +275,7 @@ test("carry: without one for 1.5 s, a fresh session carries them", async () => {
   assertEquals([one.session.bytesSent, t.reports], [0, []]);
 });
 
-test("carry: a sign that comes late, but before there is another, will do", async () => {
+test("Caller: a sign that comes late, but before there is another, will do", async () => {
   const one = await standby(60_000);
   one.hold();
   await using t = await carried(one, NEVER);
@@ -306,7 +306,7 @@ async function askedAgain(answer: Promise<never>) {
   return t;
 }
 
-test("carry: two waits of ten seconds do not stand behind each other", async () => {
+test("Caller: two waits of ten seconds do not stand behind each other", async () => {
   const error = new Unreachable("No session in time");
   await using t = await askedAgain(refusal(error));
   // Its patience is over: what may still come from the first counts no more.
@@ -316,7 +316,7 @@ test("carry: two waits of ten seconds do not stand behind each other", async () 
   assertEquals(t.reports, [error]);
 });
 
-test("carry: a signal reaches a caller that waits for two sessions", async () => {
+test("Caller: a signal reaches a caller that waits for two sessions", async () => {
   await using t = await askedAgain(NEVER);
   assertEquals(t.asked.length, 2);
   t.stop.abort(new Error("Stop"));
@@ -325,7 +325,7 @@ test("carry: a signal reaches a caller that waits for two sessions", async () =>
   assertEquals([t.reports, t.clock.left], [[], []]);
 });
 
-test("carry: a caller that leaves while the second is refused waits for no sign", async () => {
+test("Caller: a caller that leaves while the second is refused waits for no sign", async () => {
   const error = new Unreachable("No session in time");
   await using t = await askedAgain(refusal(error));
   resettable(t.caller).reset();
@@ -334,7 +334,7 @@ test("carry: a caller that leaves while the second is refused waits for no sign"
   assert(message.startsWith("The local caller broke the connection"), message);
 });
 
-test("carry: a second session gets only what the first has left of ten seconds", async () => {
+test("Caller: a second session gets only what the first has left of ten seconds", async () => {
   const [one, other] = [await standby(), await standby()];
   for (const { hold } of [one, other]) hold();
   await using t = await carried(one, other);
@@ -354,7 +354,7 @@ test("carry: a second session gets only what the first has left of ten seconds",
   assertEquals((t.reports as [ChannelError])[0].code, "timeout");
 });
 
-test("carry: one that comes late has 1.5 s for a sign all the same", async () => {
+test("Caller: one that comes late has 1.5 s for a sign all the same", async () => {
   const late = Promise.withResolvers<never>();
   const one = await standby();
   one.hold();
@@ -368,7 +368,7 @@ test("carry: one that comes late has 1.5 s for a sign all the same", async () =>
   await assertRejects(() => one.session.closed, ChannelError);
 });
 
-test("carry: one that was heard just before it died is given up after 10 s", async () => {
+test("Caller: one that was heard just before it died is given up after 10 s", async () => {
   const one = await standby();
   one.hold();
   await using t = await carried(one);
@@ -380,7 +380,7 @@ test("carry: one that was heard just before it died is given up after 10 s", asy
   assertEquals((t.reports as [ChannelError])[0].code, "timeout");
 });
 
-test("carry: an unreachable server resets the caller", async () => {
+test("Caller: an unreachable server resets the caller", async () => {
   const error = new Unreachable("No session in time");
   const refused = refusal(error);
   await using t = await carried(refused);
@@ -389,7 +389,7 @@ test("carry: an unreachable server resets the caller", async () => {
   assertEquals(t.reports, [error]);
 });
 
-test("carry: a signal reaches a caller that waits for a session", async () => {
+test("Caller: a signal reaches a caller that waits for a session", async () => {
   await using t = await carried(NEVER);
   t.stop.abort(new Error("Stop"));
   await t.carrying;
@@ -397,7 +397,7 @@ test("carry: a signal reaches a caller that waits for a session", async () => {
   assertEquals(t.reports, []);
 });
 
-test("carry: a signal reaches a caller while neither side speaks", async () => {
+test("Caller: a signal reaches a caller while neither side speaks", async () => {
   const one = await standby();
   await using t = await carried(one);
   const server = await one.opened;
@@ -408,7 +408,7 @@ test("carry: a signal reaches a caller while neither side speaks", async () => {
   assertEquals([error.code, t.reports], ["aborted", []]);
 });
 
-test("carry: a caller that breaks while it waits needs no session", async () => {
+test("Caller: a caller that breaks while it waits needs no session", async () => {
   await using t = await carried(NEVER);
   resettable(t.caller).reset();
   await t.carrying;

@@ -59,7 +59,7 @@ interface Begun {
 }
 
 /**
- * Carries a local caller over a session with the server, until it ends.
+ * A local caller, who is carried over a session with the server.
  *
  * A session in reserve may be dead, or the server may be just closing it. The
  * caller's bytes go at once only where the server was heard a moment ago.
@@ -67,20 +67,14 @@ interface Begun {
  * the caller as long as none of its bytes can have arrived. After that, the
  * caller is reset: no byte is said twice.
  */
-export async function carry(
-  plain: Resettable,
-  options: CarryOptions,
-): Promise<void> {
-  await new Caller(plain, options).carry();
-}
-
-class Caller {
+export class Caller {
   readonly #plain: Resettable;
   readonly #source: Source;
   readonly #options: CarryOptions;
   readonly #clock: Clock;
   readonly #deadline: number;
 
+  /** Its patience begins here. */
   constructor(plain: Resettable, options: CarryOptions) {
     this.#plain = plain;
     this.#source = new Source(plain);
@@ -89,6 +83,7 @@ class Caller {
     this.#deadline = this.#clock.now() + PATIENCE;
   }
 
+  /** Carries the caller until it ends. */
   async carry(): Promise<void> {
     const { signal, report } = this.#options;
     const gone = new AbortController();

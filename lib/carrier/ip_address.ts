@@ -23,8 +23,7 @@ export function canonicalAddress(text: string): string | undefined {
 /** The same for an IPv6 address alone; one that is mapped stays IPv6. */
 export function canonicalIpv6(text: string): string | undefined {
   if (!/^[\da-f.]*:[\da-f:.]+$/i.test(text)) return undefined;
-  const url = `http://[${text}]`;
-  return URL.canParse(url) ? new URL(url).hostname.slice(1, -1) : undefined;
+  return hostOf(`[${text}]`)?.slice(1, -1);
 }
 
 /** A host and its port, as in a URL: IPv6 in brackets (RFC 3986, 3.2). */
@@ -33,9 +32,11 @@ export function authority(hostname: string, port: number): string {
 }
 
 function isIpv4(text: string): boolean {
-  const parts = text.split(".");
-  return parts.length === 4 &&
-    parts.every((part) =>
-      /^(?:0|[1-9]\d{0,2})$/.test(part) && Number(part) <= 255
-    );
+  return /^[\d.]*\d$/.test(text) && hostOf(text) === text;
+}
+
+/** A host as a URL writes it; undefined if it may not stand in one. */
+function hostOf(text: string): string | undefined {
+  const url = `http://${text}`;
+  return URL.canParse(url) ? new URL(url).hostname : undefined;
 }

@@ -14,7 +14,7 @@ import { Backoff } from "./backoff.ts";
 import { ChannelError } from "./lock/errors.ts";
 import { HANDSHAKE_TIMEOUT, withDeadline } from "./lock/deadline.ts";
 import { UnansweredError } from "./lock/handshake.ts";
-import { expectFrames } from "./carrier/answer.ts";
+import { ExpectedFrames } from "./carrier/answer.ts";
 import { authority } from "./carrier/ip_address.ts";
 import { connectThroughProxy, type ProxyCredentials } from "./carrier/proxy.ts";
 import { connectWebSocket } from "./carrier/websocket_handshake.ts";
@@ -171,7 +171,7 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
       let transport: Transport;
       if (websocket === false) {
         step = "innerlock";
-        transport = expectFrames(unproved);
+        transport = new ExpectedFrames(unproved);
       } else {
         step = "websocket";
         transport = await connectWebSocket(unproved, {

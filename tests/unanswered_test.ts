@@ -1,7 +1,7 @@
 /** What a client says where a box, not innerlock, is at the other end. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { expectFrames } from "../lib/carrier/answer.ts";
+import { ExpectedFrames } from "../lib/carrier/answer.ts";
 import { WebSocketTransport } from "../lib/carrier/websocket_frames.ts";
 import { HttpError, UnansweredError } from "../lib/deno.ts";
 import { ChannelError, connectChannel } from "../lib/mod.ts";
@@ -23,7 +23,7 @@ const bytesOf = (text: string) => new TextEncoder().encode(text) as Bytes;
 /** What a client that expects frames says of a peer that says this and closes. */
 async function errorAt(said: string, cuts?: number[]): Promise<ChannelError> {
   const peer = new Scripted(bytesOf(said), cuts);
-  const connecting = connectChannel(expectFrames(peer), { psk: PSK });
+  const connecting = connectChannel(new ExpectedFrames(peer), { psk: PSK });
   const error = await assertRejects(() => connecting, ChannelError);
   assert(peer.isClosed);
   return error;
@@ -33,7 +33,7 @@ const BAD_REQUEST =
   "HTTP/1.1 400 Bad Request\r\nServer: box\r\nConnection: close\r\n\r\n<html>";
 
 for (const cuts of [[1], [2, 5], [10_000]]) {
-  Deno.test(`expectFrames tells of an answer in HTTP, in reads of ${cuts}`, async () => {
+  Deno.test(`ExpectedFrames tells of an answer in HTTP, in reads of ${cuts}`, async () => {
     const error = await errorAt(BAD_REQUEST, cuts);
     assert(error instanceof HttpError);
     assertEquals([error.code, error.reason], ["protocol", "unasked"]);
@@ -45,7 +45,7 @@ for (const cuts of [[1], [2, 5], [10_000]]) {
 for (
   const said of ["HTTP/1.0 400 Bad", `HTTP/1.1 200 OK\nA: ${"b".repeat(9000)}`]
 ) {
-  Deno.test(`expectFrames knows HTTP by its beginning: ${said.slice(0, 20)}`, async () => {
+  Deno.test(`ExpectedFrames knows HTTP by its beginning: ${said.slice(0, 20)}`, async () => {
     const error = await errorAt(said);
     assert(error instanceof HttpError);
     assertEquals([error.code, error.reason], ["protocol", "unasked"]);

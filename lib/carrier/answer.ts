@@ -15,15 +15,10 @@ import type { Transport } from "../lock/transport.ts";
 const HTTP_START = 0x48;
 
 /**
- * The same transport, for a client that expects frames: if the answer is one in
- * HTTP, the first read fails with an {@linkcode HttpError} of the reason
- * `unasked`.
+ * A transport whose answer is expected to be frames: if it is one in HTTP, the
+ * first read fails with an {@linkcode HttpError} of the reason `unasked`.
  */
-export function expectFrames(transport: Transport): Transport {
-  return new ExpectedFrames(transport);
-}
-
-class ExpectedFrames extends Layer {
+export class ExpectedFrames extends Layer {
   #isBegun = false;
 
   override read(p: Uint8Array): Promise<number | null> {

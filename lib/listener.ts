@@ -202,12 +202,7 @@ export interface HandshakeReport {
  * `proxyProtocol` is set.
  */
 export function listen(options: ListenOptions): Listener {
-  return listenBy(SYSTEM, options);
-}
-
-/** {@linkcode listen}, by a system that may be another in tests. */
-export function listenBy(system: System, options: ListenOptions): Listener {
-  return new ChannelListener(options, system);
+  return new ChannelListener(options, SYSTEM);
 }
 
 /**
@@ -288,7 +283,8 @@ export interface OpenOptions {
   standby?: boolean;
 }
 
-class ChannelListener implements Listener {
+/** {@linkcode Listener}. @internal */
+export class ChannelListener implements Listener {
   readonly addr: Deno.NetAddr;
 
   readonly #options: ListenOptions;
@@ -322,6 +318,7 @@ class ChannelListener implements Listener {
   #isDropped = false;
   #change = Promise.withResolvers<void>();
 
+  /** @param system It may be another in tests. */
   constructor(options: ListenOptions, system: System) {
     const { psk, cert, key, onLimit = () => {} } = options;
     if (options.proxyProtocol && options.tls !== false) {

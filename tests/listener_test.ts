@@ -14,7 +14,7 @@ import {
   connectWebSocket,
 } from "../lib/carrier/websocket_handshake.ts";
 import { writeAll } from "../lib/lock/transport.ts";
-import { listenBy } from "../lib/listener.ts";
+import { ChannelListener } from "../lib/listener.ts";
 import { webCrypto } from "../lib/lock/aes_gcm.ts";
 import { CLOCK, type Clock } from "../lib/lock/clock.ts";
 import { SYSTEM, type System } from "../lib/port.ts";
@@ -46,14 +46,14 @@ class Echo implements AsyncDisposable {
   readonly #serving: Promise<void>;
 
   constructor(options: Partial<ListenOptions> = {}, system = SYSTEM) {
-    this.listener = listenBy(system, {
+    this.listener = new ChannelListener({
       port: 0,
       ...pair,
       psk: PSK,
       onLimit: (limit) => this.limits.push(limit),
       onHandshake: (report) => this.reports.push(report),
       ...options,
-    });
+    }, system);
     this.#serving = this.#serve();
   }
 
@@ -540,10 +540,10 @@ function inMemory(options: Partial<ListenOptions> = {}) {
   const close = () => set({ isClosed: true });
   const port = { addr: remoteAddr, accept, close };
   const listenTls = (() => port) as unknown as System["listenTls"];
-  const listener = listenBy({ clock, listenTls }, {
+  const listener = new ChannelListener({
     ...{ port: 0, cert: "", key: "", psk: PSK },
     ...options,
-  });
+  }, { clock, listenTls });
   /** @param closes Whether the client closes when it is told to go. */
   const dial = async (
     options: { standby?: boolean; offer?: boolean; identity?: string },
@@ -724,7 +724,7 @@ test("close: at no step of a handshake it leaves a channel behind", async () => 
     const reported = Promise.withResolvers<void>();
     // What is left behind stays: no time passes for it.
     const system = { ...SYSTEM, clock: new FakeClock() };
-    const listener = listenBy(system, {
+    const listener = new ChannelListener({
       port: 0,
       tls: false,
       psk: PSK,
@@ -738,7 +738,7 @@ test("close: at no step of a handshake it leaves a channel behind", async () => 
         steps.step();
         reported.resolve();
       },
-    });
+    }, system);
     const { addr } = listener;
     steps.at(at, () => {
       listener.close();
@@ -819,7 +819,7 @@ test("idleTimeout, trace: are those of its channels", async () => {
 function standby(options: Partial<ListenOptions> = {}, clock: Clock = CLOCK) {
   const reports: (string | undefined)[] = [];
   let reported = Promise.withResolvers<void>();
-  const listener = listenBy({ ...SYSTEM, clock }, {
+  const listener = new ChannelListener({
     port: 0,
     tls: false,
     psk: PSK,
@@ -829,7 +829,7 @@ function standby(options: Partial<ListenOptions> = {}, clock: Clock = CLOCK) {
       reported = Promise.withResolvers();
     },
     ...options,
-  });
+  }, { ...SYSTEM, clock });
   const dial = async (identity = "default", standby = true) => {
     const { promise } = reported;
     const conn = await Deno.connect({ ...listener.addr, transport: "tcp" });

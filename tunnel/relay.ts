@@ -32,8 +32,6 @@ export interface Ends {
   failure: PlainFailure;
   /** What the plain end says, where it is being read already. */
   fromPlain?: Source;
-  /** What the channel says, likewise. */
-  fromChannel?: Source;
 }
 
 /**
@@ -64,8 +62,8 @@ export async function carryBoth(
   signal: AbortSignal,
 ): Promise<void> {
   const { channel, plain } = ends;
-  const { fromPlain = new Source(plain), fromChannel = new Source(channel) } =
-    ends;
+  const { fromPlain = new Source(plain) } = ends;
+  const fromChannel = new Source(channel);
   let isOver = false;
   const up = async () => {
     while (true) {

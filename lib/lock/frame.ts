@@ -6,6 +6,7 @@
 
 import type { Bytes } from "./aes_gcm.ts";
 import { ChannelError } from "./errors.ts";
+import type { Transport } from "./transport.ts";
 
 /** Length of the length field, in bytes. */
 export const HEADER_LENGTH = 2;
@@ -32,12 +33,6 @@ export function encodeFrames(payloads: Bytes[]): Bytes {
   return bytes;
 }
 
-/** What a {@linkcode FrameReader} reads from: one half of a `Deno.Conn`. */
-export interface Reader {
-  /** Reads up to `p.length` bytes into `p`; their number, or null at the end. */
-  read(p: Uint8Array): Promise<number | null>;
-}
-
 // A quiet connection keeps only a small buffer. A busy one reads a TLS record at
 // a time (16 KiB) and has room for two frames.
 const IDLE_BUFFER = 2 * 1024;
@@ -45,7 +40,7 @@ const BUSY_BUFFER = 128 * 1024;
 
 /** Takes frames from a byte stream that may split them anywhere. */
 export class FrameReader {
-  readonly #source: Reader;
+  readonly #source: Pick<Transport, "read">;
   #buffer = new Uint8Array(IDLE_BUFFER);
   #start = 0;
   #end = 0;
@@ -55,7 +50,7 @@ export class FrameReader {
   #wanted = HEADER_LENGTH;
 
   /** @param source Where the bytes come from. */
-  constructor(source: Reader) {
+  constructor(source: Pick<Transport, "read">) {
     this.#source = source;
   }
 

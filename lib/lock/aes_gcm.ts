@@ -92,7 +92,16 @@ export const webCrypto: Engine = {
   createAead(raw) {
     if (raw instanceof Promise) return new SubtleAead(raw);
     checkKey(raw);
-    return nodeCrypto ? new MixedAead(raw) : new SubtleAead(raw);
+    if (!nodeCrypto) return new SubtleAead(raw);
+    // In this order: the second overwrites the raw bytes.
+    const [short, long] = [new NodeAead(raw), new SubtleAead(raw)];
+    const aeadFor = ({ length }: Bytes) =>
+      length - TAG_LENGTH <= SHORT_LENGTH ? short : long;
+    return {
+      seal: (nonce, ad, bytes) => aeadFor(bytes).seal(nonce, ad, bytes),
+      open: (nonce, ad, bytes) => aeadFor(bytes).open(nonce, ad, bytes),
+      close() {},
+    };
   },
 };
 
@@ -169,31 +178,6 @@ export class NodeAead implements Aead {
 
 const NAME = "aes-256-gcm";
 const OPTIONS = { authTagLength: TAG_LENGTH };
-
-/** Either way, by the length of the message. */
-class MixedAead implements Aead {
-  readonly #short: NodeAead;
-  readonly #long: SubtleAead;
-
-  constructor(raw: Bytes) {
-    this.#short = new NodeAead(raw);
-    this.#long = new SubtleAead(raw);
-  }
-
-  seal(nonce: Bytes, ad: Bytes, bytes: Bytes): void | Promise<void> {
-    return this.#for(bytes).seal(nonce, ad, bytes);
-  }
-
-  open(nonce: Bytes, ad: Bytes, bytes: Bytes): Bytes | Promise<Bytes> {
-    return this.#for(bytes).open(nonce, ad, bytes);
-  }
-
-  close(): void {}
-
-  #for({ length }: Bytes): Aead {
-    return length - TAG_LENGTH <= SHORT_LENGTH ? this.#short : this.#long;
-  }
-}
 
 /** Imports raw bytes as a key that cannot be exported, and overwrites them. */
 function importKey(raw: Bytes): Promise<CryptoKey> {

@@ -21,7 +21,7 @@ import {
   SUBJECT,
 } from "./openssl.ts";
 import { parsePem } from "./pem.ts";
-import { findPrivateKey, isAnyEncrypted, isEncrypted } from "./private_keys.ts";
+import { findPrivateKey, isEncrypted } from "./private_keys.ts";
 import { promptHidden } from "../terminal/prompt.ts";
 import type { NewFile } from "./replace.ts";
 
@@ -85,7 +85,7 @@ function isKept(job: Job): boolean {
     return false;
   }
   if (args.is("new-key")) {
-    if (key === undefined || !isAnyEncrypted(key) || encrypts(args)) {
+    if (key === undefined || !isEncrypted(key) || encrypts(args)) {
       return false;
     }
     throw new UsageError(

@@ -22,18 +22,9 @@ const KEY_DERIVATION = /2a864886f70d02(08|09|0a|0b)|2b06010401da47040b/;
 /** The same where the key is in the old format (RFC 1421). */
 const OLD_CIPHER = /^DEK-Info: *(AES-(128|192|256)|DES-EDE3)-CBC,/m;
 
-/** Whether it takes a passphrase to open a private key, PEM. */
-export function isEncrypted(pem: string): boolean {
-  return pem.startsWith("-----BEGIN ENCRYPTED ") || hasHeaders(pem);
-}
-
-/** The same of a file's text, which may also be no key at all. */
-export function isAnyEncrypted(text: string): boolean {
+/** Whether a text has a private key, PEM, that takes a passphrase to open. */
+export function isEncrypted(text: string): boolean {
   return /-----BEGIN ENCRYPTED |Proc-Type: *4, *ENCRYPTED/.test(text);
-}
-
-function hasHeaders(pem: string): boolean {
-  return pem.includes(":");
 }
 
 /**
@@ -92,7 +83,8 @@ function decrypt(path: string, pem: string, passphrase: string): KeyObject {
 
 /** Deno's own error would not tell it from a wrong passphrase. */
 function isCipherKnown(pem: string): boolean {
-  if (hasHeaders(pem)) return OLD_CIPHER.test(pem);
+  // Only a key in the old format has headers.
+  if (pem.includes(":")) return OLD_CIPHER.test(pem);
   const hex = derOf(pem).toHex();
   return CIPHER.test(hex) && KEY_DERIVATION.test(hex);
 }

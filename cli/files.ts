@@ -160,7 +160,7 @@ export async function readPsk(
 }
 
 /** How an encrypted private key may be read. */
-export interface KeyOptions {
+interface KeyOptions {
   /** A file with the passphrase. */
   file?: string | undefined;
   /** Whether a person may be asked. */

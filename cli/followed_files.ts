@@ -24,7 +24,7 @@ const MAX_LOOKS = 40;
 const PATIENCE = 10_000;
 
 /** What is done with the files' last state. */
-export interface Follower<T> {
+interface Follower<T> {
   /** Puts it in force. */
   take(state: T): Promise<void> | void;
   /** It is in force now. */

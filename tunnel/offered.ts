@@ -17,7 +17,7 @@ import { type Report, Unreachable, whenLate } from "./reserve.ts";
 const AWAY_TIME = 3000;
 
 /** What {@linkcode Offered} needs. */
-export interface OfferedOptions {
+interface OfferedOptions {
   /** Whose sessions they are. */
   identity: string;
   /** Gives the next that is offered, or throws the signal's reason. */

@@ -17,7 +17,7 @@ import { visibleText } from "../terminal/visible.ts";
 const BUFFER_LENGTH = 65_536;
 
 /** What the two directions are. */
-export interface TalkOptions {
+interface TalkOptions {
   /** What goes to the server. */
   input: AsyncIterable<Uint8Array>;
   /** Takes the reply. @default It is written to stdout. */

@@ -54,7 +54,7 @@ export type DialOptions =
   };
 
 /** Where a client's files are. */
-export type DialFiles = Awaited<ReturnType<typeof dialFiles>>;
+type DialFiles = Awaited<ReturnType<typeof dialFiles>>;
 
 /**
  * Where a client's files are, as its flags and this machine have it. Secrets that

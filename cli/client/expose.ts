@@ -12,7 +12,7 @@ import { Reserve, type ReserveOptions } from "../../tunnel/reserve.ts";
 import type { Live } from "../live.ts";
 
 /** What carries the server's callers. */
-export interface ExposeOptions
+interface ExposeOptions
   extends Pick<ReserveOptions, "dial" | "report" | "ready" | "max" | "dials"> {
   backend: Address;
   /** Gets those that are carried, and has places for them. */

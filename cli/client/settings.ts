@@ -11,7 +11,7 @@ import { isHost } from "../addresses.ts";
 import { isIdentity } from "../../lib/lock/psk.ts";
 
 /** What `server.json` says. */
-export interface Settings {
+interface Settings {
   /** The server's name or address. */
   host?: string;
   /** Its port. */

@@ -30,7 +30,7 @@ import { derOf, parsePem } from "./pem.ts";
 const VERSION = "1";
 
 /** What an invitation says. */
-export interface Invitation {
+interface Invitation {
   /** The server's name or address. */
   host: string;
   /** Its port. */

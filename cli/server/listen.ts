@@ -21,7 +21,7 @@ import { cannotListen, whyNot } from "../advice/system_errors.ts";
 import { printFrame } from "../terminal/trace.ts";
 
 /** The files that a server reads, now and at each reload. */
-export interface CredentialFiles {
+interface CredentialFiles {
   psk: string;
   /** Those of TLS, if there is TLS. */
   cert?: string;

@@ -12,7 +12,7 @@ import { count } from "../terminal/words.ts";
 export const LOG_FORMATS = ["text", "json"] as const;
 
 /** One of {@linkcode LOG_FORMATS}. */
-export type LogFormat = typeof LOG_FORMATS[number];
+type LogFormat = typeof LOG_FORMATS[number];
 
 /** What is known of an event: never a secret, never what was said. */
 export interface LogFields {

@@ -21,10 +21,10 @@ const CHUNK_LENGTH = 65_536;
 type Bytes = Uint8Array<ArrayBuffer>;
 
 /** A frame at the box, as the page is told of it. */
-export type SeenFrame = Omit<Frame, "type" | "tab" | "id">;
+type SeenFrame = Omit<Frame, "type" | "tab" | "id">;
 
 /** Whoever watches the box. */
-export interface Watcher {
+interface Watcher {
   /** A frame is there; it goes on when this resolves. */
   frame(seen: SeenFrame): Promise<void>;
   /** The server has closed the connection; so does the box when this resolves. */

@@ -39,6 +39,7 @@ import { CLOCK } from "./lib/lock/clock.ts";
 import { echo } from "./handlers/echo.ts";
 import { forward } from "./handlers/forward.ts";
 import type { Listener, ListenerCredentials } from "./lib/deno.ts";
+import { ChannelError } from "./lib/mod.ts";
 import type { Handler } from "./handlers/handler.ts";
 import { upperCase } from "./handlers/upper_case.ts";
 
@@ -210,7 +211,10 @@ async function main(args: Args): Promise<number> {
     log("stopping", "stopping: another program has taken the port");
   }
   const left = (stopAt ?? CLOCK.now() + grace) - CLOCK.now();
-  const cut = await clients.live.drain(Math.max(0, left));
+  const cut = await clients.live.drain(
+    Math.max(0, left),
+    new ChannelError("stopping", "The server stopped"),
+  );
   await (closing ?? entrances.close());
   refusals.tellRepeated();
   entrances.tellRest();

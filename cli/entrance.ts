@@ -28,8 +28,6 @@ interface CarryCallersOptions extends Omit<CarryOptions, "signal" | "taken"> {
   live: Live;
   /** Follows a caller whom the peer has taken, until it is carried. */
   follow?: (call: Call, carried: Promise<void>) => Promise<void>;
-  /** Why those that are left in the end are cut. */
-  reason?: Error;
 }
 
 /** Listens where callers come in; its errors are written for people. */
@@ -48,7 +46,7 @@ export async function openEntrance(
 /** Carries callers until their entrance is closed; they may go on then. */
 export async function carryCallers(
   entrance: PlainListener,
-  { live, follow, reason, ...options }: CarryCallersOptions,
+  { live, follow, ...options }: CarryCallersOptions,
 ): Promise<void> {
   while (true) {
     while (live.free === 0) await live.left;
@@ -57,17 +55,19 @@ export async function carryCallers(
     // Another entrance may have taken the last room meanwhile.
     while (live.free === 0) await live.left;
     if (entrance.isClosed) return caller.reset();
-    const stop = new AbortController();
-    let call: Call | undefined;
-    let following: Promise<void> | undefined;
-    const carried = new Caller(caller, {
-      ...options,
-      signal: stop.signal,
-      taken: (channel) => {
-        if (call) call.channel = channel;
-        else following = follow?.(call = { channel }, carried);
-      },
-    }).carry();
-    live.add(carried.then(() => following), () => stop.abort(reason));
+    live.add(async (signal) => {
+      let call: Call | undefined;
+      let following: Promise<void> | undefined;
+      const carried = new Caller(caller, {
+        ...options,
+        signal,
+        taken: (channel) => {
+          if (call) call.channel = channel;
+          else following = follow?.(call = { channel }, carried);
+        },
+      }).carry();
+      await carried;
+      await following;
+    });
   }
 }

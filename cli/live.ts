@@ -6,10 +6,10 @@
 
 import { abortable } from "@std/async/abortable";
 
-/** Pieces of work, each with a way to end it early. */
+/** Pieces of work, each with a signal that ends it early. */
 export class Live {
   readonly #max: number;
-  readonly #work = new Map<Promise<void>, () => void>();
+  readonly #work = new Map<Promise<void>, AbortController>();
   #left = Promise.withResolvers<void>();
 
   /** @param max How many places there are. */
@@ -28,13 +28,14 @@ export class Live {
   }
 
   /**
-   * Keeps a piece of work until it is done.
+   * Begins a piece of work, and keeps it until it is done.
    *
-   * @param work Does not reject.
-   * @param end Makes it end soon.
+   * @param begin Does not reject; ends soon after its signal.
    */
-  add(work: Promise<void>, end: () => void): void {
-    this.#work.set(work, end);
+  add(begin: (signal: AbortSignal) => Promise<void>): void {
+    const stop = new AbortController();
+    const work = begin(stop.signal);
+    this.#work.set(work, stop);
     work.finally(() => {
       this.#work.delete(work);
       this.#left.resolve();
@@ -52,15 +53,16 @@ export class Live {
    * rest.
    *
    * @param grace In milliseconds.
+   * @param reason Why the rest is ended.
    * @returns How many had to be ended.
    */
-  async drain(grace: number): Promise<number> {
+  async drain(grace: number, reason?: Error): Promise<number> {
     const late = AbortSignal.timeout(grace);
     while (this.size > 0 && !late.aborted) {
       await abortable(this.left, late).catch(() => {});
     }
     const left = this.size;
-    for (const end of this.#work.values()) end();
+    for (const stop of this.#work.values()) stop.abort(reason);
     await Promise.all(this.#work.keys());
     return left;
   }

@@ -11,11 +11,11 @@ Deno.test("Live: waiting for room keeps nothing on work that lives long", async 
     watchers++;
     return then(...args);
   }) as typeof then;
-  live.add(long.promise, () => {});
+  live.add(() => long.promise);
   const before = watchers;
   for (let i = 0; i < 10; i++) {
     const short = Promise.withResolvers<void>();
-    live.add(short.promise, () => {});
+    live.add(() => short.promise);
     const waiting = live.left;
     short.resolve();
     await waiting;
@@ -30,8 +30,17 @@ Deno.test("Live: waiting for room keeps nothing on work that lives long", async 
 Deno.test("Live: what is not done when time is up is ended", async () => {
   const live = new Live(1);
   const long = Promise.withResolvers<void>();
-  live.add(long.promise, () => long.resolve());
+  let reason: Error | undefined;
+  live.add((signal) => {
+    signal.addEventListener("abort", () => {
+      reason = signal.reason;
+      long.resolve();
+    });
+    return long.promise;
+  });
   assertEquals([live.size, live.free], [1, 0]);
-  assertEquals(await live.drain(0), 1);
+  const over = new Error("Time is up");
+  assertEquals(await live.drain(0, over), 1);
+  assertEquals(reason, over);
   assertEquals([live.size, live.free], [0, 1]);
 });

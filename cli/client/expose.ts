@@ -43,11 +43,11 @@ export function expose(
         const message = "The client has no room for another caller";
         return channel.abort(new ChannelError("limit", message));
       }
-      const stop = new AbortController();
-      live.add(carry(channel, stop.signal), () => {
-        const error = new ChannelError("stopping", "The client stopped");
-        channel.abort(error);
-        stop.abort(error);
+      live.add((signal) => {
+        signal.addEventListener("abort", () => {
+          channel.abort(new ChannelError("stopping", "The client stopped"));
+        });
+        return carry(channel, signal);
       });
     },
   });

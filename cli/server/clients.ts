@@ -6,7 +6,7 @@
 
 import type { Handler } from "../../handlers/handler.ts";
 import { authority } from "../../lib/carrier/ip_address.ts";
-import { type Channel, ChannelError } from "../../lib/mod.ts";
+import type { Channel } from "../../lib/mod.ts";
 import { messageOf } from "../advice/errors.ts";
 import type { Call } from "../entrance.ts";
 import { Live } from "../live.ts";
@@ -40,17 +40,12 @@ export class Clients {
 
   /** Begins to serve a channel. */
   serve(channel: Channel, handler: Handler): void {
-    const stop = new AbortController();
-    // The handler's first steps do not wait for the log.
-    const handling = handler(channel, stop.signal);
-    const work = async () => {
+    this.live.add(async (signal) => {
+      signal.addEventListener("abort", () => channel.abort(signal.reason));
+      // The handler's first steps do not wait for the log.
+      const handling = handler(channel, signal);
       await using _ = channel;
       await this.follow({ channel }, handling);
-    };
-    this.live.add(work(), () => {
-      const error = new ChannelError("stopping", "The server stopped");
-      channel.abort(error);
-      stop.abort(error);
     });
   }
 

@@ -11,7 +11,7 @@ import {
   isIdentity,
   takePsks,
 } from "../../lib/lock/psk.ts";
-import { type Channel, ChannelError } from "../../lib/mod.ts";
+import type { Channel } from "../../lib/mod.ts";
 import { type Address, format, parseAddress } from "../../tunnel/address.ts";
 import { Offered } from "../../tunnel/offered.ts";
 import type { PlainListener } from "../../tunnel/plain.ts";
@@ -131,7 +131,6 @@ export class Entrances {
         sessions: this.#offered.get(identity)!,
         peer: "client",
         report: (error) => this.#complaints.add(...complaintOf(error)),
-        reason: new ChannelError("stopping", "The server stopped"),
         live: this.#clients.live,
         follow: async (call, carried) => {
           // What became of the session is the reason in the log.

@@ -12,7 +12,7 @@ import {
 } from "./lock/channel.ts";
 import { Backoff } from "./backoff.ts";
 import { ChannelError } from "./lock/errors.ts";
-import { HANDSHAKE_TIMEOUT, withDeadline } from "./lock/deadline.ts";
+import { HANDSHAKE_TIMEOUT, orClose, withDeadline } from "./lock/deadline.ts";
 import { UnansweredError } from "./lock/handshake.ts";
 import { ExpectedFrames } from "./carrier/answer.ts";
 import { authority } from "./carrier/ip_address.ts";
@@ -22,7 +22,6 @@ import { pskOf, takePsks } from "./lock/psk.ts";
 import { ALPN, awaitSign, finishTls } from "./carrier/tls.ts";
 import { capital, isAlert, TlsError, tlsError } from "./carrier/tls_errors.ts";
 import { UnprovedTransport } from "./carrier/unproved.ts";
-import type { Transport } from "./lock/transport.ts";
 
 /**
  * Offered to the server, which need not choose any. A box that has a list
@@ -164,26 +163,26 @@ export async function connect(given: ConnectOptions): Promise<Channel> {
       const conn = await dial(options, signal);
       reached(conn);
       step = "tls";
-      const { alpnProtocol } = await finishTls(conn, signal, "server", peer);
-      silent.delete(address);
-      isServerReached = alpnProtocol === ALPN;
       const unproved = new UnprovedTransport(conn, "The server");
-      let transport: Transport;
-      if (websocket === false) {
-        step = "innerlock";
-        transport = new ExpectedFrames(unproved);
-      } else {
+      const transport = await orClose(conn, signal, async () => {
+        const { alpnProtocol } = await finishTls(conn, "server", peer);
+        silent.delete(address);
+        isServerReached = alpnProtocol === ALPN;
+        if (websocket === false) {
+          step = "innerlock";
+          return new ExpectedFrames(unproved);
+        }
         step = "websocket";
-        transport = await connectWebSocket(unproved, {
+        const socket = await connectWebSocket(unproved, {
           // Boxes compare it with what a browser would say.
           host: port === 443 ? address.replace(/:443$/, "") : address,
-          signal,
           ...(websocket !== true && { path: websocket }),
         });
         // No box answers so by itself.
         isServerReached = true;
         step = "inside";
-      }
+        return socket;
+      });
       const channel = await shakeHands(transport, "client", options, signal);
       unproved.proved();
       return channel;

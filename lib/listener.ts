@@ -521,11 +521,14 @@ export class ChannelListener implements Listener {
     return await withDeadline(
       { ...this.#options, signal, clock: this.#clock },
       async (signal) => {
-        if ("handshake" in conn) {
-          await finishTls(conn, signal, "client", "The client");
-        } else conn.setNoDelay(true);
         const peer = new UnprovedTransport(conn, "The client");
-        const { transport, remoteAddr } = await this.#carrierOf(peer, signal);
+        const carrier = orClose(conn, signal, async () => {
+          if ("handshake" in conn) {
+            await finishTls(conn, "client", "The client");
+          } else conn.setNoDelay(true);
+          return await this.#carrierOf(peer);
+        });
+        const { transport, remoteAddr } = await carrier;
         if (remoteAddr !== conn.remoteAddr) comesFrom(remoteAddr);
         const psks = this.#psks;
         const channel = await shakeHands(transport, "server", {
@@ -547,20 +550,17 @@ export class ChannelListener implements Listener {
    */
   async #carrierOf(
     conn: Transport,
-    signal: AbortSignal,
   ): Promise<{ transport: Transport; remoteAddr: Deno.NetAddr }> {
     const { isProxy = () => false, proxyProtocol = false } = this.#options;
-    const carrier = orClose(conn, signal, async () => {
-      let remoteAddr = conn.remoteAddr as Deno.NetAddr;
+    let remoteAddr = conn.remoteAddr as Deno.NetAddr;
+    try {
       if (proxyProtocol && isProxy(remoteAddr.hostname)) {
         remoteAddr = await readProxyHeader(conn) ?? remoteAddr;
       }
-      const { carrier: kind, transport } = await sniff(conn);
-      if (kind === "frames") return { transport, remoteAddr };
-      const socket = await acceptWebSocket(transport, {
-        signal,
-        isHealthy: () => !this.#isClosed,
-      });
+      const { carrier, transport } = await sniff(conn);
+      if (carrier === "frames") return { transport, remoteAddr };
+      const isHealthy = () => !this.#isClosed;
+      const socket = await acceptWebSocket(transport, { isHealthy });
       const forwarded = socket.headers.get("x-forwarded-for");
       const hostname = clientAddress(remoteAddr.hostname, forwarded, isProxy);
       if (hostname !== remoteAddr.hostname) {
@@ -568,14 +568,13 @@ export class ChannelListener implements Listener {
         remoteAddr = { ...remoteAddr, hostname, port: 0 };
       }
       return { transport: socket.transport, remoteAddr };
-    });
-    return await carrier.catch((cause) => {
+    } catch (cause) {
       if (cause instanceof ChannelError || cause instanceof HealthCheck) {
         throw cause;
       }
       const message = "The client left before it said anything";
       throw new ChannelError("cut", message, { cause });
-    });
+    }
   }
 
   /** Throws if a client may not come in though it has proved this key. */

@@ -2,11 +2,11 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import {
   connect,
   type HandshakeReport,
+  HttpError,
   listen,
   type Listener,
 } from "../lib/deno.ts";
 import { type Channel, ChannelError, type FrameTrace } from "../lib/mod.ts";
-import { finishTls } from "../lib/carrier/tls.ts";
 import { tlsError } from "../lib/carrier/tls_errors.ts";
 import { PSK } from "./duplex.ts";
 import { pairUnless } from "./pair.ts";
@@ -460,29 +460,38 @@ test("connect: given up before TCP is connected it leaves nothing open", async (
   );
 });
 
-Deno.test("finishTls: told to stop, it closes the connection", async () => {
-  for (const when of ["before", "during"]) {
+// What is left open the runtime finds.
+
+test("connect: told to stop, it closes the connection", async () => {
+  const address = { port: 0, hostname: "127.0.0.1" };
+  for (const websocket of [false, true]) {
+    // One is silent in TLS, the other inside it.
+    using listener = websocket
+      ? Deno.listenTls({ ...address, cert, key })
+      : Deno.listen(address);
+    const { port } = listener.addr;
     const controller = new AbortController();
-    const handshake = Promise.withResolvers<never>();
-    let closed = 0;
-    const silent = {
-      handshake: () => {
-        assertEquals(when, "during");
-        return handshake.promise;
-      },
-      close: () => {
-        closed++;
-        handshake.reject(new Deno.errors.Interrupted());
-      },
-    } as unknown as Deno.TlsConn;
-    handshake.promise.catch(() => {});
-    const stop = () => controller.abort(new RangeError("changed my mind"));
-    if (when === "before") stop();
-    const finishing = finishTls(silent, controller.signal, "server", "it");
-    stop();
-    await assertRejects(() => finishing, Error);
-    assertEquals(closed > 0, true, when);
+    const { signal } = controller;
+    const options = { port, caCerts: [cert], psk: PSK, websocket, signal };
+    const connecting = assertRejects(() => connect(options), RangeError);
+    using conn = await listener.accept();
+    await conn.read(new Uint8Array(4096));
+    controller.abort(new RangeError("changed my mind"));
+    await connecting;
   }
+});
+
+test("connect: a WebSocket that is refused is closed", async () => {
+  const address = { port: 0, hostname: "127.0.0.1" };
+  using listener = Deno.listenTls({ ...address, cert, key });
+  const { port } = listener.addr;
+  const options = { port, caCerts: [cert], psk: PSK, websocket: true };
+  const connecting = assertRejects(() => connect(options), HttpError);
+  using conn = await listener.accept();
+  await conn.read(new Uint8Array(4096));
+  const answer = "HTTP/1.1 403 Forbidden\r\n\r\n";
+  await conn.write(new TextEncoder().encode(answer));
+  await connecting;
 });
 
 test("connect: an alert after the handshake is told in words", async () => {

@@ -83,7 +83,6 @@ async function prove(
   if (websocket !== undefined) {
     transport = await connectWebSocket(transport, {
       host: authority(hostname, port),
-      signal,
       ...(typeof websocket === "string" && { path: websocket }),
     });
   }

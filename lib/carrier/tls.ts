@@ -12,24 +12,18 @@ import { closeQuietly, type Transport, writeAll } from "../lock/transport.ts";
 export const ALPN = "innerlock/1";
 
 /**
- * Does the TLS handshake; closes the connection if it fails or must stop.
+ * Does the TLS handshake.
  *
  * @returns What was agreed on.
  */
 export async function finishTls(
   conn: Deno.TlsConn,
-  signal: AbortSignal,
   role: "client" | "server",
   peer: string,
 ): Promise<Deno.TlsHandshakeInfo> {
-  return await orClose(
-    conn,
-    signal,
-    async () =>
-      await conn.handshake().catch((error) => {
-        throw tlsError(error, role, peer);
-      }),
-  );
+  return await conn.handshake().catch((error) => {
+    throw tlsError(error, role, peer);
+  });
 }
 
 /** A fatal alert (RFC 8446, section 6) as a connection's first record. */

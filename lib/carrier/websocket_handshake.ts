@@ -10,7 +10,6 @@
 import type { Bytes } from "../lock/aes_gcm.ts";
 import { shown } from "../lock/errors.ts";
 import { type Head, HttpError, listOf, readHead, statusOf } from "./http.ts";
-import { orClose } from "../lock/deadline.ts";
 import { type Transport, writeAll } from "../lock/transport.ts";
 import { WebSocketTransport } from "./websocket_frames.ts";
 
@@ -36,14 +35,12 @@ export interface WebSocketOptions {
   host: string;
   /** The path to ask for. @default {"/innerlock"} */
   path?: string;
-  /** Gives the attempt up. */
-  signal?: AbortSignal | undefined;
 }
 
 /**
  * Opens a WebSocket as the client.
  *
- * The transport now belongs to the WebSocket. If this fails, it is closed.
+ * The transport now belongs to the WebSocket. If this fails, the caller closes it.
  *
  * @returns The stream of the binary messages.
  * @throws {HttpError} `protocol` if the server opens no WebSocket. `reason` and
@@ -52,15 +49,13 @@ export interface WebSocketOptions {
  */
 export async function connectWebSocket(
   transport: Transport,
-  { host, path = DEFAULT_PATH, signal }: WebSocketOptions,
+  { host, path = DEFAULT_PATH }: WebSocketOptions,
 ): Promise<WebSocketTransport> {
-  return await orClose(transport, signal, async () => {
-    const key = toBase64(crypto.getRandomValues(new Uint8Array(16)));
-    await writeAll(transport, encodeRequest(host, path, key));
-    const { head, rest } = await readHead(transport, SERVER);
-    await checkAnswer(head, key);
-    return new WebSocketTransport(rest, "client");
-  });
+  const key = toBase64(crypto.getRandomValues(new Uint8Array(16)));
+  await writeAll(transport, encodeRequest(host, path, key));
+  const { head, rest } = await readHead(transport, SERVER);
+  await checkAnswer(head, key);
+  return new WebSocketTransport(rest, "client");
 }
 
 /** Where a server says how it is. */
@@ -74,8 +69,6 @@ export class HealthCheck extends Error {}
 
 /** What {@linkcode acceptWebSocket} takes. */
 export interface AcceptOptions {
-  /** Gives the attempt up. */
-  signal?: AbortSignal | undefined;
   /** Whether the server takes more clients. @default {true} */
   isHealthy?: () => boolean;
 }
@@ -86,9 +79,9 @@ export interface AcceptOptions {
  * A request for no WebSocket, or for another version, is answered with 426; what
  * is not a request gets no answer. `GET /healthz`, and any HEAD or OPTIONS, as load
  * balancers send them, is answered with 200, or 503 if the server is not healthy.
- * The transport now belongs to the WebSocket.
- * If this fails, it is closed. The client may take its time to send the request,
- * of at most {@linkcode MAX_HEAD_LENGTH} bytes; the signal sets a limit.
+ * The transport now belongs to the WebSocket. If this fails, the caller closes it.
+ * The client may take its time to send the request, of at most
+ * {@linkcode MAX_HEAD_LENGTH} bytes, until then.
  *
  * @returns The stream of the binary messages; and the header fields of the
  * client's request, where a reverse proxy may have written `X-Forwarded-For`.
@@ -98,37 +91,35 @@ export interface AcceptOptions {
  */
 export async function acceptWebSocket(
   transport: Transport,
-  { signal, isHealthy = () => true }: AcceptOptions = {},
+  { isHealthy = () => true }: AcceptOptions = {},
 ): Promise<{ transport: WebSocketTransport; headers: Headers }> {
-  return await orClose(transport, signal, async () => {
-    const { head, rest } = await readHead(transport, CLIENT);
-    if (isHealthCheck(head)) {
-      const status = isHealthy() ? "200 OK" : "503 Service Unavailable";
-      const lines = [`HTTP/1.1 ${status}`, "Connection: close"];
-      await answer(rest, lines).catch(() => {});
-      throw new HealthCheck("The client asked only how the server is");
+  const { head, rest } = await readHead(transport, CLIENT);
+  if (isHealthCheck(head)) {
+    const status = isHealthy() ? "200 OK" : "503 Service Unavailable";
+    const lines = [`HTTP/1.1 ${status}`, "Connection: close"];
+    await answer(rest, lines).catch(() => {});
+    throw new HealthCheck("The client asked only how the server is");
+  }
+  const fault = faultOfRequest(head);
+  if (fault !== undefined) {
+    // Even if the answer does not arrive, the fault is what to report.
+    if (REQUEST_LINE.test(head.startLine)) {
+      await answer(rest, UPGRADE_REQUIRED).catch(() => {});
     }
-    const fault = faultOfRequest(head);
-    if (fault !== undefined) {
-      // Even if the answer does not arrive, the fault is what to report.
-      if (REQUEST_LINE.test(head.startLine)) {
-        await answer(rest, UPGRADE_REQUIRED).catch(() => {});
-      }
-      const request = `${fault}: ${shown(head.startLine)}`;
-      const message = `The client sent an HTTP request, but ${request}`;
-      throw new HttpError("protocol", message, "no-upgrade", head);
-    }
-    const { headers } = head;
-    const accept = await acceptOf(headers.get("sec-websocket-key")!);
-    const switching = encodeHead([
-      "HTTP/1.1 101 Switching Protocols",
-      "Upgrade: websocket",
-      "Connection: Upgrade",
-      `Sec-WebSocket-Accept: ${accept}`,
-    ]);
-    await writeAll(rest, switching);
-    return { transport: new WebSocketTransport(rest, "server"), headers };
-  });
+    const request = `${fault}: ${shown(head.startLine)}`;
+    const message = `The client sent an HTTP request, but ${request}`;
+    throw new HttpError("protocol", message, "no-upgrade", head);
+  }
+  const { headers } = head;
+  const accept = await acceptOf(headers.get("sec-websocket-key")!);
+  const switching = encodeHead([
+    "HTTP/1.1 101 Switching Protocols",
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    `Sec-WebSocket-Accept: ${accept}`,
+  ]);
+  await writeAll(rest, switching);
+  return { transport: new WebSocketTransport(rest, "server"), headers };
 }
 
 /** The client's part of the opening handshake (4.1). */

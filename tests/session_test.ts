@@ -1146,7 +1146,11 @@ Deno.test("Session: behind a bye that follows a failed write, the reader may tak
 });
 
 Deno.test("Session: who waits to write and does not read is told in time that nothing can be written", async () => {
-  const { session, peer, clock } = await start("server");
+  const { session, peer, clock } = await start(
+    "server",
+    undefined,
+    () => PLAIN,
+  );
   await peer.say(open, ...Array(20).fill(data("a")));
   peer.cut();
   await settled();

@@ -168,8 +168,7 @@ export function parse(
   const names = (hasValue: boolean) =>
     flags.filter((flag) => flag.hasValue === hasValue).map(({ name }) => name);
   const strings = names(true);
-  // `--version` shares its line with `--help`.
-  const switches = [...names(false), "version"];
+  const switches = [...names(false), "help", "version"];
   const end = argv.indexOf("--");
   // `--flag next` has no value where `next` does not look like one.
   const complete = (arg: string, i: number) => {

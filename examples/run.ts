@@ -12,12 +12,6 @@ import { type Args, run } from "../cli/main.ts";
 import { stderr } from "../cli/terminal/output.ts";
 import { readSettings } from "../cli/client/settings.ts";
 
-const FLAGS = {
-  string: ["host", "port", "identity", "certs"],
-  default: { certs: "certs" },
-  takesWords: true,
-};
-
 /** What a side does with its flags and words. */
 type Side = (args: Args, ...words: string[]) => Promise<void>;
 
@@ -36,7 +30,8 @@ Usage: deno run -NRW examples/${name}.ts ${names.join("|")} [flags] [words...]
   --identity NAME  whose key the client uses (as joined, or the only one)
   --certs FOLDER   where 'deno task certs' put its files (certs)
 `;
-  await run(name, usage, FLAGS, async (args) => {
+  const flags = { default: { certs: "certs" }, takesWords: true };
+  await run(name, usage, flags, async (args) => {
     const [side = "", ...words] = args.words;
     if (Object.hasOwn(sides, side)) return await sides[side]!(args, ...words);
     throw new UsageError(`The first word must be ${names.join(" or ")}`);

@@ -220,6 +220,9 @@ It repeats that.
   for (const name of ["prose", "nothing", "no-many", "no-such"]) {
     assertThrows(() => read(`--${name}`), UsageError, `Unknown flag --${name}`);
   }
+  // Those that every program has need not be listed.
+  const bare = parse(["--help", "x"], "", { takesWords: true });
+  assertEquals([bare.is("help"), bare.words], [true, ["x"]]);
   const twice = () => read("--one", "1", "--one", "2");
   assertThrows(twice, UsageError, "--one is given more than once");
 });

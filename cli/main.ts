@@ -39,7 +39,9 @@ const OPTIONAL: Record<string, RegExp> = {
  * than once if its entry has the word "repeat".
  */
 function listed(usage: string): ListedFlag[] {
-  return usage.split(/\n {2}--/).slice(1).map((entry) => {
+  return usage.split(/\n {2}--/).slice(1).map((text) => {
+    // Behind the last one there is an empty line, and what is said of all.
+    const [entry = ""] = text.split("\n\n");
     const [, name, value] = entry.match(/^([a-z-]+)(?: (\S+))?/)!;
     const optional = OPTIONAL[value ?? ""];
     return {

@@ -204,10 +204,10 @@ With --prose, it does --nothing else.
   --many [HOST:]PORT  what there are many of; may
                       repeat
   --file [FILE]       seal with it, or with --many
-  --one N  a number (5)
   --help, --version
+  --one N  a number (5)
 
-It repeats that.
+Others may repeat it.
 `,
       { default: { one: "5" } },
     );

@@ -174,7 +174,8 @@ class Server implements AsyncDisposable {
     for (const { reserve } of this.#offering) reserve.close();
     const closing = this.entrances.close();
     const down = this.listener.shutdown();
-    await this.clients.live.drain(0);
+    const stopped = new ChannelError("stopping", "The server stopped");
+    await this.clients.live.drain(0, stopped);
     for (const { live } of this.#offering) await live.drain(0);
     await Promise.all([closing, down]);
     this.entrances.tellRest();

@@ -658,6 +658,8 @@ test("close: handshakes under way are dropped, and nothing is told", async () =>
   const conns = await Promise.all(
     [1, 2].map(() => Deno.connect({ port, hostname: "127.0.0.1" })),
   );
+  // One is silent, the other in the middle of a request.
+  await conns[1]!.write(new TextEncoder().encode("GET / HT"));
   await say(
     await connectChannel(await Deno.connect({ port, hostname: "127.0.0.1" }), {
       psk: PSK,

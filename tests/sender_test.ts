@@ -436,6 +436,48 @@ Deno.test("Sender: what is being sealed stays where it is, whatever comes behind
   assertEquals([types[0], types.at(-1)], [Type.ping, Type.end]);
 });
 
+/** What a lone message leaves room for in its buffer: four more overheads. */
+const LONE = 100;
+const ROOM = LONE + 4 * 19;
+
+for (const [delta, length] of [[-1, ROOM - 1], [0, ROOM], [1, ROOM + 1]]) {
+  for (const more of [0, 1, 5000]) {
+    Deno.test(`Sender: lone messages share a buffer (limit ${delta}, ${more} bytes behind)`, async () => {
+      let written: Uint8Array[] = [];
+      const transport = new GatedTransport();
+      transport.write = (p) => {
+        written.push(p);
+        return Promise.resolve(p.length);
+      };
+      const sender = new Sender(transport, PLAIN, () => {});
+      const buffers: ArrayBufferLike[] = [];
+      for (const said of [LONE, length!]) {
+        const data = crypto.getRandomValues(new Uint8Array(said + more));
+        written = [];
+        sender.send(data.subarray(0, said));
+        sender.send(data.subarray(said));
+        await sender.flush();
+        assertEquals(dataOf(concat(written)), data);
+        if (more === 0) assertEquals(written[0]!.length, said + 19);
+        buffers.push(written[0]!.buffer);
+      }
+      const isShared = length! + more <= ROOM;
+      assertEquals(buffers[0] === buffers[1], isShared);
+    });
+  }
+}
+
+/** The data of frames that {@linkcode PLAIN} has sealed. */
+function dataOf(frames: Uint8Array): Uint8Array {
+  const bodies: Uint8Array[] = [];
+  for (let at = 0; at < frames.length;) {
+    const end = at + 2 + (frames[at]! << 8 | frames[at + 1]!);
+    bodies.push(frames.subarray(at + 3, end - TAG_LENGTH));
+    at = end;
+  }
+  return concat(bodies);
+}
+
 Deno.test("Sender: a last message takes no pong along", async () => {
   const transport = new GatedTransport();
   const sender = new Sender(transport, PLAIN, () => {}, new FakeClock());

@@ -96,6 +96,7 @@ async function open(
 export interface PlainListener {
   /** Where it listens, with the port that was taken. */
   readonly address: Address;
+  /** Whether {@linkcode close} has been called. */
   readonly isClosed: boolean;
   /** The next caller; undefined once it is closed. */
   accept(): Promise<Resettable | undefined>;

@@ -80,8 +80,8 @@ export interface AcceptOptions {
  * is not a request gets no answer. `GET /healthz`, and any HEAD or OPTIONS, as load
  * balancers send them, is answered with 200, or 503 if the server is not healthy.
  * The transport now belongs to the WebSocket. If this fails, the caller closes it.
- * The client may take its time to send the request, of at most
- * {@linkcode MAX_HEAD_LENGTH} bytes, until then.
+ * The request has at most {@linkcode MAX_HEAD_LENGTH} bytes. The client may take
+ * its time to send it: the caller ends the wait by closing the transport.
  *
  * @returns The stream of the binary messages; and the header fields of the
  * client's request, where a reverse proxy may have written `X-Forwarded-For`.

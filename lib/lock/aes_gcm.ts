@@ -39,8 +39,8 @@ export const SHORT_LENGTH = 2048;
 export interface Aead {
   /**
    * Encrypts in place: `bytes` is the plaintext and room for the tag, and
-   * afterwards ciphertext ‖ tag. If it returns a promise, they belong to the
-   * engine until that resolves.
+   * afterwards ciphertext ‖ tag. If it returns a promise, all that it was given
+   * belongs to the engine until that resolves; otherwise it is the caller's again.
    *
    * The caller guarantees that a nonce is used once for a key: a second use gives
    * away both plaintexts' difference and the authentication key.
@@ -50,7 +50,7 @@ export interface Aead {
   /**
    * Decrypts ciphertext ‖ tag. The plaintext stands in the same buffer, or in
    * another of its own. If it returns a promise, the caller may use `bytes` again
-   * at once.
+   * at once; the nonce belongs to the engine until that resolves.
    *
    * @throws {Error} If key, nonce, additional data, ciphertext or tag is not what
    * was encrypted. A promise rejects with it.

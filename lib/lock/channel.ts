@@ -158,7 +158,7 @@ export async function acceptChannel(
   return channel;
 }
 
-/** What not every caller says of a channel: tests also its clock. */
+/** What the listener says in addition, and tests. */
 interface SessionOptions {
   /** @default That of the transport. */
   remoteAddr?: Addr;

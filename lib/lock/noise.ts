@@ -119,9 +119,10 @@ export class CipherState {
     return putNonce(this.#n++, this.#nonce);
   }
 
-  /** An engine that works on keeps its nonce: the next message gets another. */
+  /** An engine that is still at work keeps its nonce: the next gets another. */
   #leaveNonce<T>(result: T): T {
-    if (result instanceof Promise) this.#nonce = new Uint8Array(NONCE_LENGTH);
+    const isOver = result === undefined || result instanceof Uint8Array;
+    if (!isOver) this.#nonce = new Uint8Array(NONCE_LENGTH);
     return result;
   }
 }

@@ -193,6 +193,7 @@ export class Sender {
     this.#dropPongs();
     this.#batches.length = 0;
     this.#spares.length = 0;
+    this.#small = undefined;
     this.#unsealed = undefined;
     this.#madeRoom();
     this.#idle?.resolve();

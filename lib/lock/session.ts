@@ -220,7 +220,8 @@ export class Session {
   /** Client: leaves it to the server to begin the stream. */
   offer(): void {
     this.#refuseAfterFailure();
-    if (this.#isOffered || this.#state !== "standby") return;
+    const mayOffer = this.#role === "client" && this.#state === "standby";
+    if (!mayOffer || this.#isOffered) return;
     this.prove();
     this.#isOffered = true;
     this.#offered.resolve();

@@ -1,9 +1,12 @@
 /** The engines that this runtime has, and what tests seal and open with them. */
 
 import {
+  type Aead,
   type Bytes,
   type Engine,
   NodeAead,
+  NONCE_LENGTH,
+  SHORT_LENGTH,
   SubtleAead,
   TAG_LENGTH,
   webCrypto,
@@ -35,6 +38,45 @@ try {
   if (mayLoad) ENGINES["OpenSSL"] = openssl();
 } catch (error) {
   if (inCi) throw error;
+}
+
+/** An engine of which a test can tell when it is idle. */
+export class WatchedEngine implements Engine {
+  readonly name: string;
+  readonly isSynchronous: boolean;
+  readonly #engine: Engine;
+  readonly #aeads: Aead[] = [];
+  readonly #calls: unknown[] = [];
+
+  constructor(engine: Engine) {
+    ({ name: this.name, isSynchronous: this.isSynchronous } = engine);
+    this.#engine = engine;
+  }
+
+  createAead(raw: Bytes | Promise<Bytes>): Aead {
+    const aead = this.#engine.createAead(raw);
+    const watch = <T>(result: T): T => {
+      this.#calls.push(result);
+      return result;
+    };
+    this.#aeads.push(aead);
+    return {
+      seal: (...args) => watch(aead.seal(...args)),
+      open: (...args) => watch(aead.open(...args)),
+      close: () => aead.close(),
+    };
+  }
+
+  /** Waits for all calls, and for keys that are imported and were not used. */
+  async idle(): Promise<void> {
+    if (this.isSynchronous) return;
+    const nonce = new Uint8Array(NONCE_LENGTH);
+    const long = () => new Uint8Array(SHORT_LENGTH + 1 + TAG_LENGTH);
+    for (const aead of this.#aeads) {
+      this.#calls.push(aead.seal(nonce, new Uint8Array(0), long()));
+    }
+    await Promise.allSettled(this.#calls);
+  }
 }
 
 /** A plaintext with room for its tag. */

@@ -16,7 +16,7 @@ import { MAX_BODY_LENGTH } from "../lib/lock/sender.ts";
 import { type Role, Session } from "../lib/lock/session.ts";
 import { ChannelError, type Transport } from "../lib/mod.ts";
 import { random } from "./channels.ts";
-import { ENGINES } from "./engines.ts";
+import { ENGINES, WatchedEngine } from "./engines.ts";
 import { pipe, type PipeEnd } from "./pipe.ts";
 import { equal, type Property, within } from "./scripted.ts";
 
@@ -197,6 +197,16 @@ async function hear(
   return heard;
 }
 
+/** Lets sessions talk, and leaves no call of their engine behind. */
+async function withEngine(
+  engine: Engine,
+  work: (watched: Engine) => Promise<void>,
+): Promise<void> {
+  const watched = new WatchedEngine(engine);
+  await within(work(watched));
+  await watched.idle();
+}
+
 /** All of one engine. */
 function propertiesOf(name: string, engine: Engine): Record<string, Property> {
   return {
@@ -206,7 +216,7 @@ function propertiesOf(name: string, engine: Engine): Record<string, Property> {
         side,
         count,
         (client, server, n) =>
-          within((async () => {
+          withEngine(engine, async (engine) => {
             const [near, far] = pair(engine, [client, server], n);
             const [atClient, atServer] = await Promise.all([
               hear(near, client, TEXTS.server),
@@ -216,7 +226,7 @@ function propertiesOf(name: string, engine: Engine): Record<string, Property> {
             ]);
             assertEquals([atServer, atClient], [client, server].map(written));
             await Promise.all([near.closed, far.closed]);
-          })()),
+          }),
       ) as Property,
 
     [`Session: what comes before an abort is a prefix, and the bye says why, ${name}`]:
@@ -228,7 +238,7 @@ function propertiesOf(name: string, engine: Engine): Record<string, Property> {
         fc.nat(MAX_STEPS),
         fc.nat(3),
         (client, server, n, who, at, turns) =>
-          within((async () => {
+          withEngine(engine, async (engine) => {
             const sessions = pair(engine, [client, server], n);
             const [near, far] = sessions;
             const [mine, peers] = who === "client" ? [near, far] : [far, near];
@@ -282,7 +292,7 @@ function propertiesOf(name: string, engine: Engine): Record<string, Property> {
             }
             assert(error instanceof ChannelError);
             assertEquals([error.code, error.isFromPeer], ["limit", true]);
-          })()),
+          }),
       ) as Property,
   };
 }

@@ -93,10 +93,14 @@ export const webCrypto: Engine = {
     if (raw instanceof Promise) return new SubtleAead(raw);
     checkKey(raw);
     if (!nodeCrypto) return new SubtleAead(raw);
-    // In this order: the second overwrites the raw bytes.
-    const [short, long] = [new NodeAead(raw), new SubtleAead(raw)];
+    const short = new NodeAead(raw);
+    raw.fill(0);
+    // Most keys never meet a long message, and importing one takes as long as AES.
+    let long: SubtleAead | undefined;
     const aeadFor = ({ length }: Bytes) =>
-      length - TAG_LENGTH <= SHORT_LENGTH ? short : long;
+      length - TAG_LENGTH <= SHORT_LENGTH
+        ? short
+        : long ??= new SubtleAead(short.exportKey());
     return {
       seal: (nonce, ad, bytes) => aeadFor(bytes).seal(nonce, ad, bytes),
       open: (nonce, ad, bytes) => aeadFor(bytes).open(nonce, ad, bytes),
@@ -144,6 +148,11 @@ export class NodeAead implements Aead {
   /** `node:crypto` copies the raw bytes; the caller overwrites them. */
   constructor(raw: Bytes) {
     this.#key = nodeCrypto!.createSecretKey(raw);
+  }
+
+  /** The raw bytes, for another engine's key: it overwrites them. */
+  exportKey(): Bytes {
+    return plain(this.#key.export());
   }
 
   /** {@linkcode Aead.seal}. */

@@ -25,7 +25,9 @@ interface NodeCrypto {
 }
 
 /** A key of `node:crypto`, which holds its own copy of the raw bytes. */
-export type KeyObject = { readonly type: string };
+export interface KeyObject {
+  export(): Uint8Array<ArrayBuffer>;
+}
 
 type CreateCipher = (
   algorithm: string,

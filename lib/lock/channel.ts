@@ -11,7 +11,7 @@ import { ChannelError } from "./errors.ts";
 import { type HandshakeResult, initiate, respond } from "./handshake.ts";
 import { type PskMap, pskOf, takePsks } from "./psk.ts";
 import { nextTurn } from "./runtime.ts";
-import { type Role, Session } from "./session.ts";
+import { aborted, type Role, Session } from "./session.ts";
 import { type FrameTrace, Tracer } from "./trace.ts";
 import {
   type Addr,
@@ -425,8 +425,4 @@ export class SessionChannel extends Session implements Channel {
 export function noOffer({ identity }: Channel): ChannelError {
   const message = `${identity} offers a service that nobody here may call`;
   return new ChannelError("service", message);
-}
-
-function aborted(message: string, cause?: unknown): ChannelError {
-  return new ChannelError("aborted", message, { cause });
 }

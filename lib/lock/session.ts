@@ -277,7 +277,7 @@ export class Session {
    * Gives the session up, without an end. Once the key is proved, the peer is told
    * why, behind all that was sealed before.
    */
-  abort(error: unknown = isAborted()): void {
+  abort(error: unknown = aborted("The channel was aborted")): void {
     if (this.#state === "leaving") return;
     const maySayBye = this.#state === "standby" || this.#state === "open";
     if (!maySayBye || !this.#isProved) {
@@ -558,18 +558,19 @@ export class Session {
     for (const seal of this.#seals) seal.close();
     closeQuietly(this.#transport);
     // An error takes a tenth of a millisecond, and most have no use for it.
-    if (this.#sign) this.#sign.reject(reason ?? isClosed());
+    this.#sign?.reject(reason ?? isClosed());
     if (failure) this.#closed.reject(reason);
     else this.#closed.resolve();
   }
 }
 
-function isAborted(): ChannelError {
-  return new ChannelError("aborted", "The channel was aborted");
+/** Why a session was given up on this side. */
+export function aborted(message: string, cause?: unknown): ChannelError {
+  return new ChannelError("aborted", message, { cause });
 }
 
 function isClosed(): ChannelError {
-  return new ChannelError("aborted", "The channel was closed");
+  return aborted("The channel was closed");
 }
 
 function outOfOrder(): ChannelError {

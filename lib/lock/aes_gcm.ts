@@ -90,12 +90,11 @@ export const webCrypto: Engine = {
   name: nodeCrypto ? "WebCrypto and node:crypto" : "WebCrypto",
   isSynchronous: false,
   createAead(raw) {
-    if (raw instanceof Promise) return new SubtleAead(raw);
+    if (raw instanceof Promise || !nodeCrypto) return new SubtleAead(raw);
     checkKey(raw);
-    if (!nodeCrypto) return new SubtleAead(raw);
     const short = new NodeAead(raw);
     raw.fill(0);
-    // Most keys never meet a long message, and importing one takes as long as AES.
+    // Most keys never meet a long message; a CryptoKey for each takes 1.8 KiB.
     let long: SubtleAead | undefined;
     const aeadFor = ({ length }: Bytes) =>
       length - TAG_LENGTH <= SHORT_LENGTH
